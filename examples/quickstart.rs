@@ -1,0 +1,111 @@
+//! A small notes service behind API keys: `cargo run --example quickstart`.
+//!
+//! It makes two keys, prints them, and serves until Ctrl-C or SIGTERM. `ADDR` says where.
+
+use std::{
+    env,
+    error::Error,
+    io::{self, Write},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, signal};
+use tower_api_key::{ApiKeyLayer, ApiKeyStore, AuthContext, NewApiKey, RequireScope, Scopes};
+
+type Notes = Arc<Mutex<Vec<Value>>>;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
+    let listener = TcpListener::bind(&addr).await?;
+
+    let store = ApiKeyStore::in_memory();
+    let reader = NewApiKey::for_user("user_1", Scopes::of(["notes:read"])?).name("reader");
+    let writer = NewApiKey::for_user("user_1", Scopes::of(["notes:*"])?).name("writer");
+    let mut out = io::stdout();
+    // The one time that the tokens are seen: the store keeps hashes.
+    writeln!(
+        out,
+        "reader: {}",
+        store.create(reader).await?.token().expose()
+    )?;
+    writeln!(
+        out,
+        "writer: {}",
+        store.create(writer).await?.token().expose()
+    )?;
+    writeln!(out, "listening on http://{}", listener.local_addr()?)?;
+    out.flush()?;
+
+    axum::serve(listener, app(store))
+        .with_graceful_shutdown(asked_to_stop())
+        .await?;
+    Ok(())
+}
+
+fn app(store: ApiKeyStore) -> Router {
+    let read = get(list).route_layer(RequireScope("notes:read"));
+    let write = post(add).route_layer(RequireScope("notes:write"));
+    Router::new()
+        .route("/whoami", get(whoami))
+        .route("/notes", read.merge(write))
+        // Around every route above, and none below.
+        .route_layer(ApiKeyLayer::new(store))
+        .route("/health", get(|| async { "ok" }))
+        .with_state(Notes::default())
+}
+
+async fn whoami(auth: AuthContext) -> Json<Value> {
+    Json(json!({
+        "user_id": auth.user_id(),
+        "key_id": auth.key_id().to_string(),
+        "name": auth.name(),
+        "scopes": auth.scopes().iter().collect::<Vec<_>>(),
+    }))
+}
+
+async fn list(State(notes): State<Notes>) -> Json<Vec<Value>> {
+    Json(notes.lock().unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+#[derive(serde::Deserialize)]
+struct NewNote {
+    text: String,
+}
+
+async fn add(
+    State(notes): State<Notes>,
+    auth: AuthContext,
+    Json(new): Json<NewNote>,
+) -> (StatusCode, Json<Value>) {
+    let note = json!({ "text": new.text, "by": auth.name() });
+    notes
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(note.clone());
+    (StatusCode::CREATED, Json(note))
+}
+
+/// Ends with Ctrl-C, and on Unix with SIGTERM.
+async fn asked_to_stop() {
+    #[cfg(unix)]
+    let terminated = async {
+        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
+            Ok(mut signals) => signals.recv().await.unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        _ = signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}

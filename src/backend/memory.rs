@@ -1,0 +1,134 @@
+//! Keys in memory: for tests, and for a process that doesn't have to remember.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    fmt,
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use dashmap::{DashMap, Entry};
+
+use super::{ApiKeyBackend, Cursor, KeySource, PageRequest, Touch};
+use crate::{
+    error::BackendError,
+    key::ApiKey,
+    token::{KeyId, LookupKey},
+};
+
+/// Keys in memory. Clones are one backend, which several stores can share.
+#[derive(Clone, Default)]
+pub struct MemoryBackend(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    records: DashMap<LookupKey, ApiKey>,
+    /// Held while a record comes or goes, so that the index has every record and no other.
+    by_user: Mutex<BTreeMap<String, BTreeMap<Place, LookupKey>>>,
+}
+
+/// Orders from the newest to the oldest.
+type Place = Reverse<(SystemTime, KeyId)>;
+
+impl MemoryBackend {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn index(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<Place, LookupKey>>> {
+        self.0
+            .by_user
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn place(at: &Cursor) -> Place {
+    Reverse((at.created_at(), *at.id()))
+}
+
+impl KeySource for MemoryBackend {
+    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+        let record = |key| self.0.records.get(key).map(|record| record.clone());
+        Ok(keys.iter().filter_map(record).collect())
+    }
+}
+
+impl ApiKeyBackend for MemoryBackend {
+    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
+        let mut index = self.index();
+        let Entry::Vacant(vacant) = self.0.records.entry(key.lookup_key()) else {
+            return Ok(false);
+        };
+        vacant.insert(key.clone());
+        index
+            .entry(key.user_id.clone())
+            .or_default()
+            .insert(place(&Cursor::of(key)), key.lookup_key());
+        Ok(true)
+    }
+
+    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
+        match self.0.records.get_mut(&key.lookup_key()) {
+            Some(mut record) if record.version == expected => {
+                let last_used_at = record.last_used_at.max(key.last_used_at);
+                *record = ApiKey {
+                    last_used_at,
+                    ..key.clone()
+                };
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
+        let mut index = self.index();
+        let Some((_, removed)) = self.0.records.remove(&id.lookup_key()) else {
+            return Ok(false);
+        };
+        if let Some(places) = index.get_mut(&removed.user_id) {
+            places.remove(&place(&Cursor::of(&removed)));
+            if places.is_empty() {
+                index.remove(&removed.user_id);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn page(&self, user_id: &str, page: &PageRequest) -> Result<Vec<ApiKey>, BackendError> {
+        let index = self.index();
+        let Some(places) = index.get(user_id) else {
+            return Ok(Vec::new());
+        };
+        let after = page
+            .cursor()
+            .map_or(Bound::Unbounded, |cursor| Bound::Excluded(place(cursor)));
+        let keys = places
+            .range((after, Bound::Unbounded))
+            .take(page.max_keys());
+        let record = |(_, key)| self.0.records.get(key).map(|record| record.clone());
+        Ok(keys.filter_map(record).collect())
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
+        for touch in touches {
+            if let Some(mut record) = self.0.records.get_mut(&touch.id.lookup_key()) {
+                record.last_used_at = record.last_used_at.max(Some(touch.used_at));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for MemoryBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBackend")
+            .field("keys", &self.0.records.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,189 @@
+//! Where keys are kept: the two traits to implement for a place of one's own, and ours.
+
+mod erased;
+mod memory;
+mod page;
+
+use std::{sync::Arc, time::SystemTime};
+
+pub(crate) use self::erased::{DynBackend, DynSource};
+pub use self::{
+    memory::MemoryBackend,
+    page::{Cursor, Page, PageRequest, ParseCursorError},
+};
+use crate::{
+    error::BackendError,
+    key::ApiKey,
+    token::{KeyId, LookupKey},
+};
+
+/// A table of keys that something else writes: a file, a directory service, another team's database.
+///
+/// One method: give back the records that are stored under some look-up keys. A resolver is made
+/// from a source with [`CachedResolver::builder`](crate::CachedResolver::builder), and an
+/// [`ApiKeyLayer`](crate::ApiKeyLayer) from that. The example `custom_source` reads keys from a file.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tower_api_key::{ApiKey, BackendError, KeySource, LookupKey};
+///
+/// struct Fixed(HashMap<LookupKey, ApiKey>);
+///
+/// impl KeySource for Fixed {
+///     async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+///         Ok(keys.iter().filter_map(|key| self.0.get(key).cloned()).collect())
+///     }
+/// }
+/// ```
+///
+/// # What a source must see to
+///
+/// * **An error is never "not found".** Where the table can't be asked, return
+///   [`BackendError::unavailable`], and the caller gets 503. A list without the key says that there
+///   is no such key, and the caller gets 401.
+/// * **A row that can't be read is an error**, [`BackendError::corrupt`], and never skipped.
+/// * **Read from where writes go.** A replica that lags hands out keys that were revoked.
+/// * The order is free, and what is not there is left out. Records that weren't asked for are
+///   ignored.
+/// * A call may be dropped at any `.await`.
+///
+/// # Making records
+///
+/// [`ApiKey::new`](crate::ApiKey::new) takes what every key has. The hash of the secret comes from
+/// [`Peppers::hash`](crate::Peppers::hash) when the key is made, is kept as
+/// [`SecretHash::to_hex`](crate::SecretHash::to_hex) beside the id of its pepper, and is read with
+/// [`SecretHash::from_hex`](crate::SecretHash::from_hex). The token itself is kept nowhere.
+pub trait KeySource: Send + Sync + 'static {
+    /// The records that are stored under `keys`, in any order, without those that aren't there.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known whether a record is there, or what it says.
+    fn get_many(
+        &self,
+        keys: &[LookupKey],
+    ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send;
+}
+
+/// A source that can be written, too: keys that [`ApiKeyStore`](crate::ApiKeyStore) manages, in a
+/// database of one's own.
+///
+/// Five methods more than [`KeySource`], and [`ApiKeyStore::builder`](crate::ApiKeyStore::builder)
+/// takes it. The example `custom_backend` is one, whole.
+///
+/// # What a backend must see to
+///
+/// All of what a [`KeySource`] must, and each write has to be atomic against every other writer of
+/// the same database:
+///
+/// * [`insert`](Self::insert) never overwrites. It is not an upsert.
+/// * [`update`](Self::update) compares the version in the statement that writes
+///   (`UPDATE … WHERE id = ? AND version = ?`). Id, owner and time of creation of a key never change.
+/// * [`page`](Self::page) goes by keyset and not by offset, so that keys created meanwhile neither
+///   repeat nor hide others: `WHERE user_id = ? AND (created_at, id) < (?, ?) ORDER BY created_at
+///   DESC, id DESC LIMIT ?`.
+/// * [`touch`](Self::touch) never moves `last_used_at` back, and leaves the version alone.
+///
+/// # What to store
+///
+/// Every field of [`ApiKey`](crate::ApiKey). Times have whole milliseconds between 1970 and the end
+/// of 9999. Ids sort by their bytes ([`KeyId::as_bytes`](crate::KeyId::as_bytes)). An empty list of
+/// scopes and [`Scopes::unrestricted`](crate::Scopes::unrestricted) must not be mistaken for one
+/// another: the one allows nothing, the other everything.
+pub trait ApiKeyBackend: KeySource {
+    /// Stores `key` unless its id is taken; returns whether it was stored.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known that it was stored. It may have been.
+    fn insert(&self, key: &ApiKey) -> impl Future<Output = Result<bool, BackendError>> + Send;
+
+    /// Replaces the record of `key.id` by `key` if it is there with the version `expected`;
+    /// returns whether it was replaced. `key` comes with its new version.
+    ///
+    /// The stored `last_used_at` stays where it is later than the given one.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known that it was replaced. It may have been.
+    fn update(
+        &self,
+        key: &ApiKey,
+        expected: u64,
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send;
+
+    /// Removes the record; returns whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known that it is gone. It may be.
+    fn delete(&self, id: &KeyId) -> impl Future<Output = Result<bool, BackendError>> + Send;
+
+    /// The keys of `user_id` from the newest to the oldest (by `created_at`, then by id, both
+    /// falling), as many as `page` asks for, beginning after its cursor.
+    ///
+    /// # Errors
+    ///
+    /// Whenever the list isn't known to be right.
+    fn page(
+        &self,
+        user_id: &str,
+        page: &PageRequest,
+    ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send;
+
+    /// Notes when keys were used. A key that isn't there, or was used later, is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// Where not all of it was noted.
+    fn touch(&self, touches: &[Touch]) -> impl Future<Output = Result<(), BackendError>> + Send;
+}
+
+/// A key was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Touch {
+    /// Which key.
+    pub id: KeyId,
+    /// When.
+    pub used_at: SystemTime,
+}
+
+impl<S: KeySource> KeySource for Arc<S> {
+    fn get_many(
+        &self,
+        keys: &[LookupKey],
+    ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send {
+        S::get_many(self, keys)
+    }
+}
+
+impl<B: ApiKeyBackend> ApiKeyBackend for Arc<B> {
+    fn insert(&self, key: &ApiKey) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        B::insert(self, key)
+    }
+
+    fn update(
+        &self,
+        key: &ApiKey,
+        expected: u64,
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        B::update(self, key, expected)
+    }
+
+    fn delete(&self, id: &KeyId) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        B::delete(self, id)
+    }
+
+    fn page(
+        &self,
+        user_id: &str,
+        page: &PageRequest,
+    ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send {
+        B::page(self, user_id, page)
+    }
+
+    fn touch(&self, touches: &[Touch]) -> impl Future<Output = Result<(), BackendError>> + Send {
+        B::touch(self, touches)
+    }
+}

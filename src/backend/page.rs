@@ -1,0 +1,175 @@
+//! Listing keys, a page at a time.
+
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+
+use crate::{clock::unix_millis, key::ApiKey, token::KeyId};
+
+/// Which part of a list is asked for: at most `limit` keys, after `cursor`.
+///
+/// ```
+/// use tower_api_key::PageRequest;
+///
+/// let first = PageRequest::new().limit(20);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct PageRequest {
+    limit: usize,
+    after: Option<Cursor>,
+}
+
+impl PageRequest {
+    /// The most keys that a page can have.
+    pub const MAX_LIMIT: usize = 1_000;
+    const DEFAULT_LIMIT: usize = 50;
+
+    /// The first 50 keys.
+    pub fn new() -> Self {
+        Self {
+            limit: Self::DEFAULT_LIMIT,
+            after: None,
+        }
+    }
+
+    /// At most this many keys, between 1 and [`PageRequest::MAX_LIMIT`]; what lies outside is
+    /// moved there.
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit.clamp(1, Self::MAX_LIMIT);
+        self
+    }
+
+    /// The keys that follow the page that ended with `cursor`.
+    pub fn after(mut self, cursor: Cursor) -> Self {
+        self.after = Some(cursor);
+        self
+    }
+
+    /// The same page with one key more, which tells whether another page follows.
+    pub(crate) fn and_one_more(mut self) -> Self {
+        self.limit += 1;
+        self
+    }
+
+    /// How many keys are asked for. A backend is asked for one more than the store's caller was.
+    #[must_use]
+    pub fn max_keys(&self) -> usize {
+        self.limit
+    }
+
+    /// Behind which key they begin.
+    #[must_use]
+    pub fn cursor(&self) -> Option<&Cursor> {
+        self.after.as_ref()
+    }
+}
+
+impl Default for PageRequest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A part of a list.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The keys, newest first.
+    pub keys: Vec<ApiKey>,
+    /// Where the next page begins; none after the last.
+    pub next: Option<Cursor>,
+}
+
+/// The place of a key in a list that is ordered from the newest to the oldest: by the time of
+/// creation, and by id where that is the same.
+///
+/// As text (`Display`, `FromStr`) it is 43 characters of base64url, fit for a query string. It says
+/// where to go on and grants nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    created_at: SystemTime,
+    id: KeyId,
+}
+
+impl Cursor {
+    const LEN: usize = 8 + KeyId::LEN;
+
+    /// The place of `key`.
+    #[must_use]
+    pub fn of(key: &ApiKey) -> Self {
+        Self {
+            created_at: key.created_at,
+            id: key.id,
+        }
+    }
+
+    /// When the key there was created.
+    #[must_use]
+    pub fn created_at(&self) -> SystemTime {
+        self.created_at
+    }
+
+    /// The id of the key there.
+    #[must_use]
+    pub fn id(&self) -> &KeyId {
+        &self.id
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [0; Self::LEN];
+        bytes[..8].copy_from_slice(&unix_millis(self.created_at).to_be_bytes());
+        bytes[8..].copy_from_slice(self.id.as_bytes());
+        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ParseCursorError;
+
+    fn from_str(text: &str) -> Result<Self, ParseCursorError> {
+        let mut bytes = [0; Self::LEN];
+        match BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
+            Ok(Self::LEN) => {}
+            _ => return Err(ParseCursorError(())),
+        }
+        let (millis, id) = bytes.split_first_chunk::<8>().ok_or(ParseCursorError(()))?;
+        let millis = u64::from_be_bytes(*millis);
+        let created_at = UNIX_EPOCH + Duration::from_millis(millis);
+        if unix_millis(created_at) != millis {
+            return Err(ParseCursorError(()));
+        }
+        let id = KeyId::from_bytes(id.try_into().map_err(|_| ParseCursorError(()))?);
+        Ok(Self { created_at, id })
+    }
+}
+
+/// A text is not a [`Cursor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor")]
+pub struct ParseCursorError(());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_a_query_string_and_nothing_else_passes_for_one() {
+        let cursor = Cursor {
+            created_at: UNIX_EPOCH + Duration::from_millis(1_800_000_000_123),
+            id: KeyId::from_bytes([9; 24]),
+        };
+        let text = cursor.to_string();
+        assert_eq!(text.len(), 43);
+        assert_eq!(text.parse(), Ok(cursor));
+        let beyond_time = "_".repeat(42) + "8";
+        for text in ["", "abc", &text[1..], &format!("{text}A"), &beyond_time] {
+            assert_eq!(text.parse::<Cursor>(), Err(ParseCursorError(())), "{text}");
+        }
+    }
+}

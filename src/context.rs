@@ -1,0 +1,156 @@
+//! Who is calling.
+
+use std::{any::Any, fmt, sync::Arc, time::SystemTime};
+
+use crate::{key::ApiKey, scope::Scopes, token::KeyId};
+
+/// Who is calling: the owner of the presented key, and what the key may do.
+///
+/// The layer puts it into the extensions of each request that it authenticated. A clone is two
+/// counters. It holds no secret.
+///
+/// It tells how things stood when the request began: a context that is kept for longer doesn't
+/// notice a revocation.
+///
+/// A test of a handler makes one by hand:
+///
+/// ```
+/// use tower_api_key::{AuthContext, KeyId, Scopes};
+///
+/// let auth = AuthContext::new(KeyId::from_bytes([7; 24]), "user_1", Scopes::of(["notes:read"])?)
+///     .with_name("CI");
+/// assert!(auth.has_scope("notes:read"));
+/// # Ok::<(), tower_api_key::ScopeError>(())
+/// ```
+#[derive(Clone)]
+pub struct AuthContext {
+    caller: Arc<Caller>,
+    layer: Option<LayerHandle>,
+}
+
+#[derive(Clone)]
+struct Caller {
+    key_id: KeyId,
+    user_id: Box<str>,
+    name: Option<Box<str>>,
+    scopes: Scopes,
+    expires_at: Option<SystemTime>,
+}
+
+impl AuthContext {
+    /// A caller without a name whose key doesn't expire.
+    #[must_use]
+    pub fn new(key_id: KeyId, user_id: impl Into<Box<str>>, scopes: Scopes) -> Self {
+        let caller = Caller {
+            key_id,
+            user_id: user_id.into(),
+            name: None,
+            scopes,
+            expires_at: None,
+        };
+        Self {
+            caller: Arc::new(caller),
+            layer: None,
+        }
+    }
+
+    /// The same with the key's name.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<Box<str>>) -> Self {
+        Arc::make_mut(&mut self.caller).name = Some(name.into());
+        self
+    }
+
+    /// The same with the key's end.
+    #[must_use]
+    pub fn with_expiry(mut self, expires_at: SystemTime) -> Self {
+        Arc::make_mut(&mut self.caller).expires_at = Some(expires_at);
+        self
+    }
+
+    /// The public id of the key.
+    #[must_use]
+    pub fn key_id(&self) -> &KeyId {
+        &self.caller.key_id
+    }
+
+    /// Who the key belongs to.
+    #[must_use]
+    pub fn user_id(&self) -> &str {
+        &self.caller.user_id
+    }
+
+    /// What the owner calls the key.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.caller.name.as_deref()
+    }
+
+    /// What the key may do.
+    #[must_use]
+    pub fn scopes(&self) -> &Scopes {
+        &self.caller.scopes
+    }
+
+    /// Whether the key may do what asks for `scope`; see [`Scopes::allows`].
+    #[must_use]
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.caller.scopes.allows(scope)
+    }
+
+    /// When the key ends.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.caller.expires_at
+    }
+
+    pub(crate) fn with_layer(mut self, layer: LayerHandle) -> Self {
+        self.layer = Some(layer);
+        self
+    }
+
+    pub(crate) fn layer(&self) -> Option<&LayerHandle> {
+        self.layer.as_ref()
+    }
+}
+
+impl From<&ApiKey> for AuthContext {
+    fn from(key: &ApiKey) -> Self {
+        let caller = Caller {
+            key_id: key.id,
+            user_id: key.user_id.as_str().into(),
+            name: key.name.as_deref().map(Into::into),
+            scopes: key.scopes.clone(),
+            expires_at: key.expires_at,
+        };
+        Self {
+            caller: Arc::new(caller),
+            layer: None,
+        }
+    }
+}
+
+impl fmt::Debug for AuthContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthContext")
+            .field("key_id", self.key_id())
+            .field("user_id", &self.user_id())
+            .field("name", &self.name())
+            .field("scopes", self.scopes())
+            .field("expires_at", &self.expires_at())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the layer that admitted a request rejects, so that guards behind it do the same.
+///
+/// It travels in the context, since one extension costs half of two. What is in it is known to the
+/// middleware alone; this module and what stands below the middleware know no HTTP.
+#[derive(Clone)]
+pub(crate) struct LayerHandle {
+    pub(crate) config: Arc<dyn Any + Send + Sync>,
+    pub(crate) reject: RejectErased,
+}
+
+/// From the layer's configuration and a reason to a response.
+type RejectErased = fn(&(dyn Any + Send + Sync), Box<dyn Any>) -> Box<dyn Any>;

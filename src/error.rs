@@ -1,0 +1,163 @@
+//! What can go wrong outside a request: the database, the set-up, the randomness.
+
+use std::{error::Error, fmt, sync::Arc};
+
+use crate::token::{KeyId, PepperId};
+
+/// A source or a backend could not do what was asked of it.
+///
+/// The cause is kept and given by [`Error::source`]. Clones share it, since several requests
+/// that waited for one read are told of the same failure.
+///
+/// ```
+/// use std::{error::Error, io};
+/// use tower_api_key::BackendError;
+///
+/// let error = BackendError::unavailable(io::Error::other("connection reset"));
+/// assert_eq!(error.source().unwrap().to_string(), "connection reset");
+/// ```
+#[derive(Clone)]
+pub struct BackendError {
+    kind: BackendErrorKind,
+    source: Arc<dyn Error + Send + Sync>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BackendErrorKind {
+    Unavailable,
+    Corrupt,
+}
+
+impl BackendError {
+    /// The backend can't be reached, or didn't answer in time: trying again may help.
+    pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(BackendErrorKind::Unavailable, source)
+    }
+
+    /// A record was found that isn't one: a short hash, an unknown scope syntax.
+    ///
+    /// Never answer "not found" for such a record: it would look as if the key had never been.
+    pub fn corrupt(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(BackendErrorKind::Corrupt, source)
+    }
+
+    fn new(kind: BackendErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            kind,
+            source: Arc::from(source.into()),
+        }
+    }
+
+    /// Whether a record was read that can't be understood.
+    #[must_use]
+    pub fn is_corrupt(&self) -> bool {
+        self.kind == BackendErrorKind::Corrupt
+    }
+}
+
+impl fmt::Debug for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendError")
+            .field("kind", &self.kind)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            BackendErrorKind::Unavailable => "the backend can't be asked",
+            BackendErrorKind::Corrupt => "the backend holds a record that can't be read",
+        })
+    }
+}
+
+impl Error for BackendError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// Managing keys failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The backend failed. A write may have been carried out all the same.
+    #[error("the key store is unavailable")]
+    Backend(#[from] BackendError),
+    /// The operating system gave no randomness, so no key was made.
+    #[error("no key can be made")]
+    Random(#[from] RandomError),
+    /// The key that was asked for isn't one that can be stored.
+    #[error("invalid key: {0}")]
+    InvalidKey(#[from] InvalidKey),
+    /// Others kept changing the same key, and no attempt came through.
+    #[error("{0} was changed by others at the same time, too often to get through; try again")]
+    Conflict(KeyId),
+}
+
+/// A field of a [`NewApiKey`](crate::NewApiKey) can't be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("`{field}` {problem}")]
+pub struct InvalidKey {
+    pub(crate) field: &'static str,
+    pub(crate) problem: &'static str,
+}
+
+/// The operating system's source of randomness failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the source of randomness failed")]
+pub struct RandomError(#[source] Arc<dyn Error + Send + Sync>);
+
+impl RandomError {
+    pub(crate) fn new(source: impl Error + Send + Sync + 'static) -> Self {
+        Self(Arc::new(source))
+    }
+}
+
+/// A set-up that would not be safe, or would not work. It is reported at start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A brand is not 2 to 16 characters of `[a-z0-9]`.
+    #[error("a brand is 2 to 16 characters of [a-z0-9], not {0:?}")]
+    Brand(String),
+    /// A pepper's id is not 1 to 15 characters of `[A-Za-z0-9._-]`.
+    #[error("a pepper's id is 1 to 15 characters of [A-Za-z0-9._-], not {0:?}")]
+    PepperId(String),
+    /// A pepper is shorter than it may be.
+    #[error(
+        "pepper {id} has {len} bytes, but needs at least {}: take 32 random ones",
+        crate::Pepper::MIN_LEN
+    )]
+    PepperTooShort {
+        /// Which pepper.
+        id: PepperId,
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// Two peppers have one id, so a stored hash wouldn't say which of them made it.
+    #[error("two peppers have the id {0}")]
+    DuplicatePepper(PepperId),
+    /// No pepper was given.
+    #[error(
+        "no pepper: call `.peppers(Peppers::new(Pepper::from_env(\"v1\", \"API_KEY_PEPPER\")?))`"
+    )]
+    MissingPeppers,
+    /// The environment variable that holds a pepper isn't set.
+    #[error("the environment variable {0} should hold a pepper, but isn't set")]
+    PepperNotSet(String),
+    /// The file that holds a pepper can't be read or made.
+    #[error("the pepper file {path} can't be used")]
+    PepperFile {
+        /// The file.
+        path: String,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A new pepper was needed, and the operating system gave no randomness.
+    #[error("no pepper can be made")]
+    Random(#[from] RandomError),
+}

@@ -1,0 +1,137 @@
+//! The decision that all guards share, and the answer where it is no.
+
+use std::any::Any;
+
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, Response, header::CONTENT_TYPE};
+
+use crate::{
+    context::{AuthContext, LayerHandle},
+    middleware::{
+        Anonymous, GrpcResponse, ProblemResponse, Rejection, RejectionReason, ResponseForRejection,
+        reject_like_the_layer,
+    },
+    trace,
+};
+
+/// Whether one of the scopes is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// One is.
+    Any,
+    /// All are needed.
+    All,
+}
+
+/// A guard turned the request away.
+pub(super) struct Denied {
+    reason: RejectionReason,
+    layer: Option<LayerHandle>,
+}
+
+/// The caller that the layer let in. `guard` is named in the log if there was no layer.
+pub(super) fn caller<'a>(
+    extensions: &'a Extensions,
+    guard: &dyn Fn() -> String,
+) -> Result<&'a AuthContext, Denied> {
+    if let Some(caller) = extensions.get::<AuthContext>() {
+        return Ok(caller);
+    }
+    let anonymous = extensions.get::<Anonymous>();
+    let reason = if anonymous.is_some() {
+        RejectionReason::MissingCredentials
+    } else {
+        trace::guard_without_layer(&guard());
+        RejectionReason::Misconfigured
+    };
+    Err(Denied {
+        reason,
+        layer: anonymous.map(|anonymous| anonymous.0.clone()),
+    })
+}
+
+/// Whether the caller holds the scopes, each of which is plain.
+pub(super) fn authorize<S: AsRef<str>>(
+    extensions: &Extensions,
+    mode: Mode,
+    scopes: &[S],
+) -> Result<(), Denied> {
+    let caller = caller(extensions, &|| format!("RequireScope({})", join(scopes)))?;
+    let mut held = scopes
+        .iter()
+        .map(|scope| caller.scopes().allows_plain(scope.as_ref()));
+    let enough = match mode {
+        Mode::Any => held.any(|held| held),
+        Mode::All => held.all(|held| held),
+    };
+    if enough {
+        return Ok(());
+    }
+    Err(Denied {
+        reason: RejectionReason::InsufficientScope {
+            required: join(scopes).into(),
+        },
+        layer: caller.layer().cloned(),
+    })
+}
+
+fn join<S: AsRef<str>>(scopes: &[S]) -> String {
+    let texts: Vec<_> = scopes.iter().map(AsRef::as_ref).collect();
+    texts.join(" ")
+}
+
+impl Denied {
+    /// Whether the layer was there and let the request through without a key.
+    pub(super) fn is_anonymous(&self) -> bool {
+        matches!(self.reason, RejectionReason::MissingCredentials)
+    }
+
+    /// What the layer would have answered. Where there was none, or the context was made by hand,
+    /// what it answers by default.
+    pub(super) fn into_response<B>(self, request: &HeaderMap) -> Response<B>
+    where
+        B: Default + 'static,
+    {
+        self.layer
+            .and_then(|layer| reject_like_the_layer(&layer, self.reason.clone()))
+            .unwrap_or_else(|| default_response(self.reason, request))
+    }
+}
+
+fn default_response<B>(reason: RejectionReason, request: &HeaderMap) -> Response<B>
+where
+    B: Default + 'static,
+{
+    let rejection = Rejection::new(reason);
+    let grpc = request
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let mut response = if grpc {
+        GrpcResponse.response_for_rejection(rejection.clone())
+    } else {
+        let (mut head, body) = ResponseForRejection::<Bytes>::response_for_rejection(
+            &ProblemResponse,
+            rejection.clone(),
+        )
+        .into_parts();
+        let body = body_from_bytes(body).unwrap_or_else(|| {
+            head.headers.remove(CONTENT_TYPE);
+            B::default()
+        });
+        Response::from_parts(head, body)
+    };
+    response.extensions_mut().insert(rejection);
+    response
+}
+
+/// The bytes as a `B`, where `B` is a body that this crate knows: guards don't ask for more than
+/// `Default`, so that they fit tonic's.
+fn body_from_bytes<B: 'static>(bytes: Bytes) -> Option<B> {
+    #[cfg(feature = "axum")]
+    let mut body = Some(axum::body::Body::from(bytes));
+    #[cfg(not(feature = "axum"))]
+    let mut body = Some(bytes);
+    (&mut body as &mut dyn Any)
+        .downcast_mut::<Option<B>>()
+        .and_then(Option::take)
+}

@@ -1,0 +1,108 @@
+//! `RequireScope`, as a layer.
+
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use super::{decide::Mode, service::RequireScopeService};
+use crate::scope::{self, Scope};
+
+/// Lets in callers that hold a scope: with a string it is a [`Layer`], with a type that `scopes!`
+/// made it is an extractor, too.
+///
+/// ```
+/// use axum::{Router, routing::{get, post}};
+/// use tower_api_key::{ApiKeyLayer, ApiKeyStore, RequireScope, scopes};
+///
+/// scopes! { pub NotesRead = "notes:read"; }
+///
+/// async fn list(_: RequireScope<NotesRead>) {}
+/// async fn add() {}
+///
+/// let app: Router = Router::new()
+///     .route("/notes", get(list).merge(post(add).route_layer(RequireScope("notes:write"))))
+///     .route_layer(ApiKeyLayer::new(ApiKeyStore::in_memory()));
+/// ```
+///
+/// [`AnyOf`] and [`AllOf`] ask for several: `RequireScope(AnyOf(["notes:write", "admin"]))` as a
+/// layer, `RequireScope<AllOf<(NotesRead, NotesWrite)>>` as an extractor.
+///
+/// | caller | answer |
+/// | --- | --- |
+/// | holds the scope | goes on |
+/// | has a key, not the scope | 403 `insufficient_scope` |
+/// | anonymous behind an [optional](crate::ApiKeyLayer::optional) layer | 401 `missing_credentials` |
+/// | no [`ApiKeyLayer`](crate::ApiKeyLayer) around the guard | 500 `misconfigured`, and a log line |
+///
+/// # Panics
+///
+/// When the layer is built (`route_layer`, `layer`), not per request: if the scope isn't valid or is
+/// a pattern, or if [`AnyOf`] or [`AllOf`] has none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RequireScope<S = &'static str>(pub S);
+
+/// Any of several scopes is enough.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AnyOf<S>(pub S);
+
+/// All of several scopes are needed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AllOf<S>(pub S);
+
+/// What a [`RequireScope`] layer can ask for: one scope, or [`AnyOf`] or [`AllOf`] an array of them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` doesn't name scopes that a route can ask for",
+    note = "give `RequireScope` a string, a type made by `scopes!`, or `AnyOf`/`AllOf` an array of these"
+)]
+pub trait RequiredScopes {
+    #[doc(hidden)]
+    fn required(&self) -> (Mode, Vec<String>);
+}
+
+impl<S: AsRef<str>> RequiredScopes for S {
+    fn required(&self) -> (Mode, Vec<String>) {
+        (Mode::All, vec![self.as_ref().to_owned()])
+    }
+}
+
+impl<L> RequiredScopes for AnyOf<L>
+where
+    for<'a> &'a L: IntoIterator<Item: AsRef<str>>,
+{
+    fn required(&self) -> (Mode, Vec<String>) {
+        (Mode::Any, owned(&self.0))
+    }
+}
+
+impl<L> RequiredScopes for AllOf<L>
+where
+    for<'a> &'a L: IntoIterator<Item: AsRef<str>>,
+{
+    fn required(&self) -> (Mode, Vec<String>) {
+        (Mode::All, owned(&self.0))
+    }
+}
+
+fn owned(scopes: impl IntoIterator<Item: AsRef<str>>) -> Vec<String> {
+    let texts = scopes.into_iter().map(|scope| scope.as_ref().to_owned());
+    texts.collect()
+}
+
+impl<S: RequiredScopes, Svc> Layer<Svc> for RequireScope<S> {
+    type Service = RequireScopeService<Svc>;
+
+    fn layer(&self, inner: Svc) -> Self::Service {
+        let (mode, texts) = self.0.required();
+        assert!(
+            !texts.is_empty(),
+            "RequireScope names no scope, so it would guard nothing"
+        );
+        let scopes: Arc<[Scope]> = texts
+            .iter()
+            .map(|text| {
+                scope::required(text).unwrap_or_else(|error| panic!("RequireScope: {error}"))
+            })
+            .collect();
+        RequireScopeService::new(inner, mode, scopes)
+    }
+}

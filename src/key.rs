@@ -1,0 +1,239 @@
+//! The stored record of a key, and what one is made from.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{
+    error::InvalidKey,
+    scope::Scopes,
+    token::{ApiKeyToken, DisplayPrefix, KeyId, LookupKey, SecretHash},
+};
+
+/// A key as it is stored: everything but its secret.
+///
+/// Sources and backends make these from their rows: [`ApiKey::new`] takes what every key has, and
+/// the fields can be set afterwards. Times have whole milliseconds.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ApiKey {
+    /// The public half of the token.
+    pub id: KeyId,
+    /// Who the key belongs to.
+    pub user_id: String,
+    /// What its owner calls it.
+    pub name: Option<String>,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// The first 16 characters of the token, for lists.
+    pub display_prefix: DisplayPrefix,
+    /// What the secret is checked against.
+    pub secret_hash: SecretHash,
+    /// When it was made.
+    pub created_at: SystemTime,
+    /// From when on it no longer works.
+    pub expires_at: Option<SystemTime>,
+    /// When it was last presented with its secret, to the minute.
+    pub last_used_at: Option<SystemTime>,
+    /// When it was revoked, for good.
+    pub revoked_at: Option<SystemTime>,
+    /// When it was suspended, until it is enabled again.
+    pub disabled_at: Option<SystemTime>,
+    /// Counts the changes, from 1. Being used isn't one.
+    pub version: u64,
+}
+
+impl ApiKey {
+    /// A key of `user_id` for `token`, made now and valid without end.
+    ///
+    /// `secret_hash` comes from [`Peppers::hash`](crate::Peppers::hash), or from where it was kept.
+    ///
+    /// ```
+    /// use std::time::SystemTime;
+    /// use tower_api_key::{ApiKey, ApiKeyToken, Pepper, Peppers, Scopes};
+    ///
+    /// let peppers = Peppers::new(Pepper::random("v1")?);
+    /// let token = ApiKeyToken::generate(&Default::default())?;
+    /// let mut key = ApiKey::new(
+    ///     token.key_id(),
+    ///     token.display_prefix(),
+    ///     "user_1",
+    ///     Scopes::of(["notes:read"])?,
+    ///     peppers.hash(&token)?,
+    ///     SystemTime::now(),
+    /// );
+    /// key.name = Some("CI".to_owned());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn new(
+        id: KeyId,
+        display_prefix: DisplayPrefix,
+        user_id: impl Into<String>,
+        scopes: Scopes,
+        secret_hash: SecretHash,
+        created_at: SystemTime,
+    ) -> Self {
+        Self {
+            id,
+            user_id: user_id.into(),
+            name: None,
+            scopes,
+            display_prefix,
+            secret_hash,
+            created_at,
+            expires_at: None,
+            last_used_at: None,
+            revoked_at: None,
+            disabled_at: None,
+            version: 1,
+        }
+    }
+
+    /// What this record is stored and found under.
+    #[must_use]
+    pub fn lookup_key(&self) -> LookupKey {
+        self.id.lookup_key()
+    }
+
+    /// Whether the key works at `now`, and if not, why.
+    ///
+    /// A key that is revoked and expired is called revoked.
+    #[must_use]
+    pub fn status(&self, now: SystemTime) -> KeyStatus {
+        if self.revoked_at.is_some() {
+            KeyStatus::Revoked
+        } else if self.disabled_at.is_some() {
+            KeyStatus::Disabled
+        } else if self.expires_at.is_some_and(|end| now >= end) {
+            KeyStatus::Expired
+        } else {
+            KeyStatus::Active
+        }
+    }
+}
+
+/// Whether a key works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeyStatus {
+    /// It works.
+    Active,
+    /// Its `expires_at` has come.
+    Expired,
+    /// It is suspended, and may be enabled again.
+    Disabled,
+    /// It was revoked, for good.
+    Revoked,
+}
+
+/// What a key is to be, for [`ApiKeyStore::create`](crate::ApiKeyStore::create).
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_api_key::{NewApiKey, Scopes};
+///
+/// let new = NewApiKey::for_user("user_1", Scopes::of(["notes:read"])?)
+///     .name("CI")
+///     .expires_in(Duration::from_secs(90 * 24 * 60 * 60));
+/// # Ok::<(), tower_api_key::ScopeError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is made before it is given to `ApiKeyStore::create`"]
+pub struct NewApiKey {
+    pub(crate) user_id: String,
+    pub(crate) name: Option<String>,
+    pub(crate) scopes: Scopes,
+    pub(crate) expiry: Expiry,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Expiry {
+    Never,
+    At(SystemTime),
+    In(Duration),
+}
+
+impl NewApiKey {
+    /// The longest user id and the longest name, in bytes.
+    pub const MAX_TEXT_LEN: usize = 255;
+
+    /// A key of `user_id` with these scopes, without a name, valid without end.
+    ///
+    /// A user id has 1 to 255 bytes without control characters.
+    pub fn for_user(user_id: impl Into<String>, scopes: Scopes) -> Self {
+        Self {
+            user_id: user_id.into(),
+            name: None,
+            scopes,
+            expiry: Expiry::Never,
+        }
+    }
+
+    /// What the owner will know it by: at most 255 bytes, without control characters.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The moment from which on the key no longer works.
+    ///
+    /// It is stored in whole milliseconds, between 1970 and the end of 9999.
+    pub fn expires_at(mut self, end: SystemTime) -> Self {
+        self.expiry = Expiry::At(end);
+        self
+    }
+
+    /// How long the key works, counted from its creation, the end of 9999 at the latest.
+    pub fn expires_in(mut self, duration: Duration) -> Self {
+        self.expiry = Expiry::In(duration);
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), InvalidKey> {
+        if self.user_id.is_empty() {
+            return Err(InvalidKey {
+                field: "user_id",
+                problem: "is empty",
+            });
+        }
+        check_text("user_id", &self.user_id)?;
+        check_text("name", self.name.as_deref().unwrap_or_default())
+    }
+}
+
+fn check_text(field: &'static str, text: &str) -> Result<(), InvalidKey> {
+    if text.len() > NewApiKey::MAX_TEXT_LEN {
+        return Err(InvalidKey {
+            field,
+            problem: "is longer than 255 bytes",
+        });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(InvalidKey {
+            field,
+            problem: "has a control character, with which it could forge a log line",
+        });
+    }
+    Ok(())
+}
+
+/// A key that was just made, with its token: the one time that the token can be had.
+#[derive(Debug, Clone)]
+#[must_use = "the token can't be had again"]
+pub struct IssuedKey {
+    pub(crate) token: ApiKeyToken,
+    pub(crate) key: ApiKey,
+}
+
+impl IssuedKey {
+    /// The plaintext, to be handed to the owner.
+    #[must_use]
+    pub fn token(&self) -> &ApiKeyToken {
+        &self.token
+    }
+
+    /// What was stored.
+    #[must_use]
+    pub fn key(&self) -> &ApiKey {
+        &self.key
+    }
+}

@@ -1,0 +1,140 @@
+//! What a request becomes: the inner service's future, an answer, or a wait for the resolver.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{ResponseForRejection, layer::Config, service::pass_authenticated};
+use crate::{context::AuthContext, resolver::KeyResolver, token::ApiKeyToken, verify::VerifyError};
+
+pin_project! {
+    /// The future of [`ApiKeyService`](super::ApiKeyService).
+    pub struct ResponseFuture<S, R, F, ReqBody>
+    where
+        S: Service<Request<ReqBody>>,
+    {
+        #[pin]
+        state: State<S, R, F, ReqBody>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, R, F, ReqBody>
+    where
+        S: Service<Request<ReqBody>>,
+    {
+        Passed { #[pin] inner: S::Future },
+        Rejected { response: Option<S::Response> },
+        Resolving {
+            answer: Resolution,
+            waiting: Option<(Request<ReqBody>, S)>,
+            config: Arc<Config<R, F>>,
+        },
+    }
+}
+
+type Resolution = Pin<Box<dyn Future<Output = Result<AuthContext, VerifyError>> + Send>>;
+
+impl<S, R, F, ReqBody> ResponseFuture<S, R, F, ReqBody>
+where
+    S: Service<Request<ReqBody>>,
+{
+    pub(super) fn passed(inner: S::Future) -> Self {
+        Self {
+            state: State::Passed { inner },
+        }
+    }
+
+    pub(super) fn rejected(response: S::Response) -> Self {
+        Self {
+            state: State::Rejected {
+                response: Some(response),
+            },
+        }
+    }
+
+    pub(super) fn resolving(
+        token: ApiKeyToken,
+        request: Request<ReqBody>,
+        ready: S,
+        config: Arc<Config<R, F>>,
+    ) -> Self
+    where
+        R: KeyResolver,
+        F: Send + Sync + 'static,
+    {
+        let asked = config.clone();
+        Self {
+            state: State::Resolving {
+                answer: Box::pin(async move { asked.resolver().resolve(&token).await }),
+                waiting: Some((request, ready)),
+                config,
+            },
+        }
+    }
+}
+
+impl<S, R, F, ReqBody, ResBody> Future for ResponseFuture<S, R, F, ReqBody>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    R: KeyResolver,
+    F: ResponseForRejection<ResBody> + Send + Sync + 'static,
+    ResBody: 'static,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProj::Passed { inner } => return inner.poll(cx),
+                StateProj::Rejected { response } => {
+                    let response = response.take().expect("polled after it was ready");
+                    return Poll::Ready(Ok(response));
+                }
+                StateProj::Resolving {
+                    answer,
+                    waiting,
+                    config,
+                } => match ready!(answer.as_mut().poll(cx)) {
+                    Ok(context) => {
+                        let (mut request, mut service) =
+                            waiting.take().expect("polled after it was ready");
+                        pass_authenticated(&mut request, context, config);
+                        State::Passed {
+                            inner: service.call(request),
+                        }
+                    }
+                    Err(error) => State::Rejected {
+                        response: Some(config.reject(error.into())),
+                    },
+                },
+            };
+            state.set(next);
+        }
+    }
+}
+
+impl<S, R, F, ReqBody> fmt::Debug for ResponseFuture<S, R, F, ReqBody>
+where
+    S: Service<Request<ReqBody>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Passed { .. } => "Passed",
+            State::Rejected { .. } => "Rejected",
+            State::Resolving { .. } => "Resolving",
+        };
+        f.debug_struct("ResponseFuture")
+            .field("state", &state)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,275 @@
+//! The layer and its settings.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, HeaderName, Response};
+use tower_layer::Layer;
+
+use super::{
+    ApiKeyService, CredentialHeader, GrpcResponse, ProblemResponse, Realm, Rejection,
+    RejectionReason, ResponseForRejection,
+    credentials::{self, Presented},
+};
+use crate::resolver::KeyResolver;
+
+/// Lets in requests that carry a valid key; see the [crate's documentation](crate).
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use tower_api_key::{ApiKeyLayer, ApiKeyStore, AuthContext};
+///
+/// let app: Router = Router::new()
+///     .route("/whoami", get(async |auth: AuthContext| auth.user_id().to_owned()))
+///     .route_layer(ApiKeyLayer::new(ApiKeyStore::in_memory()).realm("notes"));
+/// ```
+///
+/// The same resolver serves every route that the layer is put on, and every clone of the layer.
+///
+/// Without further settings it requires a key in `Authorization: Bearer`, in the realm `api`.
+///
+/// # What a request gets
+///
+/// | request | status | `WWW-Authenticate: Bearer realm="…"` and | `code` |
+/// | --- | --- | --- | --- |
+/// | no credentials, or another scheme | 401 | nothing more (RFC 6750 §3.1) | `missing_credentials` |
+/// | two `Authorization` headers, two credential headers, `Bearer` alone, control characters, a list | 400 | `error="invalid_request"` | `invalid_request` |
+/// | malformed, too long, unknown, wrong secret | 401 | `error="invalid_token"` | `invalid_token` |
+/// | right secret, but the key has ended | 401 | `error="invalid_token"`, `error_description` | `expired`, `revoked`, `disabled` |
+/// | a scope is missing | 403 | `error="insufficient_scope"`, `scope` | `insufficient_scope` |
+/// | whether the key is good can't be told | 503, `Retry-After` | no challenge | `unavailable` |
+/// | a guard with no layer around it | 500 | no challenge | `misconfigured` |
+///
+/// Bodies are `application/problem+json` (RFC 9457) with `type`, `title`, `status`, `code`, `detail`,
+/// and `scope` where one is missing. Rejections are responses, never errors: `Service::Error` is the
+/// inner service's.
+///
+/// # What a request keeps
+///
+/// One that is let in with a key has an [`AuthContext`](crate::AuthContext) in its extensions, and a
+/// context that was there before is gone. The header that carried the token is marked sensitive, or
+/// removed with [`strip_credentials`](Self::strip_credentials).
+pub struct ApiKeyLayer<R, F = ProblemResponse> {
+    resolver: Arc<R>,
+    response: Arc<F>,
+    settings: Settings,
+}
+
+#[derive(Debug, Clone)]
+struct Settings {
+    realm: Realm,
+    headers: Arc<[CredentialHeader]>,
+    optional: bool,
+    pass_foreign: bool,
+    strip: bool,
+}
+
+impl<R: KeyResolver> ApiKeyLayer<R> {
+    /// A layer that asks `resolver`, most often an [`ApiKeyStore`](crate::ApiKeyStore).
+    #[must_use]
+    pub fn new(resolver: R) -> Self {
+        Self {
+            resolver: Arc::new(resolver),
+            response: Arc::new(ProblemResponse),
+            settings: Settings {
+                realm: Realm::default(),
+                headers: [CredentialHeader::bearer()].into(),
+                optional: false,
+                pass_foreign: false,
+                strip: false,
+            },
+        }
+    }
+}
+
+impl<R, F> ApiKeyLayer<R, F> {
+    /// The protection space that challenges name (RFC 9110 §11.5), `api` by default. Quotes and
+    /// backslashes are escaped.
+    ///
+    /// # Panics
+    ///
+    /// If `realm` has other characters than visible ASCII and spaces.
+    #[must_use]
+    pub fn realm(mut self, realm: &str) -> Self {
+        self.settings.realm = Realm::new(realm)
+            .unwrap_or_else(|| panic!("a realm is visible ASCII and spaces, not {realm:?}"));
+        self
+    }
+
+    /// Reads keys from these headers, instead of from `Authorization: Bearer`. A request with keys
+    /// in two of them is refused.
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_api_key::{ApiKeyLayer, ApiKeyStore, CredentialHeader};
+    ///
+    /// let layer = ApiKeyLayer::new(ApiKeyStore::in_memory()).read_from([
+    ///     CredentialHeader::bearer(),
+    ///     CredentialHeader::named(HeaderName::from_static("x-api-key")),
+    /// ]);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is no header, or one twice.
+    #[must_use]
+    pub fn read_from(mut self, headers: impl IntoIterator<Item = CredentialHeader>) -> Self {
+        let headers: Arc<[_]> = headers.into_iter().collect();
+        assert!(
+            !headers.is_empty(),
+            "a layer reads keys from one header at least"
+        );
+        for (at, header) in headers.iter().enumerate() {
+            let before = headers[..at].iter().map(CredentialHeader::name);
+            assert!(
+                !before.into_iter().any(|name| name == header.name()),
+                "the header {} is named twice",
+                header.name()
+            );
+        }
+        self.settings.headers = headers;
+        self
+    }
+
+    /// Passes requests without credentials on, without a context: handlers take
+    /// `Option<AuthContext>`. Bad credentials are still rejected.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.settings.optional = true;
+        self
+    }
+
+    /// Passes tokens that aren't [of the resolver's format](crate::TokenFormat::claims) on, without
+    /// a context, so that a layer behind this one can check them: a JWT, a session.
+    ///
+    /// **That layer is then the only one that looks at them.** Guards of this crate turn such a
+    /// request away, as they do an anonymous one.
+    #[must_use]
+    pub fn pass_foreign_tokens(mut self) -> Self {
+        self.settings.pass_foreign = true;
+        self
+    }
+
+    /// Removes the header with the token before the request goes on, so that nothing behind the
+    /// layer can log or forward it. Otherwise the header is marked sensitive.
+    #[must_use]
+    pub fn strip_credentials(mut self) -> Self {
+        self.settings.strip = true;
+        self
+    }
+
+    /// Answers rejections with `response`, a closure or a type; see [`ResponseForRejection`].
+    ///
+    /// ```
+    /// use axum::{Json, response::{IntoResponse, Response}};
+    /// use tower_api_key::{ApiKeyLayer, ApiKeyStore, Rejection};
+    ///
+    /// let layer = ApiKeyLayer::new(ApiKeyStore::in_memory())
+    ///     .rejection_response(|rejection: Rejection| -> Response {
+    ///         let challenge = rejection.challenge().map(|challenge| [("www-authenticate", challenge)]);
+    ///         (rejection.status(), challenge, rejection.code()).into_response()
+    ///     });
+    /// # let _: axum::Router = axum::Router::new().layer(layer);
+    /// ```
+    #[must_use]
+    pub fn rejection_response<G>(self, response: G) -> ApiKeyLayer<R, G> {
+        ApiKeyLayer {
+            resolver: self.resolver,
+            response: Arc::new(response),
+            settings: self.settings,
+        }
+    }
+
+    /// Answers rejections as gRPC does: `UNAUTHENTICATED`, `PERMISSION_DENIED`, `UNAVAILABLE`,
+    /// `INVALID_ARGUMENT`, `INTERNAL`.
+    #[must_use]
+    pub fn grpc(self) -> ApiKeyLayer<R, GrpcResponse> {
+        self.rejection_response(GrpcResponse)
+    }
+}
+
+impl<S, R, F> Layer<S> for ApiKeyLayer<R, F> {
+    type Service = ApiKeyService<S, R, F>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ApiKeyService::new(
+            inner,
+            Arc::new(Config {
+                resolver: self.resolver.clone(),
+                response: self.response.clone(),
+                settings: self.settings.clone(),
+            }),
+        )
+    }
+}
+
+impl<R, F> Clone for ApiKeyLayer<R, F> {
+    fn clone(&self) -> Self {
+        Self {
+            resolver: self.resolver.clone(),
+            response: self.response.clone(),
+            settings: self.settings.clone(),
+        }
+    }
+}
+
+impl<R, F> fmt::Debug for ApiKeyLayer<R, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKeyLayer")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What all copies of one service share.
+pub(super) struct Config<R, F> {
+    resolver: Arc<R>,
+    response: Arc<F>,
+    settings: Settings,
+}
+
+impl<R: KeyResolver, F> Config<R, F> {
+    pub(super) fn resolver(&self) -> &R {
+        &self.resolver
+    }
+
+    /// What the request presents. `Nothing` and `Foreign` come back only where they may pass.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Presented<'_>, RejectionReason> {
+        let Settings {
+            headers: from,
+            optional,
+            pass_foreign,
+            ..
+        } = &self.settings;
+        match credentials::read(headers, from, self.resolver.token_format(), *pass_foreign)? {
+            Presented::Nothing if !optional => Err(RejectionReason::MissingCredentials),
+            presented => Ok(presented),
+        }
+    }
+
+    /// Removes the header that carried a token of ours if the layer is to, and hides it from logs
+    /// if not.
+    pub(super) fn conceal(&self, headers: &mut HeaderMap, name: &HeaderName) {
+        if self.settings.strip {
+            headers.remove(name);
+        } else {
+            mark_sensitive(headers, name);
+        }
+    }
+
+    pub(super) fn reject<B>(&self, reason: RejectionReason) -> Response<B>
+    where
+        F: ResponseForRejection<B>,
+    {
+        let rejection = Rejection::in_realm(reason, self.settings.realm.clone());
+        let mut response = self.response.response_for_rejection(rejection.clone());
+        response.extensions_mut().insert(rejection);
+        response
+    }
+}
+
+/// `Debug` of the header's value shows `Sensitive` from then on, and HPACK doesn't index it.
+pub(super) fn mark_sensitive(headers: &mut HeaderMap, name: &HeaderName) {
+    if let Some(value) = headers.get_mut(name) {
+        value.set_sensitive(true);
+    }
+}

@@ -1,0 +1,23 @@
+//! The layer: takes the token from a request, asks the resolver, and lets the request in or answers
+//! it.
+
+mod credentials;
+mod future;
+mod handle;
+mod layer;
+mod rejection;
+mod response;
+mod service;
+
+pub use self::{
+    credentials::CredentialHeader,
+    future::ResponseFuture,
+    layer::ApiKeyLayer,
+    rejection::{Rejection, RejectionReason},
+    response::{GrpcResponse, ProblemResponse, ResponseForRejection},
+    service::ApiKeyService,
+};
+pub(crate) use self::{
+    handle::{Anonymous, reject_like_the_layer},
+    rejection::Realm,
+};

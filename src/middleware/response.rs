@@ -1,0 +1,124 @@
+//! From a rejection to a response.
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response,
+    header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+
+use super::{Rejection, RejectionReason};
+
+/// Makes the response to a request that is turned away.
+///
+/// Closures do, as do types of one's own:
+///
+/// ```
+/// use http::Response;
+/// use tower_api_key::{ApiKeyLayer, ApiKeyStore, Rejection, ResponseForRejection};
+///
+/// struct Plain;
+///
+/// impl<B: From<&'static str>> ResponseForRejection<B> for Plain {
+///     fn response_for_rejection(&self, rejection: Rejection) -> Response<B> {
+///         let mut response = Response::new(B::from(rejection.code()));
+///         *response.status_mut() = rejection.status();
+///         if let Some(challenge) = rejection.challenge() {
+///             response.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
+///         }
+///         response
+///     }
+/// }
+///
+/// let layer = ApiKeyLayer::new(ApiKeyStore::in_memory()).rejection_response(Plain);
+/// ```
+///
+/// A 401 needs a challenge (RFC 9110 §15.5.2): take it over from
+/// [`Rejection::challenge`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` doesn't answer rejections with `Response<{B}>`",
+    note = "the default, `ProblemResponse`, needs a body that is `From<Bytes>`; for tonic's body call `.grpc()` on the layer",
+    note = "a closure has to be `Fn(Rejection) -> Response<{B}>`, with its argument's type written out: `|rejection: Rejection| …`"
+)]
+pub trait ResponseForRejection<B> {
+    /// The response. Its extensions get the rejection afterwards.
+    fn response_for_rejection(&self, rejection: Rejection) -> Response<B>;
+}
+
+impl<F, B> ResponseForRejection<B> for F
+where
+    F: Fn(Rejection) -> Response<B>,
+{
+    fn response_for_rejection(&self, rejection: Rejection) -> Response<B> {
+        self(rejection)
+    }
+}
+
+/// The default: `application/problem+json` (RFC 9457), for every body that can be made from bytes.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct ProblemResponse;
+
+impl<B: From<Bytes>> ResponseForRejection<B> for ProblemResponse {
+    fn response_for_rejection(&self, rejection: Rejection) -> Response<B> {
+        let mut response = Response::new(B::from(problem(&rejection)));
+        *response.status_mut() = rejection.status();
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if let Some(challenge) = rejection.challenge() {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(seconds) = rejection.retry_after() {
+            headers.insert(RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+/// The problem details. All of its texts are constants but the scopes, and a scope can't have a
+/// quote or a backslash.
+fn problem(rejection: &Rejection) -> Bytes {
+    let title = rejection.status().canonical_reason().unwrap_or_default();
+    let scope = match rejection.required_scope() {
+        Some(scope) if !scope.contains(['"', '\\']) => format!(r#","scope":"{scope}""#),
+        _ => String::new(),
+    };
+    format!(
+        r#"{{"type":"about:blank","title":"{title}","status":{},"code":"{}","detail":"{}"{scope}}}"#,
+        rejection.status().as_u16(),
+        rejection.code(),
+        rejection.detail(),
+    )
+    .into()
+}
+
+/// A gRPC response without a message, its status in the headers ("trailers-only"), for every body
+/// that has a `Default`.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct GrpcResponse;
+
+impl<B: Default> ResponseForRejection<B> for GrpcResponse {
+    fn response_for_rejection(&self, rejection: Rejection) -> Response<B> {
+        let status = match rejection.reason() {
+            RejectionReason::InvalidRequest => "3", // INVALID_ARGUMENT
+            RejectionReason::InsufficientScope { .. } => "7", // PERMISSION_DENIED
+            RejectionReason::Misconfigured => "13", // INTERNAL
+            RejectionReason::Unavailable(_) => "14", // UNAVAILABLE
+            RejectionReason::MissingCredentials
+            | RejectionReason::InvalidToken
+            | RejectionReason::Expired
+            | RejectionReason::Revoked
+            | RejectionReason::Disabled => "16", // UNAUTHENTICATED
+        };
+        let mut response = Response::new(B::default());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from_static(status));
+        // Sent as it stands: the texts have nothing that gRPC wants percent-encoded.
+        headers.insert("grpc-message", HeaderValue::from_static(rejection.detail()));
+        response
+    }
+}

@@ -1,0 +1,87 @@
+//! From a token to who is calling.
+
+mod cached;
+mod touch;
+
+use std::sync::{Arc, LazyLock};
+
+pub use self::cached::{CachedResolver, CachedResolverBuilder};
+use crate::{
+    context::AuthContext,
+    token::{ApiKeyToken, TokenFormat},
+    verify::VerifyError,
+};
+
+/// Turns a presented token into who is calling.
+///
+/// [`ApiKeyStore`](crate::ApiKeyStore) and [`CachedResolver`] are resolvers; write another where
+/// tokens are checked by something else, an identity service for one. The example `custom_resolver`
+/// does that.
+///
+/// ```
+/// use tower_api_key::{ApiKeyToken, AuthContext, BackendError, KeyResolver, Scopes, VerifyError};
+///
+/// struct AskTheIdentityService;
+///
+/// impl KeyResolver for AskTheIdentityService {
+///     async fn resolve(&self, token: &ApiKeyToken) -> Result<AuthContext, VerifyError> {
+///         match ask(token.expose()).await {
+///             Ok(Some(user)) => Ok(AuthContext::new(token.key_id(), user, Scopes::none())),
+///             Ok(None) => Err(VerifyError::Unknown),
+///             Err(error) => Err(BackendError::unavailable(error).into()),
+///         }
+///     }
+/// }
+/// # async fn ask(_: &str) -> Result<Option<String>, std::io::Error> { Ok(None) }
+/// ```
+///
+/// # What a resolver must see to
+///
+/// * **Check the secret**, on each request, whatever it remembers, and in constant time. An id is
+///   public, and proves nothing.
+/// * **Not knowing is [`VerifyError::Unavailable`]** (503) and never [`VerifyError::Unknown`] (401).
+/// * **No word about a key before its secret was right**: whether it expired or was revoked is for
+///   its holder alone.
+pub trait KeyResolver: Send + Sync + 'static {
+    /// Who `token` speaks for.
+    ///
+    /// # Errors
+    ///
+    /// Why it speaks for nobody, or [`VerifyError::Unavailable`].
+    fn resolve(
+        &self,
+        token: &ApiKeyToken,
+    ) -> impl Future<Output = Result<AuthContext, VerifyError>> + Send;
+
+    /// The same answer, where it can be given from memory, without waiting.
+    ///
+    /// The layer asks here first: an answer costs no boxed future and no copy of the service behind
+    /// it. `None` sends it to [`resolve`](KeyResolver::resolve).
+    fn resolve_now(&self, token: &ApiKeyToken) -> Option<Result<AuthContext, VerifyError>> {
+        let _ = token;
+        None
+    }
+
+    /// Which texts are tokens of this resolver: those of the brand `pk` unless it says otherwise.
+    fn token_format(&self) -> &TokenFormat {
+        static DEFAULT: LazyLock<TokenFormat> = LazyLock::new(TokenFormat::default);
+        &DEFAULT
+    }
+}
+
+impl<R: KeyResolver> KeyResolver for Arc<R> {
+    fn resolve(
+        &self,
+        token: &ApiKeyToken,
+    ) -> impl Future<Output = Result<AuthContext, VerifyError>> + Send {
+        R::resolve(self, token)
+    }
+
+    fn resolve_now(&self, token: &ApiKeyToken) -> Option<Result<AuthContext, VerifyError>> {
+        R::resolve_now(self, token)
+    }
+
+    fn token_format(&self) -> &TokenFormat {
+        R::token_format(self)
+    }
+}

@@ -1,0 +1,187 @@
+//! Making, listing and ending keys.
+
+use super::ApiKeyStore;
+use crate::{
+    backend::{Cursor, Page, PageRequest},
+    clock::{saturating_add, storable},
+    error::StoreError,
+    key::{ApiKey, Expiry, IssuedKey, NewApiKey},
+    token::{ApiKeyToken, KeyId},
+    verify::VerifyError,
+};
+
+/// How often a change is tried again because another came in between.
+const ATTEMPTS: usize = 16;
+
+impl ApiKeyStore {
+    /// Makes a key. Its token is in what is returned, and nowhere else.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InvalidKey`] (a user id or name that can't be stored), [`StoreError::Random`],
+    /// [`StoreError::Backend`].
+    pub async fn create(&self, new: NewApiKey) -> Result<IssuedKey, StoreError> {
+        new.check()?;
+        let now = self.resolver.now();
+        let token = ApiKeyToken::generate(self.resolver.brand())?;
+        let hash = self.resolver.peppers().hash(&token)?;
+        let mut key = ApiKey::new(
+            token.key_id(),
+            token.display_prefix(),
+            new.user_id,
+            new.scopes,
+            hash,
+            now,
+        );
+        key.name = new.name;
+        key.expires_at = match new.expiry {
+            Expiry::Never => None,
+            Expiry::At(end) => Some(storable(end)),
+            Expiry::In(duration) => Some(saturating_add(now, duration)),
+        };
+        if !self.backend.insert(&key).await? {
+            return Err(StoreError::Conflict(key.id));
+        }
+        Ok(IssuedKey { token, key })
+    }
+
+    /// The key with this id, whatever its state.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backend`].
+    pub async fn get(&self, id: &KeyId) -> Result<Option<ApiKey>, StoreError> {
+        let found = self.backend.get_many(&[id.lookup_key()]).await?;
+        Ok(found.into_iter().find(|key| key.id == *id))
+    }
+
+    /// The keys of a user, the newest first, revoked and expired ones among them.
+    ///
+    /// Keys that are created between two pages neither repeat nor hide any of the others.
+    ///
+    /// ```
+    /// # async fn run(store: tower_api_key::ApiKeyStore) -> Result<(), tower_api_key::StoreError> {
+    /// use tower_api_key::PageRequest;
+    ///
+    /// let first = store.list_for_user("user_1", PageRequest::new().limit(20)).await?;
+    /// if let Some(next) = first.next {
+    ///     let second = store.list_for_user("user_1", PageRequest::new().limit(20).after(next)).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backend`].
+    pub async fn list_for_user(
+        &self,
+        user_id: &str,
+        page: PageRequest,
+    ) -> Result<Page, StoreError> {
+        let mut keys = self.backend.page(user_id, &page.and_one_more()).await?;
+        let more = keys.len() > page.max_keys();
+        keys.truncate(page.max_keys());
+        let next = if more {
+            keys.last().map(Cursor::of)
+        } else {
+            None
+        };
+        Ok(Page { keys, next })
+    }
+
+    /// Ends a key for good; the record stays, marked. Returns whether this call ended it: `false`
+    /// if there is no such key, or it was revoked already.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backend`] (the key may be revoked or not), [`StoreError::Conflict`].
+    pub async fn revoke(&self, id: &KeyId) -> Result<bool, StoreError> {
+        let now = self.resolver.now();
+        self.change(id, |key| {
+            key.revoked_at.is_none() && {
+                key.revoked_at = Some(now);
+                true
+            }
+        })
+        .await
+    }
+
+    /// Ends the key that this is the token of. Only the right secret does: `false` for any other,
+    /// and for a key that was revoked already. An expired or disabled key can be revoked.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backend`] (the key may be revoked or not), [`StoreError::Conflict`].
+    pub async fn revoke_token(&self, token: impl AsRef<[u8]>) -> Result<bool, StoreError> {
+        let Ok(token) = self.parse(token) else {
+            return Ok(false);
+        };
+        match self.resolver.check(&token).await {
+            Ok(_) | Err(VerifyError::Expired | VerifyError::Disabled) => {
+                self.revoke(&token.key_id()).await
+            }
+            Err(VerifyError::Unavailable(error)) => Err(error.into()),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Ends every key that the user has when the call begins; returns how many it ended.
+    ///
+    /// A key that is created meanwhile may escape: stop creating before.
+    ///
+    /// # Errors
+    ///
+    /// The first error that a key gave; the others were tried all the same.
+    pub async fn revoke_all_for_user(&self, user_id: &str) -> Result<usize, StoreError> {
+        let mut revoked = 0;
+        let mut failed = None;
+        let mut page = PageRequest::new().limit(PageRequest::MAX_LIMIT);
+        loop {
+            let Page { keys, next } = self.list_for_user(user_id, page).await?;
+            for key in keys.iter().filter(|key| key.revoked_at.is_none()) {
+                match self.revoke(&key.id).await {
+                    Ok(changed) => revoked += usize::from(changed),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+            match next {
+                Some(next) => page = page.after(next),
+                None => return failed.map_or(Ok(revoked), Err),
+            }
+        }
+    }
+
+    /// Removes a key's record; returns whether it was there. Its token is unknown from then on.
+    ///
+    /// Revoke a key that has leaked: the record tells later what it was.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backend`] (the record may be gone or not).
+    pub async fn delete(&self, id: &KeyId) -> Result<bool, StoreError> {
+        Ok(self.backend.delete(id).await?)
+    }
+
+    /// Changes a record as `change` says, from its newest version; `false` where there is none or
+    /// `change` left it as it was.
+    async fn change(
+        &self,
+        id: &KeyId,
+        change: impl Fn(&mut ApiKey) -> bool + Send + Sync,
+    ) -> Result<bool, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let Some(mut key) = self.get(id).await? else {
+                return Ok(false);
+            };
+            let expected = key.version;
+            if !change(&mut key) {
+                return Ok(false);
+            }
+            key.version = expected.saturating_add(1);
+            if self.backend.update(&key, expected).await? {
+                return Ok(true);
+            }
+        }
+        Err(StoreError::Conflict(*id))
+    }
+}

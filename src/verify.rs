@@ -1,0 +1,77 @@
+//! The decision: does this token open anything now? Pure, so that it can be read and tested alone.
+
+use std::time::SystemTime;
+
+use crate::{
+    error::BackendError,
+    key::{ApiKey, KeyStatus},
+    token::{ApiKeyToken, MalformedToken, PepperError, Peppers, UnknownPepper},
+};
+
+/// Why a token was not accepted.
+///
+/// [`Unknown`](VerifyError::Unknown) and [`WrongSecret`](VerifyError::WrongSecret) are told apart
+/// for the caller's own logs. Whoever presented the token must not see the difference, nor any
+/// other before the secret was right; the layer sees to that.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The text is not a token.
+    #[error(transparent)]
+    Malformed(#[from] MalformedToken),
+    /// No key has this id.
+    #[error("no key has this id")]
+    Unknown,
+    /// The id is a key's, the secret isn't.
+    #[error("the secret is wrong")]
+    WrongSecret,
+    /// The key's end has come (`now >= expires_at`).
+    #[error("the key has expired")]
+    Expired,
+    /// The key was revoked.
+    #[error("the key was revoked")]
+    Revoked,
+    /// The key is suspended.
+    #[error("the key is disabled")]
+    Disabled,
+    /// Whether the key is good can't be told: the backend failed, or the key's pepper isn't known
+    /// here. Says nothing about the key.
+    #[error("the key can't be checked now")]
+    Unavailable(#[from] BackendError),
+}
+
+impl From<UnknownPepper> for VerifyError {
+    fn from(unknown: UnknownPepper) -> Self {
+        Self::Unavailable(BackendError::unavailable(unknown))
+    }
+}
+
+/// Whether `token` is the token of `key`, and `key` works at `now`.
+///
+/// The secret comes first: only its holder learns that a key is expired, revoked or disabled. With
+/// no key, a hash is computed and compared all the same.
+pub(crate) fn verify(
+    token: &ApiKeyToken,
+    key: Option<&ApiKey>,
+    peppers: &Peppers,
+    now: SystemTime,
+) -> Result<(), VerifyError> {
+    let right = peppers
+        .verify(token, key.map(|key| &key.secret_hash))
+        .map_err(|error| match error {
+            PepperError::Unknown(unknown) => unknown.into(),
+            PepperError::Random(error) => {
+                VerifyError::Unavailable(BackendError::unavailable(error))
+            }
+        })?;
+    match key {
+        None => Err(VerifyError::Unknown),
+        Some(_) if !right => Err(VerifyError::WrongSecret),
+        Some(key) => match key.status(now) {
+            KeyStatus::Active => Ok(()),
+            KeyStatus::Expired => Err(VerifyError::Expired),
+            KeyStatus::Disabled => Err(VerifyError::Disabled),
+            KeyStatus::Revoked => Err(VerifyError::Revoked),
+        },
+    }
+}
