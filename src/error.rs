@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use crate::token::{KeyId, PepperId};
+use crate::token::{KeyId, Pepper, PepperId};
 
 /// A source or a backend could not do what was asked of it.
 ///
@@ -129,7 +129,7 @@ pub enum ConfigError {
     /// A pepper is shorter than it may be.
     #[error(
         "pepper {id} has {len} bytes, but needs at least {}: take 32 random ones",
-        crate::Pepper::MIN_LEN
+        Pepper::MIN_LEN
     )]
     PepperTooShort {
         /// Which pepper.

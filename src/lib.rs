@@ -1,4 +1,77 @@
 //! Scoped, revocable API keys in front of any tower service: axum first, bare hyper and tonic too.
+//!
+//! ```
+//! use axum::{Router, routing::{get, post}};
+//! use tower_api_key::{ApiKeyLayer, ApiKeyStore, AuthContext, NewApiKey, RequireScope, Scopes};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = ApiKeyStore::in_memory();
+//! let scopes = Scopes::of(["notes:read"])?;
+//! let issued = store.create(NewApiKey::for_user("user_1", scopes).name("CI")).await?;
+//! println!("{}", issued.token().expose()); // the one time
+//!
+//! let app: Router = Router::new()
+//!     .route("/whoami", get(async |auth: AuthContext| auth.user_id().to_owned()))
+//!     .route("/notes", post(async || "written").route_layer(RequireScope("notes:write")))
+//!     .route_layer(ApiKeyLayer::new(store));
+//! # Ok(()) }
+//! ```
+//!
+//! # What happens to a request
+//!
+//! 1. [`ApiKeyLayer`] takes the token from `Authorization: Bearer pk.key_<id>.<secret>`, or from
+//!    [another header](ApiKeyLayer::read_from).
+//! 2. A [`KeyResolver`] says who it speaks for. [`ApiKeyStore`] is one: it finds the key's record by
+//!    the id, compares the HMAC of the secret in constant time, and then looks whether the key has
+//!    expired or was revoked.
+//! 3. The caller, an [`AuthContext`], goes into the request's extensions, and the request goes on.
+//!    Any other request is answered: 400, 401 or 503, see [`ApiKeyLayer`].
+//! 4. Guards ask more of the caller: [`RequireScope`] as a layer or in a handler's signature.
+//!
+//! # Where to put the layer
+//!
+//! A layer covers what was added to the router before it, and nothing that is added after:
+//!
+//! ```
+//! # use axum::{Router, routing::get};
+//! # use tower_api_key::{ApiKeyLayer, ApiKeyStore};
+//! # async fn notes() {}
+//! # async fn health() {}
+//! # let store = ApiKeyStore::in_memory();
+//! let app: Router = Router::new()
+//!     .route("/notes", get(notes))
+//!     .route_layer(ApiKeyLayer::new(store)) // guards /notes
+//!     .route("/health", get(health)); // open
+//! ```
+//!
+//! | with | a path that no route has | a method that the route lacks |
+//! | --- | --- | --- |
+//! | `Router::route_layer` | 404 for everybody | 405 for everybody |
+//! | `Router::layer` | 401 without a key, and fallbacks are guarded | 401 without a key |
+//!
+//! `route_layer` doesn't cover a fallback: put a fallback that needs a key under `layer`. A
+//! [`RequireScope`] belongs inside the [`ApiKeyLayer`]: on the routes themselves, or added to the
+//! router before it. CORS belongs outside, added after it, or browsers' preflights are answered 401.
+//! So does what compresses, traces and limits.
+//!
+//! # Bringing one's own
+//!
+//! | what you have | implement | and get |
+//! | --- | --- | --- |
+//! | a table of keys that something else writes | [`KeySource`] | verification, in a [`CachedResolver`] |
+//! | a database that this crate has no backend for | [`ApiKeyBackend`] | all of [`ApiKeyStore`] |
+//! | something that checks whole tokens | [`KeyResolver`] | the layer and the guards |
+//!
+//! # Features
+//!
+//! | feature | by default | what it adds |
+//! | --- | --- | --- |
+//! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`] |
+//! | `tracing` | no | events: rejections, outages, guards without a layer |
+//! | `test-util` | no | `ManualClock`, for tests of one's own |
+//!
+//! Without any the crate has no axum, no serde and no SQL, and works on hyper and tonic.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -50,3 +123,7 @@ pub use self::{
 pub mod __private {
     pub use crate::scope::is_plain;
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

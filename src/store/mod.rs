@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     context::AuthContext,
     error::{ConfigError, StoreError},
+    key::ApiKey,
     resolver::{CachedResolver, CachedResolverBuilder, KeyResolver},
     token::{ApiKeyToken, Brand, Peppers, TokenFormat},
     verify::VerifyError,
@@ -94,7 +95,7 @@ impl ApiKeyStore {
     async fn asks(
         &self,
         token: impl AsRef<[u8]>,
-        question: impl FnOnce(&crate::ApiKey) -> bool,
+        question: impl FnOnce(&ApiKey) -> bool,
     ) -> Result<bool, StoreError> {
         let Ok(token) = self.parse(token) else {
             return Ok(false);

@@ -1,6 +1,6 @@
 //! What the tests share: a clock that they move, a backend that they break, one key of every kind,
 //! and a server on a real socket.
-#![allow(dead_code, reason = "no test binary needs all of it")]
+#![allow(dead_code, unreachable_pub, reason = "no test binary needs all of it")]
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
 use std::{

@@ -1,0 +1,197 @@
+//! Who may know whom: the direction of the modules, and where each dependency may be used.
+#![allow(clippy::unwrap_used, reason = "a source that can't be read has failed")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Each module may use its own level and those above it in this list.
+const LEVELS: &[&[&str]] = &[
+    &["token", "scope", "clock", "error"],
+    &["key", "context", "verify"],
+    &["trace"],
+    &["backend"],
+    &["resolver"],
+    &["store"],
+    &["middleware"],
+    &["guard"],
+];
+
+/// A dependency, and the files (or folders of files) that may name it.
+const CONFINED: &[(&str, &[&str])] = &[
+    ("http", &["middleware", "guard"]),
+    ("tower_layer", &["middleware", "guard"]),
+    ("tower_service", &["middleware", "guard"]),
+    ("axum", &["guard"]),
+    ("dashmap", &["backend/memory.rs"]),
+    ("hmac", &["token"]),
+    ("sha2", &["token"]),
+    ("subtle", &["token"]),
+    ("rand", &["token"]),
+    ("tracing", &["trace.rs"]),
+];
+
+#[test]
+fn modules_depend_downwards_only() {
+    for (file, code) in sources() {
+        let module = module_of(&file);
+        if module == "lib" {
+            continue;
+        }
+        let own = level(module).unwrap_or_else(|| panic!("{file} is at no level"));
+        for used in crate_paths(&code) {
+            let other = level(&used)
+                .unwrap_or_else(|| panic!("{file} names `crate::{used}`, which is no module"));
+            assert!(
+                other <= own,
+                "{file} uses `crate::{used}`, which stands above it"
+            );
+        }
+    }
+}
+
+#[test]
+fn dependencies_are_used_where_they_belong() {
+    for (file, code) in sources() {
+        for (dependency, places) in CONFINED {
+            let allowed = places
+                .iter()
+                .any(|place| file == *place || file.starts_with(&format!("{place}/")));
+            assert!(
+                allowed || !names(&code, dependency),
+                "{file} names `{dependency}`, which belongs into {places:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_crate_without_features_has_no_axum_no_serde_and_no_sql() {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--no-default-features", "--edges", "normal,build"])
+        .args([
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+            "--offline",
+            "--locked",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let tree = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        tree.contains("hmac v"),
+        "the tree is that of the crate:\n{tree}"
+    );
+    for unwanted in [
+        "axum",
+        "serde",
+        "sqlx",
+        "rusqlite",
+        "redis",
+        "tracing v",
+        "hyper v",
+    ] {
+        let found = tree.lines().find(|line| line.starts_with(unwanted));
+        assert_eq!(found, None);
+    }
+}
+
+/// Each file below `src` by its path there, without comments and strings.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    assert!(files.len() > 20, "found only {files:?}");
+    let read = |path: PathBuf| {
+        let name = path
+            .strip_prefix(&root)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .replace('\\', "/");
+        (name, code_of(&fs::read_to_string(path).unwrap()))
+    };
+    files.into_iter().map(read).collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
+/// The text without its comments, and without what attributes and macros quote for users.
+fn code_of(text: &str) -> String {
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
+        .replace("$crate::", "")
+}
+
+fn module_of(file: &str) -> &str {
+    file.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+fn level(module: &str) -> Option<usize> {
+    LEVELS.iter().position(|modules| modules.contains(&module))
+}
+
+/// The first segments of all paths that begin with `crate::`, groups in braces included.
+fn crate_paths(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, start) in code.match_indices("crate::") {
+        let rest = &code[at + start.len()..];
+        match rest.strip_prefix('{') {
+            None => drop(found.insert(identifier(rest))),
+            Some(group) => {
+                let mut depth = 0;
+                let mut at_start = true;
+                for (at, char) in group.char_indices() {
+                    match char {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => at_start = true,
+                        char if at_start && char.is_alphabetic() => {
+                            found.insert(identifier(&group[at..]));
+                            at_start = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn identifier(text: &str) -> String {
+    text.chars()
+        .take_while(|char| char.is_alphanumeric() || *char == '_')
+        .collect()
+}
+
+/// Whether a path in the code begins with `dependency::`.
+fn names(code: &str, dependency: &str) -> bool {
+    code.match_indices(&format!("{dependency}::"))
+        .any(|(at, _)| {
+            !code[..at].ends_with(|char: char| char.is_alphanumeric() || char == '_' || char == ':')
+        })
+}
