@@ -2,6 +2,9 @@
 //!
 //! It makes two keys, prints them, and serves until Ctrl-C or SIGTERM. `ADDR` says where.
 
+#[path = "support/shutdown.rs"]
+mod shutdown;
+
 use std::{
     env,
     error::Error,
@@ -16,7 +19,7 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, signal};
+use tokio::net::TcpListener;
 use tower_api_key::{ApiKeyLayer, ApiKeyStore, AuthContext, NewApiKey, RequireScope, Scopes};
 
 type Notes = Arc<Mutex<Vec<Value>>>;
@@ -45,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     out.flush()?;
 
     axum::serve(listener, app(store))
-        .with_graceful_shutdown(asked_to_stop())
+        .with_graceful_shutdown(shutdown::asked_to_stop())
         .await?;
     Ok(())
 }
@@ -91,21 +94,4 @@ async fn add(
         .unwrap_or_else(PoisonError::into_inner)
         .push(note.clone());
     (StatusCode::CREATED, Json(note))
-}
-
-/// Ends with Ctrl-C, and on Unix with SIGTERM.
-async fn asked_to_stop() {
-    #[cfg(unix)]
-    let terminated = async {
-        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
-            Ok(mut signals) => signals.recv().await.unwrap_or_default(),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        _ = signal::ctrl_c() => {}
-        () = terminated => {}
-    }
 }

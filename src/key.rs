@@ -1,11 +1,11 @@
 //! The stored record of a key, and what one is made from.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{
     error::InvalidKey,
     scope::Scopes,
-    token::{ApiKeyToken, DisplayPrefix, KeyId, LookupKey, SecretHash},
+    token::{ApiKeyToken, Brand, DisplayPrefix, KeyId, LookupKey, SecretHash},
 };
 
 /// A key as it is stored: everything but its secret.
@@ -42,9 +42,11 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// A key of `user_id` for `token`, made now and valid without end.
+    /// A key that is valid without end, has the version 1, and was created in 1970.
     ///
     /// `secret_hash` comes from [`Peppers::hash`](crate::Peppers::hash), or from where it was kept.
+    /// The display prefix is that of a token of the brand `pk`. Set the other fields to what is
+    /// known.
     ///
     /// ```
     /// use std::time::SystemTime;
@@ -52,34 +54,27 @@ impl ApiKey {
     ///
     /// let peppers = Peppers::new(Pepper::random("v1")?);
     /// let token = ApiKeyToken::generate(&Default::default())?;
-    /// let mut key = ApiKey::new(
-    ///     token.key_id(),
-    ///     token.display_prefix(),
-    ///     "user_1",
-    ///     Scopes::of(["notes:read"])?,
-    ///     peppers.hash(&token)?,
-    ///     SystemTime::now(),
-    /// );
+    /// let scopes = Scopes::of(["notes:read"])?;
+    /// let mut key = ApiKey::new(token.key_id(), "user_1", scopes, peppers.hash(&token)?);
     /// key.name = Some("CI".to_owned());
+    /// key.created_at = SystemTime::now();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
     pub fn new(
         id: KeyId,
-        display_prefix: DisplayPrefix,
         user_id: impl Into<String>,
         scopes: Scopes,
         secret_hash: SecretHash,
-        created_at: SystemTime,
     ) -> Self {
         Self {
             id,
             user_id: user_id.into(),
             name: None,
             scopes,
-            display_prefix,
+            display_prefix: DisplayPrefix::of(&Brand::default(), &id),
             secret_hash,
-            created_at,
+            created_at: UNIX_EPOCH,
             expires_at: None,
             last_used_at: None,
             revoked_at: None,

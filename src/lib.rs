@@ -45,13 +45,14 @@
 //!     .route("/health", get(health)); // open
 //! ```
 //!
-//! | with | a path that no route has | a method that the route lacks |
+//! | with | a path that no route has, a fallback | a method that the route lacks |
 //! | --- | --- | --- |
-//! | `Router::route_layer` | 404 for everybody | 405 for everybody |
-//! | `Router::layer` | 401 without a key, and fallbacks are guarded | 401 without a key |
+//! | `Router::route_layer` | open: 404, or what the fallback says | 401 without a key, 405 with one |
+//! | `Router::layer` | 401 without a key | 401 without a key, 405 with one |
 //!
-//! `route_layer` doesn't cover a fallback: put a fallback that needs a key under `layer`. A
-//! [`RequireScope`] belongs inside the [`ApiKeyLayer`]: on the routes themselves, or added to the
+//! So put a fallback that needs a key under `layer`. Nested and merged routers bring their layers
+//! along; what a nested router has no route for is answered by the fallback of the router around
+//! it, under that one's layers. A [`RequireScope`] belongs inside the [`ApiKeyLayer`]: on the routes themselves, or added to the
 //! router before it. CORS belongs outside, added after it, or browsers' preflights are answered 401.
 //! So does what compresses, traces and limits.
 //!
@@ -112,8 +113,9 @@ pub use self::{
     scope::{Scope, ScopeError, Scopes},
     store::{ApiKeyStore, ApiKeyStoreBuilder},
     token::{
-        ApiKeyToken, Brand, DisplayPrefix, KeyId, LookupKey, MalformedToken, ParseHashError,
-        ParseKeyIdError, Pepper, PepperId, Peppers, SecretHash, TokenFormat, UnknownPepper,
+        ApiKeyToken, Brand, DisplayPrefix, KeyId, LookupKey, MalformedToken,
+        ParseDisplayPrefixError, ParseHashError, ParseKeyIdError, Pepper, PepperId, Peppers,
+        SecretHash, TokenFormat, UnknownPepper,
     },
     verify::VerifyError,
 };

@@ -86,7 +86,7 @@ pub trait KeySource: Send + Sync + 'static {
 ///
 /// # What to store
 ///
-/// Every field of [`ApiKey`]. Times have whole milliseconds between 1970 and the end
+/// Every field of [`ApiKey`], the display prefix as text. Times have whole milliseconds between 1970 and the end
 /// of 9999. Ids sort by their bytes ([`KeyId::as_bytes`](crate::KeyId::as_bytes)). An empty list of
 /// scopes and [`Scopes::unrestricted`](crate::Scopes::unrestricted) must not be mistaken for one
 /// another: the one allows nothing, the other everything.

@@ -67,19 +67,19 @@ impl<S: AsRef<str>> RequiredScopes for S {
 
 impl<L> RequiredScopes for AnyOf<L>
 where
-    for<'a> &'a L: IntoIterator<Item: AsRef<str>>,
+    L: IntoIterator<Item: AsRef<str>> + Clone,
 {
     fn required(&self) -> (Mode, Vec<String>) {
-        (Mode::Any, owned(&self.0))
+        (Mode::Any, owned(self.0.clone()))
     }
 }
 
 impl<L> RequiredScopes for AllOf<L>
 where
-    for<'a> &'a L: IntoIterator<Item: AsRef<str>>,
+    L: IntoIterator<Item: AsRef<str>> + Clone,
 {
     fn required(&self) -> (Mode, Vec<String>) {
-        (Mode::All, owned(&self.0))
+        (Mode::All, owned(self.0.clone()))
     }
 }
 

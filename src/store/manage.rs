@@ -25,14 +25,9 @@ impl ApiKeyStore {
         let now = self.resolver.now();
         let token = ApiKeyToken::generate(self.resolver.brand())?;
         let hash = self.resolver.peppers().hash(&token)?;
-        let mut key = ApiKey::new(
-            token.key_id(),
-            token.display_prefix(),
-            new.user_id,
-            new.scopes,
-            hash,
-            now,
-        );
+        let mut key = ApiKey::new(token.key_id(), new.user_id, new.scopes, hash);
+        key.display_prefix = token.display_prefix();
+        key.created_at = now;
         key.name = new.name;
         key.expires_at = match new.expiry {
             Expiry::Never => None,

@@ -1,5 +1,6 @@
 //! The plaintext of a key: how it looks, how it is made, and what of it is kept.
 
+mod display;
 mod format;
 mod hash;
 mod hex;
@@ -13,6 +14,7 @@ use zeroize::Zeroize;
 
 pub(crate) use self::pepper::PepperError;
 pub use self::{
+    display::{DisplayPrefix, ParseDisplayPrefixError},
     format::{Brand, TokenFormat},
     hash::{ParseHashError, SecretHash},
     id::{KeyId, LookupKey, ParseKeyIdError},
@@ -61,9 +63,7 @@ impl ApiKeyToken {
     /// The first 16 characters, which never reach into the secret.
     #[must_use]
     pub fn display_prefix(&self) -> DisplayPrefix {
-        let mut prefix = [0; DisplayPrefix::LEN];
-        prefix.copy_from_slice(&self.text[..DisplayPrefix::LEN]);
-        DisplayPrefix(prefix)
+        DisplayPrefix::starting(self.bytes())
     }
 
     /// The plaintext. Give it to its owner, over TLS, and keep it nowhere.
@@ -147,32 +147,6 @@ impl FromStr for ApiKeyToken {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a token of the form <brand>.key_<32 characters>.<43 characters>")]
 pub struct MalformedToken(());
-
-/// The first 16 characters of a token, by which its owner recognizes it in a list.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct DisplayPrefix([u8; Self::LEN]);
-
-impl DisplayPrefix {
-    const LEN: usize = 16;
-
-    /// The 16 characters.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-impl fmt::Display for DisplayPrefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for DisplayPrefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
-    }
-}
 
 #[cfg(test)]
 mod tests {

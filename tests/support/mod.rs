@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "no test binary needs all of it")]
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
+pub mod process;
+
 use std::{
     io,
     net::SocketAddr,
