@@ -9,7 +9,7 @@ use crate::{
     context::{AuthContext, LayerHandle},
     middleware::{
         Anonymous, GrpcResponse, ProblemResponse, Rejection, RejectionReason, ResponseForRejection,
-        reject_like_the_layer,
+        forget_body, reject_like_the_layer,
     },
     trace,
 };
@@ -82,6 +82,7 @@ fn join<S: AsRef<str>>(scopes: &[S]) -> String {
 
 impl Denied {
     /// Whether the layer was there and let the request through without a key.
+    #[cfg(feature = "axum")]
     pub(super) fn is_anonymous(&self) -> bool {
         matches!(self.reason, RejectionReason::MissingCredentials)
     }
@@ -115,7 +116,7 @@ where
         )
         .into_parts();
         let body = body_from_bytes(body).unwrap_or_else(|| {
-            head.headers.remove(CONTENT_TYPE);
+            forget_body(&mut head.headers);
             B::default()
         });
         Response::from_parts(head, body)

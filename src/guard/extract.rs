@@ -41,7 +41,7 @@ impl<T: TypedScopes, S: Sync> FromRequestParts<S> for RequireScope<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
         decide::authorize(&parts.extensions, T::MODE, T::SCOPES)
-            .map(|()| Self(T::default()))
+            .map(|()| Self::granted())
             .map_err(|denied| denied.into_response(&parts.headers))
     }
 }

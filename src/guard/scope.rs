@@ -34,12 +34,31 @@ use crate::scope::{self, Scope};
 /// | anonymous behind an [optional](crate::ApiKeyLayer::optional) layer | 401 `missing_credentials` |
 /// | no [`ApiKeyLayer`](crate::ApiKeyLayer) around the guard | 500 `misconfigured`, and a log line |
 ///
+/// The function of the same name makes one.
+#[derive(Debug, Clone, Copy)]
+pub struct RequireScope<S = &'static str> {
+    scopes: S,
+}
+
+/// Makes the guard [`RequireScope`].
+///
+/// ```
+/// use tower_api_key::{AllOf, AnyOf, RequireScope};
+///
+/// let one = RequireScope("notes:write");
+/// let either = RequireScope(AnyOf(["notes:write", "admin"]));
+/// let both = RequireScope(AllOf(["notes:read", "notes:write"]));
+/// ```
+///
 /// # Panics
 ///
-/// When the layer is built (`route_layer`, `layer`), not per request: if the scope isn't valid or is
-/// a pattern, or if [`AnyOf`] or [`AllOf`] has none.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RequireScope<S = &'static str>(pub S);
+/// If a scope isn't valid or is a pattern, or if [`AnyOf`] or [`AllOf`] has none. At once, and so
+/// when the routes are put together: axum builds some layers only when the first connection comes.
+#[allow(non_snake_case, reason = "it stands for the constructor of the type")]
+pub fn RequireScope<S: RequiredScopes>(scopes: S) -> RequireScope<S> {
+    parse(&scopes);
+    RequireScope { scopes }
+}
 
 /// Any of several scopes is enough.
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,17 +111,30 @@ impl<S: RequiredScopes, Svc> Layer<Svc> for RequireScope<S> {
     type Service = RequireScopeService<Svc>;
 
     fn layer(&self, inner: Svc) -> Self::Service {
-        let (mode, texts) = self.0.required();
-        assert!(
-            !texts.is_empty(),
-            "RequireScope names no scope, so it would guard nothing"
-        );
-        let scopes: Arc<[Scope]> = texts
-            .iter()
-            .map(|text| {
-                scope::required(text).unwrap_or_else(|error| panic!("RequireScope: {error}"))
-            })
-            .collect();
+        let (mode, scopes) = parse(&self.scopes);
         RequireScopeService::new(inner, mode, scopes)
+    }
+}
+
+fn parse<S: RequiredScopes>(scopes: &S) -> (Mode, Arc<[Scope]>) {
+    let (mode, texts) = scopes.required();
+    assert!(
+        !texts.is_empty(),
+        "RequireScope names no scope, so it would guard nothing"
+    );
+    let scope = |text: &String| match scope::required(text) {
+        Ok(scope) => scope,
+        Err(error) => panic!("RequireScope: {error}"),
+    };
+    (mode, texts.iter().map(scope).collect())
+}
+
+#[cfg(feature = "axum")]
+impl<T: super::TypedScopes> RequireScope<T> {
+    /// What an extractor gives to a handler. The type was checked when it was compiled.
+    pub(super) fn granted() -> Self {
+        Self {
+            scopes: T::default(),
+        }
     }
 }

@@ -2,12 +2,9 @@
 
 use std::{any::Any, sync::Arc};
 
-use http::{
-    Response,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
-};
+use http::Response;
 
-use super::{RejectionReason, ResponseForRejection, layer::Config};
+use super::{RejectionReason, ResponseForRejection, layer::Config, response::forget_body};
 use crate::{context::LayerHandle, resolver::KeyResolver};
 
 /// In the extensions of a request that was passed without a key: the layer was there.
@@ -65,8 +62,7 @@ where
     let (mut head, body) = (*response)?.into_parts();
     let body = body.downcast().map_or_else(
         |_| {
-            head.headers.remove(CONTENT_TYPE);
-            head.headers.remove(CONTENT_LENGTH);
+            forget_body(&mut head.headers);
             B::default()
         },
         |body| *body,

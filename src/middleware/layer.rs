@@ -49,6 +49,11 @@ use crate::resolver::KeyResolver;
 /// context that was there before is gone. The header that carried the token is marked sensitive, or
 /// removed with [`strip_credentials`](Self::strip_credentials).
 pub struct ApiKeyLayer<R, F = ProblemResponse> {
+    config: Arc<Config<R, F>>,
+}
+
+/// What the layer and all services that it makes share.
+pub(super) struct Config<R, F> {
     resolver: Arc<R>,
     response: Arc<F>,
     settings: Settings,
@@ -67,7 +72,7 @@ impl<R: KeyResolver> ApiKeyLayer<R> {
     /// A layer that asks `resolver`, most often an [`ApiKeyStore`](crate::ApiKeyStore).
     #[must_use]
     pub fn new(resolver: R) -> Self {
-        Self {
+        let config = Config {
             resolver: Arc::new(resolver),
             response: Arc::new(ProblemResponse),
             settings: Settings {
@@ -77,6 +82,9 @@ impl<R: KeyResolver> ApiKeyLayer<R> {
                 pass_foreign: false,
                 strip: false,
             },
+        };
+        Self {
+            config: Arc::new(config),
         }
     }
 }
@@ -90,7 +98,7 @@ impl<R, F> ApiKeyLayer<R, F> {
     /// If `realm` has other characters than visible ASCII and spaces.
     #[must_use]
     pub fn realm(mut self, realm: &str) -> Self {
-        self.settings.realm = Realm::new(realm)
+        self.settings().realm = Realm::new(realm)
             .unwrap_or_else(|| panic!("a realm is visible ASCII and spaces, not {realm:?}"));
         self
     }
@@ -126,7 +134,7 @@ impl<R, F> ApiKeyLayer<R, F> {
                 header.name()
             );
         }
-        self.settings.headers = headers;
+        self.settings().headers = headers;
         self
     }
 
@@ -134,7 +142,7 @@ impl<R, F> ApiKeyLayer<R, F> {
     /// `Option<AuthContext>`. Bad credentials are still rejected.
     #[must_use]
     pub fn optional(mut self) -> Self {
-        self.settings.optional = true;
+        self.settings().optional = true;
         self
     }
 
@@ -145,7 +153,7 @@ impl<R, F> ApiKeyLayer<R, F> {
     /// request away, as they do an anonymous one.
     #[must_use]
     pub fn pass_foreign_tokens(mut self) -> Self {
-        self.settings.pass_foreign = true;
+        self.settings().pass_foreign = true;
         self
     }
 
@@ -153,7 +161,7 @@ impl<R, F> ApiKeyLayer<R, F> {
     /// layer can log or forward it. Otherwise the header is marked sensitive.
     #[must_use]
     pub fn strip_credentials(mut self) -> Self {
-        self.settings.strip = true;
+        self.settings().strip = true;
         self
     }
 
@@ -172,10 +180,13 @@ impl<R, F> ApiKeyLayer<R, F> {
     /// ```
     #[must_use]
     pub fn rejection_response<G>(self, response: G) -> ApiKeyLayer<R, G> {
-        ApiKeyLayer {
-            resolver: self.resolver,
+        let config = Config {
+            resolver: self.config.resolver.clone(),
             response: Arc::new(response),
-            settings: self.settings,
+            settings: self.config.settings.clone(),
+        };
+        ApiKeyLayer {
+            config: Arc::new(config),
         }
     }
 
@@ -185,24 +196,30 @@ impl<R, F> ApiKeyLayer<R, F> {
     pub fn grpc(self) -> ApiKeyLayer<R, GrpcResponse> {
         self.rejection_response(GrpcResponse)
     }
+
+    /// The settings of this layer alone: clones keep theirs.
+    fn settings(&mut self) -> &mut Settings {
+        &mut Arc::make_mut(&mut self.config).settings
+    }
 }
 
 impl<S, R, F> Layer<S> for ApiKeyLayer<R, F> {
     type Service = ApiKeyService<S, R, F>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ApiKeyService::new(
-            inner,
-            Arc::new(Config {
-                resolver: self.resolver.clone(),
-                response: self.response.clone(),
-                settings: self.settings.clone(),
-            }),
-        )
+        ApiKeyService::new(inner, self.config.clone())
     }
 }
 
 impl<R, F> Clone for ApiKeyLayer<R, F> {
+    fn clone(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+        }
+    }
+}
+
+impl<R, F> Clone for Config<R, F> {
     fn clone(&self) -> Self {
         Self {
             resolver: self.resolver.clone(),
@@ -215,16 +232,9 @@ impl<R, F> Clone for ApiKeyLayer<R, F> {
 impl<R, F> fmt::Debug for ApiKeyLayer<R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiKeyLayer")
-            .field("settings", &self.settings)
+            .field("settings", &self.config.settings)
             .finish_non_exhaustive()
     }
-}
-
-/// What all copies of one service share.
-pub(super) struct Config<R, F> {
-    resolver: Arc<R>,
-    response: Arc<F>,
-    settings: Settings,
 }
 
 impl<R: KeyResolver, F> Config<R, F> {

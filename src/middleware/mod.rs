@@ -20,4 +20,5 @@ pub use self::{
 pub(crate) use self::{
     handle::{Anonymous, reject_like_the_layer},
     rejection::Realm,
+    response::forget_body,
 };

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response,
-    header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    HeaderMap, HeaderValue, Response,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use super::{Rejection, RejectionReason};
@@ -94,6 +94,16 @@ fn problem(rejection: &Rejection) -> Bytes {
     .into()
 }
 
+/// Removes what describes a body that couldn't be kept. A gRPC response never had one.
+pub(crate) fn forget_body(headers: &mut HeaderMap) {
+    headers.remove(CONTENT_LENGTH);
+    if !headers.contains_key(GRPC_STATUS) {
+        headers.remove(CONTENT_TYPE);
+    }
+}
+
+const GRPC_STATUS: &str = "grpc-status";
+
 /// A gRPC response without a message, its status in the headers ("trailers-only"), for every body
 /// that has a `Default`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -116,7 +126,7 @@ impl<B: Default> ResponseForRejection<B> for GrpcResponse {
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from_static(status));
+        headers.insert(GRPC_STATUS, HeaderValue::from_static(status));
         // Sent as it stands: the texts have nothing that gRPC wants percent-encoded.
         headers.insert("grpc-message", HeaderValue::from_static(rejection.detail()));
         response
