@@ -106,13 +106,24 @@ pub struct InvalidKey {
 }
 
 /// The operating system's source of randomness failed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the source of randomness failed")]
-pub struct RandomError(#[source] Arc<dyn Error + Send + Sync>);
+#[derive(Debug, Clone)]
+pub struct RandomError(Arc<dyn Error + Send + Sync>);
 
 impl RandomError {
     pub(crate) fn new(source: impl Error + Send + Sync + 'static) -> Self {
         Self(Arc::new(source))
+    }
+}
+
+impl fmt::Display for RandomError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the source of randomness failed")
+    }
+}
+
+impl Error for RandomError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
     }
 }
 
@@ -123,9 +134,13 @@ pub enum ConfigError {
     /// A brand is not 2 to 16 characters of `[a-z0-9]`.
     #[error("a brand is 2 to 16 characters of [a-z0-9], not {0:?}")]
     Brand(String),
-    /// A pepper's id is not 1 to 15 characters of `[A-Za-z0-9._-]`.
-    #[error("a pepper's id is 1 to 15 characters of [A-Za-z0-9._-], not {0:?}")]
-    PepperId(String),
+    /// A pepper's id is not 1 to 15 characters of `[A-Za-z0-9._-]`. It isn't repeated: it may be
+    /// the pepper, given in the wrong place.
+    #[error("a pepper's id is 1 to 15 characters of [A-Za-z0-9._-]; this one has {len} bytes")]
+    PepperId {
+        /// The length of what was given, in bytes.
+        len: usize,
+    },
     /// A pepper is shorter than it may be.
     #[error(
         "pepper {id} has {len} bytes, but needs at least {}: take 32 random ones",
@@ -145,7 +160,8 @@ pub enum ConfigError {
         "no pepper: call `.peppers(Peppers::new(Pepper::from_env(\"v1\", \"API_KEY_PEPPER\")?))`"
     )]
     MissingPeppers,
-    /// The environment variable that holds a pepper isn't set.
+    /// The environment variable that should hold a pepper isn't set. A name that has other
+    /// characters than `[A-Z0-9_]` isn't repeated: it may be the pepper, given in the wrong place.
     #[error("the environment variable {0} should hold a pepper, but isn't set")]
     PepperNotSet(String),
     /// The file that holds a pepper can't be read or made.

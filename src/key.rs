@@ -202,13 +202,18 @@ fn check_text(field: &'static str, text: &str) -> Result<(), InvalidKey> {
             problem: "is longer than 255 bytes",
         });
     }
-    if text.chars().any(char::is_control) {
+    if text.chars().any(moves_text) {
         return Err(InvalidKey {
             field,
             problem: "has a control character, with which it could forge a log line",
         });
     }
     Ok(())
+}
+
+/// Control characters, line and paragraph separators, and what turns the direction of text.
+fn moves_text(char: char) -> bool {
+    char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A key that was just made, with its token: the one time that the token can be had.

@@ -1,1 +1,65 @@
-//! To be written.
+//! Keys through the store: made, verified, noted as used, listed and ended, with a database that
+//! answers and with one that doesn't.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
+
+mod support;
+
+#[path = "store/backends.rs"]
+mod backends;
+#[path = "store/managing.rs"]
+mod managing;
+#[path = "store/verifying.rs"]
+mod verifying;
+
+use std::{error::Error, io, iter, time::Duration};
+
+use support::{USER, start};
+use tower_api_key::{
+    ApiKeyBackend, ApiKeyStore, AuthContext, ManualClock, NewApiKey, Pepper, Peppers, Scopes,
+    VerifyError,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn new_key() -> NewApiKey {
+    NewApiKey::for_user(USER, Scopes::none())
+}
+
+fn pepper(id: &str) -> Pepper {
+    Pepper::new(id, format!("the pepper of these tests, {id}")).unwrap()
+}
+
+async fn store_on(backend: impl ApiKeyBackend, peppers: Peppers) -> ApiKeyStore {
+    let builder = ApiKeyStore::builder(backend).peppers(peppers);
+    let store = builder.clock(ManualClock::new(start())).build().await;
+    store.unwrap()
+}
+
+fn outcome(result: &Result<AuthContext, VerifyError>) -> &'static str {
+    match result {
+        Ok(_) => "good",
+        Err(VerifyError::Malformed(_)) => "malformed",
+        Err(VerifyError::Unknown) => "unknown",
+        Err(VerifyError::WrongSecret) => "wrong secret",
+        Err(VerifyError::Expired) => "expired",
+        Err(VerifyError::Revoked) => "revoked",
+        Err(VerifyError::Disabled) => "disabled",
+        Err(VerifyError::Unavailable(_)) => "unavailable",
+        Err(_) => "another error",
+    }
+}
+
+async fn verified(store: &ApiKeyStore, token: &str) -> &'static str {
+    outcome(&store.verify(token).await)
+}
+
+/// The errors below this one, from the outermost to the first.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error| error.source())
+}
+
+fn is_the_outage(error: &(dyn Error + 'static)) -> bool {
+    let cause = chain(error).find_map(|error| error.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.to_string() == "the cable was pulled")
+}

@@ -149,6 +149,14 @@ pub struct Touch {
     pub used_at: SystemTime,
 }
 
+impl Touch {
+    /// The key `id` was used at `used_at`.
+    #[must_use]
+    pub const fn new(id: KeyId, used_at: SystemTime) -> Self {
+        Self { id, used_at }
+    }
+}
+
 impl<S: KeySource> KeySource for Arc<S> {
     fn get_many(
         &self,

@@ -28,10 +28,7 @@ impl Toucher {
         if !Self::is_due(key.last_used_at, now) {
             return;
         }
-        let touch = Touch {
-            id: key.id,
-            used_at: now,
-        };
+        let touch = Touch::new(key.id, now);
         if let Err(error) = self.backend.touch(&[touch]).await {
             trace::touch_failed(key.id, &error);
         }

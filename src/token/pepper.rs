@@ -38,7 +38,7 @@ impl PepperId {
                 space.copy_from_slice(id.as_bytes());
                 Ok(Self { text, len })
             }
-            _ => Err(ConfigError::PepperId(id.to_owned())),
+            _ => Err(ConfigError::PepperId { len: id.len() }),
         }
     }
 
@@ -113,8 +113,7 @@ impl Pepper {
     ///
     /// [`ConfigError::PepperNotSet`], and those of [`Pepper::new`].
     pub fn from_env(id: &str, variable: &str) -> Result<Self, ConfigError> {
-        let value =
-            env::var_os(variable).ok_or_else(|| ConfigError::PepperNotSet(variable.to_owned()))?;
+        let value = env::var_os(variable).ok_or_else(|| not_set(variable))?;
         Self::new(id, &*Zeroizing::new(value.into_encoded_bytes()))
     }
 
@@ -176,6 +175,12 @@ impl fmt::Debug for Pepper {
             .field("id", &self.id)
             .finish_non_exhaustive()
     }
+}
+
+fn not_set(variable: &str) -> ConfigError {
+    let usual = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    let named = variable.bytes().all(usual);
+    ConfigError::PepperNotSet(if named { variable } else { "(not shown)" }.to_owned())
 }
 
 fn random_bytes() -> Result<Zeroizing<[u8; Pepper::NEW_LEN]>, RandomError> {

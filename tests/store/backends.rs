@@ -1,0 +1,281 @@
+//! Writers that meet in one backend, stores that share one, and sources of one's own.
+
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::task::JoinSet;
+use tower_api_key::{
+    ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, Brand, CachedResolver, KeyId, KeyResolver,
+    KeySource, LookupKey, ManualClock, MemoryBackend, PageRequest, Pepper, Peppers, StoreError,
+    Touch, UnknownPepper, VerifyError,
+};
+
+use super::{chain, new_key, outcome, pepper, store_on, verified};
+use crate::support::{Fixture, USER, id_of, start, with_wrong_secret};
+
+#[tokio::test]
+async fn a_touch_never_moves_the_last_use_back_and_changes_no_version() {
+    let fixture = Fixture::new().await;
+    let id = id_of(&fixture.token(&[]).await);
+    let unknown = KeyId::from_bytes([0; 24]);
+    let (early, late) = (start(), start() + Duration::from_secs(1));
+    for (touches, expected) in [
+        (vec![(id, early), (unknown, late)], early),
+        (vec![(id, late), (id, early)], late),
+        (vec![(id, early)], late),
+    ] {
+        let touches: Vec<_> = touches
+            .into_iter()
+            .map(|(id, used_at)| Touch::new(id, used_at))
+            .collect();
+        fixture.backend.touch(&touches).await.unwrap();
+        let key = fixture.store.get(&id).await.unwrap().unwrap();
+        assert_eq!((key.last_used_at, key.version), (Some(expected), 1));
+    }
+    assert!(fixture.store.get(&unknown).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_writes_at_once_exactly_one_wins() {
+    async fn winners<F>(attempt: impl Fn(usize) -> F) -> usize
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let attempts: JoinSet<bool> = (0..32).map(attempt).collect();
+        attempts
+            .join_all()
+            .await
+            .into_iter()
+            .filter(|won| *won)
+            .count()
+    }
+    let store = store_on(MemoryBackend::new(), Peppers::ephemeral()).await;
+    for _ in 0..50 {
+        let key = store.create(new_key()).await.unwrap().key().clone();
+        let named = |at: usize, version| {
+            let name = Some(at.to_string());
+            let mut key = key.clone();
+            (key.name, key.version) = (name, version);
+            key
+        };
+        let backend = MemoryBackend::new();
+        let inserted = winners(|at| {
+            let (backend, key) = (backend.clone(), named(at, 1));
+            async move { backend.insert(&key).await.unwrap() }
+        });
+        assert_eq!(inserted.await, 1);
+        let updated = winners(|at| {
+            let (backend, key) = (backend.clone(), named(at, 2));
+            async move { backend.update(&key, 1).await.unwrap() }
+        });
+        assert_eq!(updated.await, 1);
+        assert!(!backend.insert(&key).await.unwrap());
+        let stored = backend.get_many(&[key.lookup_key()]).await.unwrap();
+        assert_eq!((stored.len(), stored[0].version), (1, 2));
+        assert!(stored[0].name.is_some());
+        let page = backend.page(USER, &PageRequest::new()).await.unwrap();
+        assert_eq!(page.len(), 1);
+
+        let revoked = winners(|_| {
+            let (store, id) = (store.clone(), key.id);
+            async move { store.revoke(&id).await.unwrap() }
+        });
+        assert_eq!(revoked.await, 1);
+    }
+}
+
+/// A backend where others get in first: so many updates find another version, and each insertion
+/// that is told to finds its id taken.
+#[derive(Clone, Default)]
+struct Contended {
+    inner: MemoryBackend,
+    updates_lost: Arc<AtomicUsize>,
+}
+
+impl KeySource for Contended {
+    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+        self.inner.get_many(keys).await
+    }
+}
+
+impl ApiKeyBackend for Contended {
+    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
+        self.inner.insert(key).await
+    }
+
+    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
+        let less = |left: usize| left.checked_sub(1);
+        let lost = &self.updates_lost;
+        if lost
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+            .is_ok()
+        {
+            return Ok(false);
+        }
+        self.inner.update(key, expected).await
+    }
+
+    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
+        self.inner.delete(id).await
+    }
+
+    async fn page(&self, user_id: &str, page: &PageRequest) -> Result<Vec<ApiKey>, BackendError> {
+        self.inner.page(user_id, page).await
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
+        self.inner.touch(touches).await
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_that_others_get_before_is_tried_again_and_at_last_reported() {
+    let backend = Contended::default();
+    let store = store_on(backend.clone(), Peppers::ephemeral()).await;
+    let token = store.create(new_key()).await.unwrap().token().clone();
+    backend.updates_lost.store(usize::MAX, Ordering::SeqCst);
+    let error = store.revoke(&token.key_id()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict(id) if id == token.key_id()));
+    assert_eq!(verified(&store, token.expose()).await, "good");
+    backend.updates_lost.store(3, Ordering::SeqCst);
+    assert!(store.revoke(&token.key_id()).await.unwrap());
+    assert_eq!(verified(&store, token.expose()).await, "revoked");
+}
+
+#[tokio::test]
+async fn a_write_never_moves_the_last_use_back() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&[]).await;
+    let mut key = fixture.store.get(&id_of(&token)).await.unwrap().unwrap();
+    assert_eq!(verified(&fixture.store, &token).await, "good");
+    assert_eq!(key.last_used_at, None);
+    key.version = 2;
+    assert!(fixture.backend.update(&key, 1).await.unwrap());
+    let key = fixture.store.get(&key.id).await.unwrap().unwrap();
+    assert_eq!((key.last_used_at, key.version), (Some(start()), 2));
+}
+
+#[tokio::test]
+async fn a_store_reads_tokens_of_its_own_brand_alone() {
+    let backend = MemoryBackend::new();
+    let brand = Brand::new("acme").unwrap();
+    let peppers = Peppers::new(pepper("v1"));
+    let ours = ApiKeyStore::builder(backend.clone())
+        .peppers(peppers.clone())
+        .brand(brand);
+    let ours = ours.build().await.unwrap();
+    let theirs = store_on(backend, peppers).await;
+    let mine = ours.create(new_key()).await.unwrap().token().clone();
+    assert!(mine.expose().starts_with("acme.key_"));
+    assert_eq!(verified(&ours, mine.expose()).await, "good");
+    assert_eq!(verified(&theirs, mine.expose()).await, "malformed");
+    let default = theirs.create(new_key()).await.unwrap().token().clone();
+    assert_eq!(verified(&ours, default.expose()).await, "malformed");
+    assert!(!ours.is_active(default.expose()).await.unwrap());
+    assert!(!ours.revoke_token(default.expose()).await.unwrap());
+    assert_eq!(verified(&theirs, default.expose()).await, "good");
+}
+
+#[tokio::test]
+async fn stores_that_share_a_backend_share_keys_and_their_end() {
+    let backend = MemoryBackend::new();
+    let peppers = Peppers::new(pepper("v1"));
+    let one = store_on(backend.clone(), peppers.clone()).await;
+    let other = store_on(Arc::new(backend), peppers).await;
+    let token = one.create(new_key()).await.unwrap().token().clone();
+    assert_eq!(verified(&other, token.expose()).await, "good");
+    assert!(other.revoke(&token.key_id()).await.unwrap());
+    assert_eq!(verified(&one, token.expose()).await, "revoked");
+    assert!(!one.revoke(&token.key_id()).await.unwrap());
+}
+
+#[tokio::test]
+async fn retired_peppers_verify_and_unknown_ones_are_no_verdict_on_the_secret() {
+    let backend = MemoryBackend::new();
+    let weak = Pepper::weak_for_import("v0", "x").unwrap();
+    let imported = store_on(backend.clone(), Peppers::new(weak.clone())).await;
+    let before = store_on(backend.clone(), Peppers::new(pepper("v1"))).await;
+    let after = Peppers::new(pepper("v2"))
+        .with_retired(pepper("v1"))
+        .unwrap();
+    let after = store_on(backend, after.with_retired(weak).unwrap()).await;
+    for store in [&imported, &before, &after] {
+        let issued = store.create(new_key()).await.unwrap();
+        let token = issued.token().expose();
+        assert_eq!(verified(&after, token).await, "good");
+        assert_eq!(
+            verified(&after, &with_wrong_secret(token)).await,
+            "wrong secret"
+        );
+    }
+    let issued = after.create(new_key()).await.unwrap();
+    assert_eq!(issued.key().secret_hash.pepper().as_str(), "v2");
+    for token in [
+        issued.token().expose(),
+        &with_wrong_secret(issued.token().expose()),
+    ] {
+        let error = before.verify(token).await.unwrap_err();
+        assert!(matches!(error, VerifyError::Unavailable(_)), "{error:?}");
+        assert!(chain(&error).any(<dyn Error>::is::<UnknownPepper>));
+        assert!(matches!(
+            before.is_active(token).await,
+            Err(StoreError::Backend(_))
+        ));
+        assert!(matches!(
+            before.revoke_token(token).await,
+            Err(StoreError::Backend(_))
+        ));
+    }
+    assert_eq!(verified(&after, issued.token().expose()).await, "good");
+}
+
+/// Answers every question with the same records, or that one can't be read.
+struct Whatever(Option<Vec<ApiKey>>);
+
+impl KeySource for Whatever {
+    async fn get_many(&self, _: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+        let corrupt = || BackendError::corrupt("the hash has 3 bytes");
+        self.0.clone().ok_or_else(corrupt)
+    }
+}
+
+#[tokio::test]
+async fn a_source_of_ones_own_is_believed_only_in_what_it_was_asked() {
+    let store = store_on(MemoryBackend::new(), Peppers::new(pepper("v1"))).await;
+    let [first, second] = [(); 2].map(|()| store.create(new_key()));
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    let resolver = async |source| {
+        let builder = CachedResolver::builder(source).peppers(Peppers::new(pepper("v1")));
+        builder
+            .clock(ManualClock::new(start()))
+            .build()
+            .await
+            .unwrap()
+    };
+    let records = vec![first.key().clone(), second.key().clone()];
+    let both = resolver(Whatever(Some(records))).await;
+    for issued in [&first, &second] {
+        let caller = both.resolve(issued.token()).await.unwrap();
+        assert_eq!(*caller.key_id(), issued.key().id);
+    }
+    // Another id with a secret that would fit what the source sends unasked.
+    let secret = first.token().expose().rsplit('.').next().unwrap();
+    let chimera = format!("pk.key_{}.{secret}", "a".repeat(32))
+        .parse()
+        .unwrap();
+    assert_eq!(outcome(&both.resolve(&chimera).await), "unknown");
+
+    let corrupt = resolver(Whatever(None)).await;
+    let error = corrupt.resolve(first.token()).await.unwrap_err();
+    let VerifyError::Unavailable(error) = error else {
+        panic!("{error:?}");
+    };
+    assert!(error.is_corrupt());
+    assert_eq!(error.source().unwrap().to_string(), "the hash has 3 bytes");
+}
