@@ -107,6 +107,31 @@ fn the_crate_without_features_has_no_axum_no_serde_and_no_sql() {
     }
 }
 
+#[test]
+fn every_test_that_the_documents_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    collect(&root.join("src"), &mut files);
+    collect(&root.join("tests"), &mut files);
+    let code: Vec<_> = files
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .collect();
+    for document in ["README.md", "SECURITY.md"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let words = text.split('`').skip(1).step_by(2);
+        let tests: Vec<_> = words.filter(|word| word.matches('_').count() > 3).collect();
+        assert!(tests.len() > 5, "{document} names {tests:?}");
+        for test in tests {
+            let definition = format!("fn {test}(");
+            assert!(
+                code.iter().any(|code| code.contains(&definition)),
+                "{document} names the test {test}"
+            );
+        }
+    }
+}
+
 /// Each file below `src` by its path there, without comments and strings.
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
