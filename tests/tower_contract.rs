@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use axum::{Router, body::Body, routing::get};
+use axum::{Extension, Router, body::Body, routing::get};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header::CONTENT_LENGTH};
 use http_body_util::{BodyExt, Full};
@@ -98,7 +98,7 @@ async fn a_service_over_full_bytes_answers_as_axum_does_to_the_byte() {
     let axum = Router::new()
         .route(
             "/",
-            get(async |auth: AuthContext| auth.user_id().to_owned()),
+            get(async |Extension(auth): Extension<AuthContext>| auth.user_id().to_owned()),
         )
         .route_layer(guard)
         .route_layer(keys);
