@@ -27,7 +27,7 @@
 //!    expired or was revoked.
 //! 3. The caller, an [`AuthContext`], goes into the request's extensions, and the request goes on.
 //!    Any other request is answered: 400, 401 or 503, see [`ApiKeyLayer`].
-//! 4. Guards ask more of the caller: [`RequireScope`] as a layer or in a handler's signature.
+//! 4. Guards ask more of the caller: [`RequireScope`](struct@crate::RequireScope) as a layer or in a handler's signature.
 //!
 //! # Where to put the layer
 //!
@@ -52,9 +52,11 @@
 //!
 //! So put a fallback that needs a key under `layer`. Nested and merged routers bring their layers
 //! along; what a nested router has no route for is answered by the fallback of the router around
-//! it, under that one's layers. A [`RequireScope`] belongs inside the [`ApiKeyLayer`]: on the routes themselves, or added to the
-//! router before it. CORS belongs outside, added after it, or browsers' preflights are answered 401.
-//! So does what compresses, traces and limits.
+//! it, under that one's layers.
+//!
+//! A [`RequireScope`](struct@crate::RequireScope) belongs inside the [`ApiKeyLayer`]: on the routes
+//! themselves, or added to the router before it. CORS belongs outside, added after it, or browsers'
+//! preflights are answered 401. So does what compresses, traces and limits.
 //!
 //! # Bringing one's own
 //!
@@ -68,7 +70,7 @@
 //!
 //! | feature | by default | what it adds |
 //! | --- | --- | --- |
-//! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`] |
+//! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`](struct@crate::RequireScope) |
 //! | `tracing` | no | events: rejections, outages, guards without a layer |
 //! | `test-util` | no | `ManualClock`, for tests of one's own |
 //!

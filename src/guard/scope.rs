@@ -40,7 +40,7 @@ pub struct RequireScope<S = &'static str> {
     scopes: S,
 }
 
-/// Makes the guard [`RequireScope`].
+/// Makes the guard [`RequireScope`](struct@crate::RequireScope).
 ///
 /// ```
 /// use tower_api_key::{AllOf, AnyOf, RequireScope};
@@ -68,7 +68,7 @@ pub struct AnyOf<S>(pub S);
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AllOf<S>(pub S);
 
-/// What a [`RequireScope`] layer can ask for: one scope, or [`AnyOf`] or [`AllOf`] an array of them.
+/// What a [`RequireScope`](struct@crate::RequireScope) layer can ask for: one scope, or [`AnyOf`] or [`AllOf`] an array of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` doesn't name scopes that a route can ask for",
     note = "give `RequireScope` a string, a type made by `scopes!`, or `AnyOf`/`AllOf` an array of these"

@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::decide::{Mode, authorize};
 use crate::scope::Scope;
 
-/// A service behind a [`RequireScope`](super::RequireScope) layer.
+/// A service behind a [`RequireScope`](struct@super::RequireScope) layer.
 #[derive(Debug, Clone)]
 pub struct RequireScopeService<S> {
     inner: S,

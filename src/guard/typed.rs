@@ -11,7 +11,7 @@ pub trait TypedScope: Default + Send + Sync + 'static {
     const SCOPE: &'static str;
 }
 
-/// What a [`RequireScope`](super::RequireScope) extractor can ask for: a [`TypedScope`], or
+/// What a [`RequireScope`](struct@super::RequireScope) extractor can ask for: a [`TypedScope`], or
 /// [`AnyOf`] or [`AllOf`] a tuple of two to eight of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a scope as a type",
@@ -61,7 +61,7 @@ tuples! {
     A B C D E F G H;
 }
 
-/// Makes types of scopes, for [`RequireScope`](crate::RequireScope) in handler signatures.
+/// Makes types of scopes, for [`RequireScope`](struct@crate::RequireScope) in handler signatures.
 ///
 /// ```
 /// use tower_api_key::{AuthContext, RequireScope, scopes};
