@@ -260,7 +260,7 @@ async fn list(
             "id": key.id.to_string(),
             "name": key.name,
             "prefix": key.display_prefix.as_str(),
-            "status": format!("{:?}", key.status(SystemTime::now())),
+            "status": key.status(SystemTime::now()).as_str(),
             "used": key.last_used_at.is_some(),
         })
     });

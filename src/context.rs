@@ -12,15 +12,29 @@ use crate::{key::ApiKey, scope::Scopes, token::KeyId};
 /// It tells how things stood when the request began: a context that is kept for longer doesn't
 /// notice a revocation.
 ///
-/// A test of a handler makes one by hand:
+/// # In tests of handlers
+///
+/// A context can be made by hand, and passed to a handler as its argument, or put into a request's
+/// extensions, where extractors and guards find it as if a layer had been there:
 ///
 /// ```
-/// use tower_api_key::{AuthContext, KeyId, Scopes};
+/// use tower_api_key::{AuthContext, KeyId, RequireScope, Scopes, scopes};
 ///
-/// let auth = AuthContext::new(KeyId::from_bytes([7; 24]), "user_1", Scopes::of(["notes:read"])?)
-///     .with_name("CI");
-/// assert!(auth.has_scope("notes:read"));
-/// # Ok::<(), tower_api_key::ScopeError>(())
+/// scopes! { NotesRead = "notes:read"; }
+///
+/// async fn list(auth: AuthContext, _: RequireScope<NotesRead>) -> String {
+///     format!("the notes of {}", auth.user_id())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let scopes = Scopes::of(["notes:read"])?;
+/// let auth = AuthContext::new(KeyId::from_bytes([7; 24]), "user_1", scopes).with_name("CI");
+/// assert_eq!(list(auth.clone(), RequireScope(NotesRead)).await, "the notes of user_1");
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(auth);
+/// # Ok(()) }
 /// ```
 #[derive(Clone)]
 pub struct AuthContext {
@@ -28,7 +42,7 @@ pub struct AuthContext {
     layer: Option<LayerHandle>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 struct Caller {
     key_id: KeyId,
     user_id: Box<str>,
@@ -113,6 +127,15 @@ impl AuthContext {
         self.layer.as_ref()
     }
 }
+
+/// Whether the callers are the same in every respect.
+impl PartialEq for AuthContext {
+    fn eq(&self, other: &Self) -> bool {
+        self.caller == other.caller
+    }
+}
+
+impl Eq for AuthContext {}
 
 impl From<&ApiKey> for AuthContext {
     fn from(key: &ApiKey) -> Self {

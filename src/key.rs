@@ -1,6 +1,9 @@
 //! The stored record of a key, and what one is made from.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use crate::{
     error::InvalidKey,
@@ -120,6 +123,25 @@ pub enum KeyStatus {
     Revoked,
 }
 
+impl KeyStatus {
+    /// The name of the state: `active`, `expired`, `disabled`, `revoked`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Expired => "expired",
+            Self::Disabled => "disabled",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+impl fmt::Display for KeyStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What a key is to be, for [`ApiKeyStore::create`](crate::ApiKeyStore::create).
 ///
 /// ```
@@ -169,7 +191,8 @@ impl NewApiKey {
         self
     }
 
-    /// The moment from which on the key no longer works.
+    /// The moment from which on the key no longer works. One that has passed makes a key that never
+    /// worked.
     ///
     /// It is stored in whole milliseconds, between 1970 and the end of 9999.
     pub fn expires_at(mut self, end: SystemTime) -> Self {
@@ -235,5 +258,11 @@ impl IssuedKey {
     #[must_use]
     pub fn key(&self) -> &ApiKey {
         &self.key
+    }
+
+    /// The token and the key.
+    #[must_use]
+    pub fn into_parts(self) -> (ApiKeyToken, ApiKey) {
+        (self.token, self.key)
     }
 }

@@ -58,13 +58,35 @@
 //! themselves, or added to the router before it. CORS belongs outside, added after it, or browsers'
 //! preflights are answered 401. So does what compresses, traces and limits.
 //!
+//! With `ServiceBuilder`, which reads from the outside in, it is the other way round:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use tower::{ServiceBuilder, service_fn};
+//! use tower_api_key::{ApiKeyLayer, ApiKeyStore, AuthContext, RequireScope};
+//!
+//! # let store = ApiKeyStore::in_memory();
+//! let service = ServiceBuilder::new()
+//!     .layer(ApiKeyLayer::new(store))
+//!     .layer(RequireScope("notes:read"))
+//!     .service(service_fn(async |request: Request<Full<Bytes>>| {
+//!         let auth: Option<&AuthContext> = request.extensions().get();
+//!         let user = auth.map_or("nobody", AuthContext::user_id).to_owned();
+//!         Ok::<_, std::convert::Infallible>(Response::new(Full::from(user)))
+//!     }));
+//! ```
+//!
+//! On tonic, call [`.grpc()`](ApiKeyLayer::grpc) on the layer; see the example `grpc`.
+//!
 //! # Bringing one's own
 //!
 //! | what you have | implement | and get |
 //! | --- | --- | --- |
 //! | a table of keys that something else writes | [`KeySource`] | verification, in a [`CachedResolver`] |
 //! | a database that this crate has no backend for | [`ApiKeyBackend`] | all of [`ApiKeyStore`] |
-//! | something that checks whole tokens | [`KeyResolver`] | the layer and the guards |
+//! | a service that checks tokens of this form | [`KeyResolver`] | the layer and the guards |
 //!
 //! # Features
 //!
@@ -104,7 +126,7 @@ pub use self::{
     error::{BackendError, ConfigError, InvalidKey, RandomError, StoreError},
     guard::{
         AllOf, AnyOf, RequireScope, RequireScopeFuture, RequireScopeService, RequiredScopes,
-        TypedScope, TypedScopes,
+        ScopeList, TypedScope, TypedScopes,
     },
     key::{ApiKey, IssuedKey, KeyStatus, NewApiKey},
     middleware::{

@@ -134,13 +134,7 @@ impl Scopes {
         for scope in scopes {
             let scope = scope.as_ref();
             check(scope)?;
-            if list.split(' ').any(|known| known == scope) {
-                continue;
-            }
-            if !list.is_empty() {
-                list.push(' ');
-            }
-            list.push_str(scope);
+            push(&mut list, scope);
         }
         Ok(Self {
             granted: Granted::List(list.into()),
@@ -155,7 +149,7 @@ impl Scopes {
 
     /// Everything, today and in future.
     ///
-    /// More than the scope `*`: whoever holds `*` may not hand out unrestricted keys.
+    /// More than the scope `*`, which doesn't [cover](Self::covers) it.
     #[must_use]
     pub fn unrestricted() -> Self {
         Self {
@@ -185,13 +179,48 @@ impl Scopes {
         }
     }
 
-    /// The scopes in the order they were given; none where the key is unrestricted.
+    /// Whether these scopes allow all that `others` allow, today and in future.
+    ///
+    /// Ask it before one caller makes a key for another: nobody should hand out more than they hold.
+    /// Only an unrestricted key covers an unrestricted one; `*` doesn't.
+    ///
+    /// ```
+    /// use tower_api_key::Scopes;
+    ///
+    /// let held = Scopes::of(["notes:*", "tags:read"])?;
+    /// assert!(held.covers(&Scopes::of(["notes:draft:*", "tags:read"])?));
+    /// assert!(!held.covers(&Scopes::of(["*"])?));
+    /// assert!(!Scopes::of(["*"])?.covers(&Scopes::unrestricted()));
+    /// # Ok::<(), tower_api_key::ScopeError>(())
+    /// ```
+    #[must_use]
+    pub fn covers(&self, others: &Scopes) -> bool {
+        let granted = |other| self.iter().any(|granted| covers(granted, other));
+        self.is_unrestricted() || (!others.is_unrestricted() && others.iter().all(granted))
+    }
+
+    /// The scopes in the order they were given.
+    ///
+    /// None where the key is [unrestricted](Self::is_unrestricted), as where it may do nothing:
+    /// before you show them, ask which of the two it is.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         let list = match &self.granted {
             Granted::List(list) => list,
             Granted::Unrestricted => "",
         };
         list.split(' ').filter(|scope| !scope.is_empty())
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        let mut list = String::new();
+        for scope in scopes {
+            push(&mut list, scope.as_str());
+        }
+        Self {
+            granted: Granted::List(list.into()),
+        }
     }
 }
 
@@ -237,6 +266,17 @@ pub enum ScopeError {
     /// A pattern stands where one plain scope is asked for.
     #[error("{0:?} is a pattern, but a route asks for one plain scope")]
     Pattern(String),
+}
+
+/// Adds a scope to a list, unless it is there.
+fn push(list: &mut String, scope: &str) {
+    if list.split(' ').any(|known| known == scope) {
+        return;
+    }
+    if !list.is_empty() {
+        list.push(' ');
+    }
+    list.push_str(scope);
 }
 
 /// Checks what a route asks for: a scope that isn't a pattern.
@@ -291,6 +331,7 @@ pub const fn is_plain(scope: &str) -> bool {
     !bytes.is_empty() && bytes.len() <= Scope::MAX_LEN
 }
 
+/// Whether what `granted` says allows all that `required` says. Both may be patterns.
 fn covers(granted: &str, required: &str) -> bool {
     match granted.strip_suffix('*') {
         Some(prefix) => required.len() > prefix.len() && required.starts_with(prefix),

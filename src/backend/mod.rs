@@ -133,6 +133,10 @@ pub trait ApiKeyBackend: KeySource {
 
     /// Notes when keys were used. A key that isn't there, or was used later, is left as it is.
     ///
+    /// It is called when a key is used whose last use is over a minute old, and the request waits
+    /// for it: answer quickly. An error is logged, costs the request nothing, and lets the next use
+    /// of the key try again.
+    ///
     /// # Errors
     ///
     /// Where not all of it was noted.

@@ -8,7 +8,7 @@ mod service;
 mod typed;
 
 pub use self::{
-    scope::{AllOf, AnyOf, RequireScope, RequiredScopes},
+    scope::{AllOf, AnyOf, RequireScope, RequiredScopes, ScopeList},
     service::{RequireScopeFuture, RequireScopeService},
     typed::{TypedScope, TypedScopes},
 };

@@ -25,7 +25,8 @@ use crate::scope::{self, Scope};
 /// ```
 ///
 /// [`AnyOf`] and [`AllOf`] ask for several: `RequireScope(AnyOf(["notes:write", "admin"]))` as a
-/// layer, `RequireScope<AllOf<(NotesRead, NotesWrite)>>` as an extractor.
+/// layer, or `RequireScope(AllOf((NotesRead, NotesWrite)))`, and as an extractor
+/// `RequireScope<AllOf<(NotesRead, NotesWrite)>>`.
 ///
 /// | caller | answer |
 /// | --- | --- |
@@ -68,10 +69,11 @@ pub struct AnyOf<S>(pub S);
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AllOf<S>(pub S);
 
-/// What a [`RequireScope`](struct@crate::RequireScope) layer can ask for: one scope, or [`AnyOf`] or [`AllOf`] an array of them.
+/// What a [`RequireScope`](struct@crate::RequireScope) layer can ask for: one scope, or [`AnyOf`] or
+/// [`AllOf`] several.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` doesn't name scopes that a route can ask for",
-    note = "give `RequireScope` a string, a type made by `scopes!`, or `AnyOf`/`AllOf` an array of these"
+    note = "give `RequireScope` a string, a type made by `scopes!`, or `AnyOf` or `AllOf` several"
 )]
 pub trait RequiredScopes {
     #[doc(hidden)]
@@ -84,27 +86,68 @@ impl<S: AsRef<str>> RequiredScopes for S {
     }
 }
 
-impl<L> RequiredScopes for AnyOf<L>
-where
-    L: IntoIterator<Item: AsRef<str>> + Clone,
-{
+impl<L: ScopeList> RequiredScopes for AnyOf<L> {
     fn required(&self) -> (Mode, Vec<String>) {
-        (Mode::Any, owned(self.0.clone()))
+        (Mode::Any, self.0.texts())
     }
 }
 
-impl<L> RequiredScopes for AllOf<L>
-where
-    L: IntoIterator<Item: AsRef<str>> + Clone,
-{
+impl<L: ScopeList> RequiredScopes for AllOf<L> {
     fn required(&self) -> (Mode, Vec<String>) {
-        (Mode::All, owned(self.0.clone()))
+        (Mode::All, self.0.texts())
     }
 }
 
-fn owned(scopes: impl IntoIterator<Item: AsRef<str>>) -> Vec<String> {
-    let texts = scopes.into_iter().map(|scope| scope.as_ref().to_owned());
-    texts.collect()
+/// What [`AnyOf`] and [`AllOf`] take in a layer: an array, a slice or a `Vec` of scopes, or a tuple
+/// of up to eight.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a list of scopes",
+    note = "give `AnyOf` and `AllOf` an array of strings, or a tuple of types made by `scopes!`"
+)]
+pub trait ScopeList {
+    #[doc(hidden)]
+    fn texts(&self) -> Vec<String>;
+}
+
+impl<S: AsRef<str>> ScopeList for &[S] {
+    fn texts(&self) -> Vec<String> {
+        self.iter().map(|scope| scope.as_ref().to_owned()).collect()
+    }
+}
+
+impl<S: AsRef<str>, const N: usize> ScopeList for [S; N] {
+    fn texts(&self) -> Vec<String> {
+        self.as_slice().texts()
+    }
+}
+
+impl<S: AsRef<str>> ScopeList for Vec<S> {
+    fn texts(&self) -> Vec<String> {
+        self.as_slice().texts()
+    }
+}
+
+macro_rules! tuples {
+    ($($($name:ident)+;)+) => {$(
+        impl<$($name: AsRef<str>),+> ScopeList for ($($name,)+) {
+            #[allow(non_snake_case, reason = "a variable for each type")]
+            fn texts(&self) -> Vec<String> {
+                let ($($name,)+) = self;
+                vec![$($name.as_ref().to_owned()),+]
+            }
+        }
+    )+};
+}
+
+tuples! {
+    A;
+    A B;
+    A B C;
+    A B C D;
+    A B C D E;
+    A B C D E F;
+    A B C D E F G;
+    A B C D E F G H;
 }
 
 impl<S: RequiredScopes, Svc> Layer<Svc> for RequireScope<S> {

@@ -6,6 +6,10 @@ use super::{
 };
 
 /// A scope as a type; [`scopes!`](crate::scopes) makes them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a scope as a type",
+    note = "make one with `scopes! {{ pub NotesRead = \"notes:read\"; }}`; an extractor asks for `RequireScope<NotesRead>`, `RequireScope<AnyOf<(NotesRead, NotesWrite)>>` or `RequireScope<AllOf<(…)>>`"
+)]
 pub trait TypedScope: Default + Send + Sync + 'static {
     /// The scope, a plain one. That it is valid is checked when the program is compiled.
     const SCOPE: &'static str;

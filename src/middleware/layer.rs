@@ -165,16 +165,21 @@ impl<R, F> ApiKeyLayer<R, F> {
         self
     }
 
-    /// Answers rejections with `response`, a closure or a type; see [`ResponseForRejection`].
+    /// Answers rejections with `response`, a closure or a type; see [`ResponseForRejection`]. Guards
+    /// behind the layer answer with it, too.
+    ///
+    /// A closure takes a [`Rejection`], which has to be written out, and returns a whole response:
     ///
     /// ```
-    /// use axum::{Json, response::{IntoResponse, Response}};
+    /// use axum::response::{IntoResponse, Response};
+    /// use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
     /// use tower_api_key::{ApiKeyLayer, ApiKeyStore, Rejection};
     ///
     /// let layer = ApiKeyLayer::new(ApiKeyStore::in_memory())
     ///     .rejection_response(|rejection: Rejection| -> Response {
-    ///         let challenge = rejection.challenge().map(|challenge| [("www-authenticate", challenge)]);
-    ///         (rejection.status(), challenge, rejection.code()).into_response()
+    ///         let challenge = rejection.challenge().map(|value| [(WWW_AUTHENTICATE, value)]);
+    ///         let retry_after = rejection.retry_after().map(|value| [(RETRY_AFTER, value)]);
+    ///         (rejection.status(), challenge, retry_after, rejection.code()).into_response()
     ///     });
     /// # let _: axum::Router = axum::Router::new().layer(layer);
     /// ```

@@ -55,7 +55,6 @@ where
 
 /// The default: `application/problem+json` (RFC 9457), for every body that can be made from bytes.
 #[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
 pub struct ProblemResponse;
 
 impl<B: From<Bytes>> ResponseForRejection<B> for ProblemResponse {
@@ -107,7 +106,6 @@ const GRPC_STATUS: &str = "grpc-status";
 /// A gRPC response without a message, its status in the headers ("trailers-only"), for every body
 /// that has a `Default`.
 #[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
 pub struct GrpcResponse;
 
 impl<B: Default> ResponseForRejection<B> for GrpcResponse {

@@ -16,6 +16,8 @@ use crate::{
 
 /// Reads the key of a token from a [`KeySource`] and verifies it. Clones are one resolver.
 ///
+/// It remembers nothing yet: every request asks the source.
+///
 /// ```
 /// # async fn run(keys: impl tower_api_key::KeySource) -> Result<(), Box<dyn std::error::Error>> {
 /// use tower_api_key::{ApiKeyLayer, CachedResolver, Pepper, Peppers};

@@ -18,6 +18,10 @@ use crate::{
 /// tokens are checked by something else, an identity service for one. The example `custom_resolver`
 /// does that.
 ///
+/// The tokens are always of this crate's form, `<brand>.key_<id>.<secret>`: a resolver is asked about
+/// no others. For a JWT or a session see
+/// [`pass_foreign_tokens`](crate::ApiKeyLayer::pass_foreign_tokens) and the example `optional_auth`.
+///
 /// ```
 /// use tower_api_key::{ApiKeyToken, AuthContext, BackendError, KeyResolver, Scopes, VerifyError};
 ///
@@ -42,6 +46,10 @@ use crate::{
 /// * **Not knowing is [`VerifyError::Unavailable`]** (503) and never [`VerifyError::Unknown`] (401).
 /// * **No word about a key before its secret was right**: whether it expired or was revoked is for
 ///   its holder alone.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` doesn't say who a token speaks for",
+    note = "give the layer an `ApiKeyStore` or a `CachedResolver`, after its builder's `.build().await?`, or implement `KeyResolver`"
+)]
 pub trait KeyResolver: Send + Sync + 'static {
     /// Who `token` speaks for.
     ///
@@ -63,6 +71,8 @@ pub trait KeyResolver: Send + Sync + 'static {
     }
 
     /// Which texts are tokens of this resolver: those of the brand `pk` unless it says otherwise.
+    ///
+    /// For another brand, keep a [`TokenFormat`] beside what the resolver has, and return it.
     fn token_format(&self) -> &TokenFormat {
         static DEFAULT: LazyLock<TokenFormat> = LazyLock::new(TokenFormat::default);
         &DEFAULT

@@ -16,6 +16,9 @@ const ATTEMPTS: usize = 16;
 impl ApiKeyStore {
     /// Makes a key. Its token is in what is returned, and nowhere else.
     ///
+    /// Where callers make keys, look first that theirs [cover](crate::Scopes::covers) the new one's
+    /// scopes.
+    ///
     /// # Errors
     ///
     /// [`StoreError::InvalidKey`] (a user id or name that can't be stored), [`StoreError::Random`],
@@ -86,6 +89,9 @@ impl ApiKeyStore {
 
     /// Ends a key for good; the record stays, marked. Returns whether this call ended it: `false`
     /// if there is no such key, or it was revoked already.
+    ///
+    /// An id is public. Where users end their own keys, look first whose key it is
+    /// ([`get`](Self::get), `user_id`).
     ///
     /// # Errors
     ///
