@@ -108,7 +108,11 @@ impl ApiKeyBackend for Table {
 
     /// `SELECT … WHERE user_id = ? AND (created_at, id) < (?, ?) ORDER BY created_at DESC, id DESC
     /// LIMIT ?`, with an index on these three columns.
-    async fn page(&self, user_id: &str, page: &PageRequest) -> Result<Vec<ApiKey>, BackendError> {
+    async fn list_for_user(
+        &self,
+        user_id: &str,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
         let after = page.cursor();
         let after = after.map(|cursor| (millis(cursor.created_at()), *cursor.id().as_bytes()));
         let rows = self.rows();

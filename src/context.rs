@@ -137,13 +137,13 @@ impl PartialEq for AuthContext {
 
 impl Eq for AuthContext {}
 
-impl From<&ApiKey> for AuthContext {
-    fn from(key: &ApiKey) -> Self {
+impl From<ApiKey> for AuthContext {
+    fn from(key: ApiKey) -> Self {
         let caller = Caller {
             key_id: key.id,
-            user_id: key.user_id.as_str().into(),
-            name: key.name.as_deref().map(Into::into),
-            scopes: key.scopes.clone(),
+            user_id: key.user_id.into(),
+            name: key.name.map(Into::into),
+            scopes: key.scopes,
             expires_at: key.expires_at,
         };
         Self {
@@ -165,15 +165,16 @@ impl fmt::Debug for AuthContext {
     }
 }
 
-/// How the layer that admitted a request rejects, so that guards behind it do the same.
+/// How the layer that let a request in rejects others, so that guards behind it do the same.
 ///
 /// It travels in the context, since one extension costs half of two. What is in it is known to the
-/// middleware alone; this module and what stands below the middleware know no HTTP.
+/// middleware alone; this module and what stands below the middleware know no HTTP. The resolver
+/// isn't in it: a context that is kept keeps no store alive.
 #[derive(Clone)]
 pub(crate) struct LayerHandle {
-    pub(crate) config: Arc<dyn Any + Send + Sync>,
+    pub(crate) answers: Arc<dyn Any + Send + Sync>,
     pub(crate) reject: RejectErased,
 }
 
-/// From the layer's configuration and a reason to a response.
+/// From the layer's way to answer and a reason to a response.
 type RejectErased = fn(&(dyn Any + Send + Sync), Box<dyn Any>) -> Box<dyn Any>;

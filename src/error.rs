@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use crate::token::{KeyId, Pepper, PepperId};
+use crate::token::{KeyId, Pepper, PepperId, UnknownPepper};
 
 /// A source or a backend could not do what was asked of it.
 ///
@@ -79,22 +79,87 @@ impl Error for BackendError {
     }
 }
 
+/// Whether a key is good, or what there is to manage, can't be told now. Says nothing about the key.
+///
+/// Its text and its source are those of the cause: a backend that failed, a
+/// [pepper that this node doesn't know](crate::UnknownPepper), or a lack of randomness.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(transparent)]
+pub struct Unavailable(Cause);
+
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(transparent)]
+enum Cause {
+    Backend(BackendError),
+    Pepper(UnknownPepper),
+    Random(RandomError),
+}
+
+impl Unavailable {
+    /// The failure of the backend, where that is the cause.
+    #[must_use]
+    pub fn backend(&self) -> Option<&BackendError> {
+        match &self.0 {
+            Cause::Backend(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The pepper that this node doesn't know, where that is the cause.
+    #[must_use]
+    pub fn unknown_pepper(&self) -> Option<&UnknownPepper> {
+        match &self.0 {
+            Cause::Pepper(unknown) => Some(unknown),
+            _ => None,
+        }
+    }
+}
+
+impl From<BackendError> for Unavailable {
+    fn from(error: BackendError) -> Self {
+        Self(Cause::Backend(error))
+    }
+}
+
+impl From<UnknownPepper> for Unavailable {
+    fn from(error: UnknownPepper) -> Self {
+        Self(Cause::Pepper(error))
+    }
+}
+
+impl From<RandomError> for Unavailable {
+    fn from(error: RandomError) -> Self {
+        Self(Cause::Random(error))
+    }
+}
+
 /// Managing keys failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The backend failed. A write may have been carried out all the same.
-    #[error("the key store is unavailable")]
-    Backend(#[from] BackendError),
+    /// The backend failed, or a token couldn't be checked. A write may have been carried out all
+    /// the same.
+    #[error("the key store can't answer")]
+    Unavailable(#[source] Unavailable),
     /// The operating system gave no randomness, so no key was made.
     #[error("no key can be made")]
     Random(#[from] RandomError),
     /// The key that was asked for isn't one that can be stored.
     #[error("invalid key: {0}")]
     InvalidKey(#[from] InvalidKey),
+    /// The new key's id was taken, and so were those drawn after it: the operating system's
+    /// randomness repeats itself.
+    #[error("{0} is taken already, as were the ids drawn before")]
+    Taken(KeyId),
     /// Others kept changing the same key, and no attempt came through.
     #[error("{0} was changed by others at the same time, too often to get through; try again")]
     Conflict(KeyId),
+}
+
+impl From<BackendError> for StoreError {
+    fn from(error: BackendError) -> Self {
+        Self::Unavailable(error.into())
+    }
 }
 
 /// A field of a [`NewApiKey`](crate::NewApiKey) can't be stored.
@@ -103,6 +168,14 @@ pub enum StoreError {
 pub struct InvalidKey {
     pub(crate) field: &'static str,
     pub(crate) problem: &'static str,
+}
+
+impl InvalidKey {
+    /// The name of the field: `user_id` or `name`.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        self.field
+    }
 }
 
 /// The operating system's source of randomness failed.

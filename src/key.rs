@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    clock::{saturating_add, storable},
     error::InvalidKey,
     scope::Scopes,
     token::{ApiKeyToken, Brand, DisplayPrefix, KeyId, LookupKey, SecretHash},
@@ -34,7 +35,7 @@ pub struct ApiKey {
     pub created_at: SystemTime,
     /// From when on it no longer works.
     pub expires_at: Option<SystemTime>,
-    /// When it was last presented with its secret, to the minute.
+    /// When it last let somebody in, to the minute.
     pub last_used_at: Option<SystemTime>,
     /// When it was revoked, for good.
     pub revoked_at: Option<SystemTime>,
@@ -156,14 +157,14 @@ impl fmt::Display for KeyStatus {
 #[derive(Debug, Clone)]
 #[must_use = "nothing is made before it is given to `ApiKeyStore::create`"]
 pub struct NewApiKey {
-    pub(crate) user_id: String,
-    pub(crate) name: Option<String>,
-    pub(crate) scopes: Scopes,
-    pub(crate) expiry: Expiry,
+    user_id: String,
+    name: Option<String>,
+    scopes: Scopes,
+    expiry: Expiry,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Expiry {
+enum Expiry {
     Never,
     At(SystemTime),
     In(Duration),
@@ -206,6 +207,25 @@ impl NewApiKey {
         self
     }
 
+    /// The record of such a key, made at `now` for `token`.
+    pub(crate) fn into_key(
+        self,
+        token: &ApiKeyToken,
+        secret_hash: SecretHash,
+        now: SystemTime,
+    ) -> ApiKey {
+        let mut key = ApiKey::new(token.key_id(), self.user_id, self.scopes, secret_hash);
+        key.display_prefix = token.display_prefix();
+        key.name = self.name;
+        key.created_at = now;
+        key.expires_at = match self.expiry {
+            Expiry::Never => None,
+            Expiry::At(end) => Some(storable(end)),
+            Expiry::In(duration) => Some(saturating_add(now, duration)),
+        };
+        key
+    }
+
     pub(crate) fn check(&self) -> Result<(), InvalidKey> {
         if self.user_id.is_empty() {
             return Err(InvalidKey {
@@ -225,7 +245,7 @@ fn check_text(field: &'static str, text: &str) -> Result<(), InvalidKey> {
             problem: "is longer than 255 bytes",
         });
     }
-    if text.chars().any(moves_text) {
+    if text.chars().any(could_forge_a_line) {
         return Err(InvalidKey {
             field,
             problem: "has a control character, with which it could forge a log line",
@@ -235,7 +255,7 @@ fn check_text(field: &'static str, text: &str) -> Result<(), InvalidKey> {
 }
 
 /// Control characters, line and paragraph separators, and what turns the direction of text.
-fn moves_text(char: char) -> bool {
+fn could_forge_a_line(char: char) -> bool {
     char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

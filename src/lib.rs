@@ -21,12 +21,13 @@
 //! # What happens to a request
 //!
 //! 1. [`ApiKeyLayer`] takes the token from `Authorization: Bearer pk.key_<id>.<secret>`, or from
-//!    [another header](ApiKeyLayer::read_from).
+//!    [another header](ApiKeyLayer::credential_headers).
 //! 2. A [`KeyResolver`] says who it speaks for. [`ApiKeyStore`] is one: it finds the key's record by
 //!    the id, compares the HMAC of the secret in constant time, and then looks whether the key has
 //!    expired or was revoked.
 //! 3. The caller, an [`AuthContext`], goes into the request's extensions, and the request goes on.
-//!    Any other request is answered: 400, 401 or 503, see [`ApiKeyLayer`].
+//!    Other requests are answered, 400, 401 or 503, or passed without a context where the layer is
+//!    told to: see [`ApiKeyLayer`].
 //! 4. Guards ask more of the caller: [`RequireScope`](struct@crate::RequireScope) as a layer or in a handler's signature.
 //!
 //! # Where to put the layer
@@ -74,13 +75,13 @@
 //!     .service(service_fn(async |request: Request<Full<Bytes>>| {
 //!         let auth: Option<&AuthContext> = request.extensions().get();
 //!         let user = auth.map_or("nobody", AuthContext::user_id).to_owned();
-//!         Ok::<_, std::convert::Infallible>(Response::new(Full::from(user)))
+//!         Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from(user)))
 //!     }));
 //! ```
 //!
 //! On tonic, call [`.grpc()`](ApiKeyLayer::grpc) on the layer; see the example `grpc`.
 //!
-//! # Bringing one's own
+//! # Bring your own
 //!
 //! | what you have | implement | and get |
 //! | --- | --- | --- |
@@ -123,7 +124,7 @@ pub use self::{
     },
     clock::{Clock, SystemClock},
     context::AuthContext,
-    error::{BackendError, ConfigError, InvalidKey, RandomError, StoreError},
+    error::{BackendError, ConfigError, InvalidKey, RandomError, StoreError, Unavailable},
     guard::{
         AllOf, AnyOf, RequireScope, RequireScopeFuture, RequireScopeService, RequiredScopes,
         ScopeList, TypedScope, TypedScopes,
@@ -138,7 +139,7 @@ pub use self::{
     store::{ApiKeyStore, ApiKeyStoreBuilder},
     token::{
         ApiKeyToken, Brand, DisplayPrefix, KeyId, LookupKey, MalformedToken,
-        ParseDisplayPrefixError, ParseHashError, ParseKeyIdError, Pepper, PepperId, Peppers,
+        ParseDisplayPrefixError, ParseKeyIdError, ParseSecretHashError, Pepper, PepperId, Peppers,
         SecretHash, TokenFormat, UnknownPepper,
     },
     verify::VerifyError,

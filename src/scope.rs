@@ -102,12 +102,12 @@ impl fmt::Debug for Scope {
 /// assert!(Scopes::unrestricted().allows("notes:read"));
 /// # Ok::<(), tower_api_key::ScopeError>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Default)]
 pub struct Scopes {
     granted: Granted,
 }
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 enum Granted {
     /// Separated by one space each, without repetition.
     List(Arc<str>),
@@ -212,6 +212,28 @@ impl Scopes {
     }
 }
 
+/// Whether the same scopes were given, in whatever order.
+impl PartialEq for Scopes {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_unrestricted() == other.is_unrestricted()
+            && self.iter().count() == other.iter().count()
+            && self
+                .iter()
+                .all(|scope| other.iter().any(|known| known == scope))
+    }
+}
+
+impl Eq for Scopes {}
+
+/// Reads scopes that are separated by spaces (RFC 6749 §3.3).
+impl FromStr for Scopes {
+    type Err = ScopeError;
+
+    fn from_str(scopes: &str) -> Result<Self, ScopeError> {
+        Self::of(scopes.split(' ').filter(|scope| !scope.is_empty()))
+    }
+}
+
 impl FromIterator<Scope> for Scopes {
     fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
         let mut list = String::new();
@@ -224,12 +246,13 @@ impl FromIterator<Scope> for Scopes {
     }
 }
 
-/// The scopes separated by spaces, or `(unrestricted)`, which no scope can be read from.
+/// The scopes separated by spaces (RFC 6749 §3.3), or `"unrestricted"` with its quotes, which can't
+/// be read back as a scope.
 impl fmt::Display for Scopes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.granted {
             Granted::List(list) => list,
-            Granted::Unrestricted => "(unrestricted)",
+            Granted::Unrestricted => "\"unrestricted\"",
         })
     }
 }
@@ -280,7 +303,7 @@ fn push(list: &mut String, scope: &str) {
 }
 
 /// Checks what a route asks for: a scope that isn't a pattern.
-pub(crate) fn required(scope: &str) -> Result<Scope, ScopeError> {
+pub(crate) fn parse_required(scope: &str) -> Result<Scope, ScopeError> {
     let scope = Scope::new(scope)?;
     if scope.is_pattern() {
         return Err(ScopeError::Pattern(scope.as_str().to_owned()));

@@ -3,18 +3,30 @@
 //! Without the `tracing` feature nothing is said, but for the one mistake in a set-up that would
 //! otherwise show as a bare 500.
 
-use crate::{error::BackendError, token::KeyId, verify::VerifyError};
+use crate::{
+    error::{BackendError, Unavailable},
+    token::KeyId,
+    verify::VerifyError,
+};
 
-/// A token was turned away. Its id is public; whether it exists is for the operator to know.
-pub(crate) fn rejected(key_id: KeyId, error: &VerifyError) {
+/// A token was not accepted. Its id is public; what exactly is wrong with it is for the operator to
+/// know, and for nobody else.
+pub(crate) fn not_accepted(key_id: KeyId, error: &VerifyError) {
     #[cfg(feature = "tracing")]
-    if let VerifyError::Unavailable(cause) = error {
-        tracing::error!(%key_id, cause = chain(cause), "an API key can't be checked");
-    } else {
-        tracing::debug!(%key_id, reason = %error, "an API key was rejected");
-    }
+    tracing::debug!(%key_id, reason = chain(error), "an API key was not accepted");
     #[cfg(not(feature = "tracing"))]
     let _ = (key_id, error);
+}
+
+/// A request was turned away, by a layer or by a guard behind it.
+pub(crate) fn rejected(code: &'static str, outage: Option<&Unavailable>) {
+    #[cfg(feature = "tracing")]
+    match outage {
+        None => tracing::debug!(code, "a request was rejected"),
+        Some(cause) => tracing::error!(code, cause = chain(cause), "API keys can't be checked"),
+    }
+    #[cfg(not(feature = "tracing"))]
+    let _ = (code, outage);
 }
 
 /// The time of a key's last use could not be written.
@@ -34,13 +46,20 @@ pub(crate) fn guard_without_layer(guard: &str) {
     );
     #[cfg(not(feature = "tracing"))]
     {
-        static ONCE: std::sync::Once = std::sync::Once::new();
-        ONCE.call_once(|| {
+        use std::{
+            collections::BTreeSet,
+            sync::{Mutex, PoisonError},
+        };
+
+        // Once for each guard: there are as many as the program has.
+        static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.insert(guard.to_owned()) {
             eprintln!(
                 "tower-api-key: `{guard}` ran on a request that no `ApiKeyLayer` has seen, \
                  and answered 500: put the layer around this route"
             );
-        });
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::SystemTime;
 
 use crate::{
-    error::BackendError,
+    error::{BackendError, Unavailable},
     key::{ApiKey, KeyStatus},
-    token::{ApiKeyToken, MalformedToken, PepperError, Peppers, UnknownPepper},
+    token::{ApiKeyToken, MalformedToken, PepperError, Peppers},
 };
 
 /// Why a token was not accepted.
@@ -34,15 +34,23 @@ pub enum VerifyError {
     /// The key is suspended.
     #[error("the key is disabled")]
     Disabled,
-    /// Whether the key is good can't be told: the backend failed, or the key's pepper isn't known
-    /// here. Says nothing about the key.
+    /// Whether the key is good can't be told. Says nothing about the key.
     #[error("the key can't be checked now")]
-    Unavailable(#[from] BackendError),
+    Unavailable(#[source] Unavailable),
 }
 
-impl From<UnknownPepper> for VerifyError {
-    fn from(unknown: UnknownPepper) -> Self {
-        Self::Unavailable(BackendError::unavailable(unknown))
+impl From<BackendError> for VerifyError {
+    fn from(error: BackendError) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
+impl From<PepperError> for VerifyError {
+    fn from(error: PepperError) -> Self {
+        Self::Unavailable(match error {
+            PepperError::Unknown(unknown) => unknown.into(),
+            PepperError::Random(error) => error.into(),
+        })
     }
 }
 
@@ -56,14 +64,7 @@ pub(crate) fn verify(
     peppers: &Peppers,
     now: SystemTime,
 ) -> Result<(), VerifyError> {
-    let right = peppers
-        .verify(token, key.map(|key| &key.secret_hash))
-        .map_err(|error| match error {
-            PepperError::Unknown(unknown) => unknown.into(),
-            PepperError::Random(error) => {
-                VerifyError::Unavailable(BackendError::unavailable(error))
-            }
-        })?;
+    let right = peppers.verify(token, key.map(|key| &key.secret_hash))?;
     match key {
         None => Err(VerifyError::Unknown),
         Some(_) if !right => Err(VerifyError::WrongSecret),

@@ -230,7 +230,7 @@ async fn two_authorization_headers_are_refused_whatever_they_are_and_in_every_mo
         layer.clone().optional().pass_foreign_tokens(),
         layer
             .clone()
-            .read_from([named("x-api-key"), CredentialHeader::bearer()]),
+            .credential_headers([named("x-api-key"), CredentialHeader::bearer()]),
         layer,
     ] {
         let server = serve(layer).await;
@@ -260,9 +260,9 @@ async fn a_key_is_read_from_the_headers_that_are_named_and_from_one_of_them_only
 
     let layer = ApiKeyLayer::new(fixture.store.clone());
     let (a, b) = (CredentialHeader::bearer(), named("x-api-key"));
-    let alone = &serve(layer.clone().read_from([b.clone()])).await;
-    let either = &serve(layer.clone().read_from([a.clone(), b.clone()])).await;
-    let reversed = &serve(layer.pass_foreign_tokens().read_from([b, a])).await;
+    let alone = &serve(layer.clone().credential_headers([b.clone()])).await;
+    let either = &serve(layer.clone().credential_headers([a.clone(), b.clone()])).await;
+    let reversed = &serve(layer.pass_foreign_tokens().credential_headers([b, a])).await;
     let cases: &[(&Server, Fields<'_>, &str)] = &[
         (alone, &[x_good], "let in"),
         (alone, &[x_good, good], "let in"),
@@ -296,14 +296,14 @@ async fn a_key_is_read_from_the_headers_that_are_named_and_from_one_of_them_only
 #[test]
 #[should_panic(expected = "one header at least")]
 fn a_layer_that_reads_no_header_is_refused_when_it_is_made() {
-    let _ = ApiKeyLayer::new(ApiKeyStore::in_memory()).read_from([]);
+    let _ = ApiKeyLayer::new(ApiKeyStore::in_memory()).credential_headers([]);
 }
 
 #[test]
 #[should_panic(expected = "authorization is named twice")]
 fn a_header_that_is_named_twice_is_refused_when_the_layer_is_made() {
     let twice = [CredentialHeader::bearer(), named("authorization")];
-    let _ = ApiKeyLayer::new(ApiKeyStore::in_memory()).read_from(twice);
+    let _ = ApiKeyLayer::new(ApiKeyStore::in_memory()).credential_headers(twice);
 }
 
 #[tokio::test]
@@ -402,7 +402,7 @@ async fn a_header_with_a_token_is_hidden_from_logs_or_removed_and_others_are_lef
     let token = fixture.token(&[]).await;
     let bearer = format!("Bearer {token}");
     let layer = ApiKeyLayer::new(fixture.store.clone())
-        .read_from([CredentialHeader::bearer(), named("x-api-key")])
+        .credential_headers([CredentialHeader::bearer(), named("x-api-key")])
         .pass_foreign_tokens();
     let kept = &serve(layer.clone()).await;
     let stripped = &serve(layer.strip_credentials()).await;

@@ -280,7 +280,7 @@ async fn of_two_layers_the_inner_one_decides() {
             .layer(inner_layer.realm("inner"))
             .layer(
                 ApiKeyLayer::new(outer.clone())
-                    .read_from(in_outer_header())
+                    .credential_headers(in_outer_header())
                     .optional(),
             )
     };
@@ -536,7 +536,7 @@ async fn scopes_are_enforced_for_every_family_of_routes_and_source_of_keys() {
         .merge(Router::new().route("/merged", get(handler)))
         .fallback(handler)
         .layer(RequireScope("notes:write"))
-        .layer(ApiKeyLayer::new(fixture.store.clone()).read_from(sources));
+        .layer(ApiKeyLayer::new(fixture.store.clone()).credential_headers(sources));
     let families = "GET /plain, POST /plain, HEAD /plain, DELETE /any, OPTIONS /any, GET /with/1, \
                     GET /all/of/it, GET /service, GET /nested/notes, GET /mounted/notes, \
                     GET /merged, GET /unknown";

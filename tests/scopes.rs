@@ -153,7 +153,7 @@ fn a_list_keeps_its_order_and_counts_what_is_repeated_once() {
     assert_eq!(format!("{:?}", Scopes::none()), "[]");
     assert_eq!(Scopes::unrestricted().iter().count(), 0);
     let shown = Scopes::unrestricted().to_string();
-    assert_eq!(shown, "(unrestricted)");
+    assert_eq!(shown, "\"unrestricted\"");
     assert_eq!(format!("{:?}", Scopes::unrestricted()), "Unrestricted");
 }
 
@@ -207,4 +207,49 @@ proptest! {
             prop_assert_eq!(scope.is_pattern(), !is_one_plain_scope(&text));
         }
     }
+}
+
+#[test]
+fn scopes_cover_what_allows_no_more_than_they_do() {
+    let scopes = |list: &str| list.parse::<Scopes>().unwrap();
+    for (held, covered, others) in [
+        ("", "", "a"),
+        ("a", "a", "b a:b a:* *"),
+        ("a b", "a", "c"),
+        ("a:*", "a:b a:* a:b:* a:b:c", "a a: b:* *"),
+        ("*", "a a:* * a:b:*", ""),
+    ] {
+        assert!(scopes(held).covers(&scopes(covered)), "{held}: {covered}");
+        for other in scopes(others).iter() {
+            assert!(!scopes(held).covers(&scopes(other)), "{held}: {other}");
+            let more = format!("{covered} {other}");
+            assert!(!scopes(held).covers(&scopes(&more)), "{held}: {more}");
+        }
+        assert!(!scopes(held).covers(&Scopes::unrestricted()), "{held}");
+        assert!(Scopes::unrestricted().covers(&scopes(held)), "{held}");
+    }
+    assert!(Scopes::unrestricted().covers(&Scopes::unrestricted()));
+}
+
+#[test]
+fn scopes_are_equal_in_whatever_order_and_read_back_from_their_text() {
+    let one = Scopes::of(["a", "b:*"]).unwrap();
+    let other: Scopes = "b:*  a".parse().unwrap();
+    assert_eq!(one, other);
+    assert_eq!(one, one.to_string().parse().unwrap());
+    assert_eq!(
+        one,
+        ["b:*", "a"]
+            .map(|scope| scope.parse().unwrap())
+            .into_iter()
+            .collect()
+    );
+    assert_ne!(one, Scopes::of(["a"]).unwrap());
+    assert_ne!(Scopes::none(), Scopes::unrestricted());
+    assert!(
+        Scopes::unrestricted()
+            .to_string()
+            .parse::<Scopes>()
+            .is_err()
+    );
 }

@@ -93,7 +93,7 @@ async fn a_service_over_full_bytes_answers_as_axum_does_to_the_byte() {
     let guard = RequireScope("notes:read");
     let bare = ServiceBuilder::new()
         .layer(keys.clone())
-        .layer(guard)
+        .layer(guard.clone())
         .service(service_fn(whoami::<Full<Bytes>>));
     let axum = Router::new()
         .route(

@@ -21,7 +21,11 @@ pub(crate) trait DynBackend: DynSource {
     fn insert<'a>(&'a self, key: &'a ApiKey) -> Answer<'a, bool>;
     fn update<'a>(&'a self, key: &'a ApiKey, expected: u64) -> Answer<'a, bool>;
     fn delete<'a>(&'a self, id: &'a KeyId) -> Answer<'a, bool>;
-    fn page<'a>(&'a self, user_id: &'a str, page: &'a PageRequest) -> Answer<'a, Vec<ApiKey>>;
+    fn list_for_user<'a>(
+        &'a self,
+        user_id: &'a str,
+        page: &'a PageRequest,
+    ) -> Answer<'a, Vec<ApiKey>>;
     fn touch<'a>(&'a self, touches: &'a [Touch]) -> Answer<'a, ()>;
 }
 
@@ -44,8 +48,12 @@ impl<B: ApiKeyBackend> DynBackend for B {
         Box::pin(ApiKeyBackend::delete(self, id))
     }
 
-    fn page<'a>(&'a self, user_id: &'a str, page: &'a PageRequest) -> Answer<'a, Vec<ApiKey>> {
-        Box::pin(ApiKeyBackend::page(self, user_id, page))
+    fn list_for_user<'a>(
+        &'a self,
+        user_id: &'a str,
+        page: &'a PageRequest,
+    ) -> Answer<'a, Vec<ApiKey>> {
+        Box::pin(ApiKeyBackend::list_for_user(self, user_id, page))
     }
 
     fn touch<'a>(&'a self, touches: &'a [Touch]) -> Answer<'a, ()> {

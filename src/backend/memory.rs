@@ -100,7 +100,11 @@ impl ApiKeyBackend for MemoryBackend {
         Ok(true)
     }
 
-    async fn page(&self, user_id: &str, page: &PageRequest) -> Result<Vec<ApiKey>, BackendError> {
+    async fn list_for_user(
+        &self,
+        user_id: &str,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
         let index = self.index();
         let Some(places) = index.get(user_id) else {
             return Ok(Vec::new());

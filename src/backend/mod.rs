@@ -43,6 +43,7 @@ use crate::{
 ///   is no such key, and the caller gets 401.
 /// * **A row that can't be read is an error**, [`BackendError::corrupt`], and never skipped.
 /// * **Read from where writes go.** A replica that lags hands out keys that were revoked.
+/// * **A wrapper passes every method on**, those with a default among them.
 /// * The order is free, and what is not there is left out. Records that weren't asked for are
 ///   ignored.
 /// * A call may be dropped at any `.await`.
@@ -79,7 +80,7 @@ pub trait KeySource: Send + Sync + 'static {
 /// * [`insert`](Self::insert) never overwrites. It is not an upsert.
 /// * [`update`](Self::update) compares the version in the statement that writes
 ///   (`UPDATE … WHERE id = ? AND version = ?`). Id, owner and time of creation of a key never change.
-/// * [`page`](Self::page) goes by keyset and not by offset, so that keys created meanwhile neither
+/// * [`list_for_user`](Self::list_for_user) goes by keyset and not by offset, so that keys created meanwhile neither
 ///   repeat nor hide others: `WHERE user_id = ? AND (created_at, id) < (?, ?) ORDER BY created_at
 ///   DESC, id DESC LIMIT ?`.
 /// * [`touch`](Self::touch) never moves `last_used_at` back, and leaves the version alone.
@@ -125,7 +126,7 @@ pub trait ApiKeyBackend: KeySource {
     /// # Errors
     ///
     /// Whenever the list isn't known to be right.
-    fn page(
+    fn list_for_user(
         &self,
         user_id: &str,
         page: &PageRequest,
@@ -187,12 +188,12 @@ impl<B: ApiKeyBackend> ApiKeyBackend for Arc<B> {
         B::delete(self, id)
     }
 
-    fn page(
+    fn list_for_user(
         &self,
         user_id: &str,
         page: &PageRequest,
     ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send {
-        B::page(self, user_id, page)
+        B::list_for_user(self, user_id, page)
     }
 
     fn touch(&self, touches: &[Touch]) -> impl Future<Output = Result<(), BackendError>> + Send {

@@ -77,6 +77,7 @@ impl Default for PageRequest {
 
 /// A part of a list.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Page {
     /// The keys, newest first.
     pub keys: Vec<ApiKey>,

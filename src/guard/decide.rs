@@ -1,6 +1,6 @@
 //! The decision that all guards share, and the answer where it is no.
 
-use std::any::Any;
+use std::{any::Any, sync::Arc};
 
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, Response, header::CONTENT_TYPE};
@@ -11,16 +11,68 @@ use crate::{
         Anonymous, GrpcResponse, ProblemResponse, Rejection, RejectionReason, ResponseForRejection,
         forget_body, reject_like_the_layer,
     },
+    scope::Scope,
     trace,
 };
 
-/// Whether one of the scopes is enough.
+/// How many of several scopes are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// One is.
+pub enum Needed {
+    /// Any one.
     Any,
-    /// All are needed.
+    /// Every one.
     All,
+}
+
+/// The scopes that a guard asks for, each of them plain.
+#[derive(Debug, Clone)]
+pub(super) struct Requirement {
+    pub(super) needed: Needed,
+    pub(super) scopes: ScopesToHold,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum ScopesToHold {
+    Shared(Arc<[Scope]>),
+    Static(&'static [&'static str]),
+}
+
+impl Requirement {
+    /// Whether the caller of the request meets it.
+    pub(super) fn check(&self, extensions: &Extensions) -> Result<(), Denied> {
+        match &self.scopes {
+            ScopesToHold::Shared(scopes) => authorize(extensions, self.needed, scopes),
+            ScopesToHold::Static(scopes) => authorize(extensions, self.needed, scopes),
+        }
+    }
+}
+
+impl AuthContext {
+    /// Goes on if the key may do what asks for `scope`: for scopes that only the handler knows.
+    ///
+    /// ```
+    /// use axum::{extract::Path, response::Response};
+    /// use tower_api_key::AuthContext;
+    ///
+    /// async fn project(auth: AuthContext, Path(id): Path<u32>) -> Result<String, Response> {
+    ///     auth.require_scope(&format!("project:{id}"))?;
+    ///     Ok(format!("project {id}"))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The 403 that the layer answers where a scope is missing.
+    pub fn require_scope<B>(&self, scope: &str) -> Result<(), Response<B>>
+    where
+        B: Default + 'static,
+    {
+        if self.has_scope(scope) {
+            return Ok(());
+        }
+        let denied = Denied::lacking(self, Needed::All, &[scope]);
+        Err(denied.into_response(&HeaderMap::new()))
+    }
 }
 
 /// A guard turned the request away.
@@ -50,29 +102,23 @@ pub(super) fn caller<'a>(
     })
 }
 
-/// Whether the caller holds the scopes, each of which is plain.
-pub(super) fn authorize<S: AsRef<str>>(
+fn authorize<S: AsRef<str>>(
     extensions: &Extensions,
-    mode: Mode,
+    needed: Needed,
     scopes: &[S],
 ) -> Result<(), Denied> {
     let caller = caller(extensions, &|| format!("RequireScope({})", join(scopes)))?;
     let mut held = scopes
         .iter()
         .map(|scope| caller.scopes().allows_plain(scope.as_ref()));
-    let enough = match mode {
-        Mode::Any => held.any(|held| held),
-        Mode::All => held.all(|held| held),
+    let enough = match needed {
+        Needed::Any => held.any(|held| held),
+        Needed::All => held.all(|held| held),
     };
     if enough {
         return Ok(());
     }
-    Err(Denied {
-        reason: RejectionReason::InsufficientScope {
-            required: join(scopes).into(),
-        },
-        layer: caller.layer().cloned(),
-    })
+    Err(Denied::lacking(caller, needed, scopes))
 }
 
 fn join<S: AsRef<str>>(scopes: &[S]) -> String {
@@ -81,6 +127,16 @@ fn join<S: AsRef<str>>(scopes: &[S]) -> String {
 }
 
 impl Denied {
+    fn lacking<S: AsRef<str>>(caller: &AuthContext, needed: Needed, scopes: &[S]) -> Self {
+        Self {
+            reason: RejectionReason::InsufficientScope {
+                required: join(scopes).into(),
+                any: needed == Needed::Any,
+            },
+            layer: caller.layer().cloned(),
+        }
+    }
+
     /// Whether the layer was there and let the request through without a key.
     #[cfg(feature = "axum")]
     pub(super) fn is_anonymous(&self) -> bool {
@@ -93,9 +149,10 @@ impl Denied {
     where
         B: Default + 'static,
     {
-        self.layer
-            .and_then(|layer| reject_like_the_layer(&layer, self.reason.clone()))
-            .unwrap_or_else(|| default_response(self.reason, request))
+        match self.layer {
+            Some(layer) => reject_like_the_layer(&layer, self.reason),
+            None => default_response(self.reason, request),
+        }
     }
 }
 

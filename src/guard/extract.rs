@@ -2,12 +2,15 @@
 
 use axum::{
     extract::{FromRequestParts, OptionalFromRequestParts},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use http::request::Parts;
 
 use super::{RequireScope, TypedScopes, decide};
-use crate::context::AuthContext;
+use crate::{
+    context::AuthContext,
+    middleware::{ProblemResponse, Rejection, ResponseForRejection},
+};
 
 /// The caller. Anonymous requests are answered 401, those that no layer has seen 500.
 impl<S: Sync> FromRequestParts<S> for AuthContext {
@@ -40,8 +43,17 @@ impl<T: TypedScopes, S: Sync> FromRequestParts<S> for RequireScope<T> {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        decide::authorize(&parts.extensions, T::MODE, T::SCOPES)
-            .map(|()| Self::granted())
-            .map_err(|denied| denied.into_response(&parts.headers))
+        let guard = Self::typed();
+        match guard.requirement().check(&parts.extensions) {
+            Ok(()) => Ok(guard),
+            Err(denied) => Err(denied.into_response(&parts.headers)),
+        }
+    }
+}
+
+/// The response that a layer gives by default.
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        ProblemResponse.response_for_rejection(self)
     }
 }

@@ -1,11 +1,15 @@
 //! `RequireScope`, as a layer.
 
-use std::sync::Arc;
+use std::{fmt, marker::PhantomData};
 
 use tower_layer::Layer;
 
-use super::{decide::Mode, service::RequireScopeService};
-use crate::scope::{self, Scope};
+use super::{
+    decide::{Needed, Requirement, ScopesToHold},
+    service::RequireScopeService,
+    typed::TypedScopes,
+};
+use crate::scope::parse_required;
 
 /// Lets in callers that hold a scope: with a string it is a [`Layer`], with a type that `scopes!`
 /// made it is an extractor, too.
@@ -35,13 +39,14 @@ use crate::scope::{self, Scope};
 /// | anonymous behind an [optional](crate::ApiKeyLayer::optional) layer | 401 `missing_credentials` |
 /// | no [`ApiKeyLayer`](crate::ApiKeyLayer) around the guard | 500 `misconfigured`, and a log line |
 ///
-/// The function of the same name makes one.
-#[derive(Debug, Clone, Copy)]
+/// The [function](RequireScope()) of the same name makes one. An extractor is taken as
+/// `_: RequireScope<NotesRead>`: there is nothing in it.
 pub struct RequireScope<S = &'static str> {
-    scopes: S,
+    requirement: Requirement,
+    scopes: PhantomData<fn() -> S>,
 }
 
-/// Makes the guard [`RequireScope`](struct@crate::RequireScope).
+/// Makes the guard [`RequireScope`](struct@RequireScope).
 ///
 /// ```
 /// use tower_api_key::{AllOf, AnyOf, RequireScope};
@@ -54,19 +59,94 @@ pub struct RequireScope<S = &'static str> {
 /// # Panics
 ///
 /// If a scope isn't valid or is a pattern, or if [`AnyOf`] or [`AllOf`] has none. At once, and so
-/// when the routes are put together: axum builds some layers only when the first connection comes.
+/// when the routes are put together: some layers axum builds for each connection only.
 #[allow(non_snake_case, reason = "it stands for the constructor of the type")]
+#[must_use]
+#[track_caller]
 pub fn RequireScope<S: RequiredScopes>(scopes: S) -> RequireScope<S> {
-    parse(&scopes);
-    RequireScope { scopes }
+    let (needed, texts) = scopes.required();
+    assert!(
+        !texts.is_empty(),
+        "RequireScope names no scope, so it would guard nothing"
+    );
+    let mut plain = Vec::with_capacity(texts.len());
+    for text in texts {
+        match parse_required(&text) {
+            Ok(scope) => plain.push(scope),
+            Err(error) => panic!("RequireScope: {error}"),
+        }
+    }
+    RequireScope::new(needed, ScopesToHold::Shared(plain.into()))
+}
+
+impl<S> RequireScope<S> {
+    fn new(needed: Needed, scopes: ScopesToHold) -> Self {
+        Self {
+            requirement: Requirement { needed, scopes },
+            scopes: PhantomData,
+        }
+    }
+}
+
+impl<T: TypedScopes> RequireScope<T> {
+    /// The guard that the type says. Its scopes were checked when it was compiled.
+    #[cfg_attr(
+        not(feature = "axum"),
+        expect(dead_code, reason = "extractors are axum's")
+    )]
+    pub(super) fn typed() -> Self {
+        Self::new(T::NEEDED, ScopesToHold::Static(T::SCOPES))
+    }
+
+    #[cfg_attr(
+        not(feature = "axum"),
+        expect(dead_code, reason = "extractors are axum's")
+    )]
+    pub(super) fn requirement(&self) -> &Requirement {
+        &self.requirement
+    }
+}
+
+impl<S, Svc> Layer<Svc> for RequireScope<S> {
+    type Service = RequireScopeService<Svc>;
+
+    fn layer(&self, inner: Svc) -> Self::Service {
+        RequireScopeService::new(inner, self.requirement.clone())
+    }
+}
+
+impl<S> Clone for RequireScope<S> {
+    fn clone(&self) -> Self {
+        Self {
+            requirement: self.requirement.clone(),
+            scopes: PhantomData,
+        }
+    }
+}
+
+impl<S> fmt::Debug for RequireScope<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireScope")
+            .field("requirement", &self.requirement)
+            .finish()
+    }
 }
 
 /// Any of several scopes is enough.
-#[derive(Debug, Clone, Copy, Default)]
+///
+/// ```
+/// use tower_api_key::{AnyOf, RequireScope, scopes};
+///
+/// scopes! { NotesWrite = "notes:write"; Admin = "admin"; }
+///
+/// let layer = RequireScope(AnyOf((NotesWrite, Admin)));
+/// async fn handler(_: RequireScope<AnyOf<(NotesWrite, Admin)>>) {}
+/// ```
+#[derive(Debug, Clone, Copy)]
 pub struct AnyOf<S>(pub S);
 
-/// All of several scopes are needed.
-#[derive(Debug, Clone, Copy, Default)]
+/// All of several scopes are needed. It is used like [`AnyOf`].
+#[derive(Debug, Clone, Copy)]
 pub struct AllOf<S>(pub S);
 
 /// What a [`RequireScope`](struct@crate::RequireScope) layer can ask for: one scope, or [`AnyOf`] or
@@ -77,24 +157,24 @@ pub struct AllOf<S>(pub S);
 )]
 pub trait RequiredScopes {
     #[doc(hidden)]
-    fn required(&self) -> (Mode, Vec<String>);
+    fn required(self) -> (Needed, Vec<String>);
 }
 
 impl<S: AsRef<str>> RequiredScopes for S {
-    fn required(&self) -> (Mode, Vec<String>) {
-        (Mode::All, vec![self.as_ref().to_owned()])
+    fn required(self) -> (Needed, Vec<String>) {
+        (Needed::All, vec![self.as_ref().to_owned()])
     }
 }
 
 impl<L: ScopeList> RequiredScopes for AnyOf<L> {
-    fn required(&self) -> (Mode, Vec<String>) {
-        (Mode::Any, self.0.texts())
+    fn required(self) -> (Needed, Vec<String>) {
+        (Needed::Any, self.0.texts())
     }
 }
 
 impl<L: ScopeList> RequiredScopes for AllOf<L> {
-    fn required(&self) -> (Mode, Vec<String>) {
-        (Mode::All, self.0.texts())
+    fn required(self) -> (Needed, Vec<String>) {
+        (Needed::All, self.0.texts())
     }
 }
 
@@ -106,23 +186,23 @@ impl<L: ScopeList> RequiredScopes for AllOf<L> {
 )]
 pub trait ScopeList {
     #[doc(hidden)]
-    fn texts(&self) -> Vec<String>;
+    fn texts(self) -> Vec<String>;
 }
 
 impl<S: AsRef<str>> ScopeList for &[S] {
-    fn texts(&self) -> Vec<String> {
+    fn texts(self) -> Vec<String> {
         self.iter().map(|scope| scope.as_ref().to_owned()).collect()
     }
 }
 
 impl<S: AsRef<str>, const N: usize> ScopeList for [S; N] {
-    fn texts(&self) -> Vec<String> {
+    fn texts(self) -> Vec<String> {
         self.as_slice().texts()
     }
 }
 
 impl<S: AsRef<str>> ScopeList for Vec<S> {
-    fn texts(&self) -> Vec<String> {
+    fn texts(self) -> Vec<String> {
         self.as_slice().texts()
     }
 }
@@ -131,7 +211,7 @@ macro_rules! tuples {
     ($($($name:ident)+;)+) => {$(
         impl<$($name: AsRef<str>),+> ScopeList for ($($name,)+) {
             #[allow(non_snake_case, reason = "a variable for each type")]
-            fn texts(&self) -> Vec<String> {
+            fn texts(self) -> Vec<String> {
                 let ($($name,)+) = self;
                 vec![$($name.as_ref().to_owned()),+]
             }
@@ -148,36 +228,4 @@ tuples! {
     A B C D E F;
     A B C D E F G;
     A B C D E F G H;
-}
-
-impl<S: RequiredScopes, Svc> Layer<Svc> for RequireScope<S> {
-    type Service = RequireScopeService<Svc>;
-
-    fn layer(&self, inner: Svc) -> Self::Service {
-        let (mode, scopes) = parse(&self.scopes);
-        RequireScopeService::new(inner, mode, scopes)
-    }
-}
-
-fn parse<S: RequiredScopes>(scopes: &S) -> (Mode, Arc<[Scope]>) {
-    let (mode, texts) = scopes.required();
-    assert!(
-        !texts.is_empty(),
-        "RequireScope names no scope, so it would guard nothing"
-    );
-    let scope = |text: &String| match scope::required(text) {
-        Ok(scope) => scope,
-        Err(error) => panic!("RequireScope: {error}"),
-    };
-    (mode, texts.iter().map(scope).collect())
-}
-
-#[cfg(feature = "axum")]
-impl<T: super::TypedScopes> RequireScope<T> {
-    /// What an extractor gives to a handler. The type was checked when it was compiled.
-    pub(super) fn granted() -> Self {
-        Self {
-            scopes: T::default(),
-        }
-    }
 }

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -11,24 +10,18 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::decide::{Mode, authorize};
-use crate::scope::Scope;
+use super::decide::Requirement;
 
 /// A service behind a [`RequireScope`](struct@super::RequireScope) layer.
 #[derive(Debug, Clone)]
 pub struct RequireScopeService<S> {
     inner: S,
-    mode: Mode,
-    scopes: Arc<[Scope]>,
+    requirement: Requirement,
 }
 
 impl<S> RequireScopeService<S> {
-    pub(super) fn new(inner: S, mode: Mode, scopes: Arc<[Scope]>) -> Self {
-        Self {
-            inner,
-            mode,
-            scopes,
-        }
+    pub(super) fn new(inner: S, requirement: Requirement) -> Self {
+        Self { inner, requirement }
     }
 }
 
@@ -46,7 +39,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let state = match authorize(request.extensions(), self.mode, &self.scopes) {
+        let state = match self.requirement.check(request.extensions()) {
             Ok(()) => State::Passed {
                 inner: self.inner.call(request),
             },

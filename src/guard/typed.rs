@@ -1,7 +1,7 @@
 //! Scopes as types, for handler signatures.
 
 use super::{
-    decide::Mode,
+    decide::Needed,
     scope::{AllOf, AnyOf},
 };
 
@@ -10,7 +10,7 @@ use super::{
     message = "`{Self}` is not a scope as a type",
     note = "make one with `scopes! {{ pub NotesRead = \"notes:read\"; }}`; an extractor asks for `RequireScope<NotesRead>`, `RequireScope<AnyOf<(NotesRead, NotesWrite)>>` or `RequireScope<AllOf<(…)>>`"
 )]
-pub trait TypedScope: Default + Send + Sync + 'static {
+pub trait TypedScope: Send + Sync + 'static {
     /// The scope, a plain one. That it is valid is checked when the program is compiled.
     const SCOPE: &'static str;
 }
@@ -21,15 +21,15 @@ pub trait TypedScope: Default + Send + Sync + 'static {
     message = "`{Self}` is not a scope as a type",
     note = "make one with `scopes! {{ pub NotesRead = \"notes:read\"; }}` and ask for `RequireScope<NotesRead>`"
 )]
-pub trait TypedScopes: Default + Send + Sync + 'static {
+pub trait TypedScopes: Send + Sync + 'static {
     #[doc(hidden)]
-    const MODE: Mode;
+    const NEEDED: Needed;
     #[doc(hidden)]
     const SCOPES: &'static [&'static str];
 }
 
 impl<T: TypedScope> TypedScopes for T {
-    const MODE: Mode = Mode::All;
+    const NEEDED: Needed = Needed::All;
     const SCOPES: &'static [&'static str] = &[checked::<T>()];
 }
 
@@ -44,12 +44,12 @@ const fn checked<T: TypedScope>() -> &'static str {
 macro_rules! tuples {
     ($($($name:ident)+;)+) => {$(
         impl<$($name: TypedScope),+> TypedScopes for AnyOf<($($name,)+)> {
-            const MODE: Mode = Mode::Any;
+            const NEEDED: Needed = Needed::Any;
             const SCOPES: &'static [&'static str] = &[$(checked::<$name>()),+];
         }
 
         impl<$($name: TypedScope),+> TypedScopes for AllOf<($($name,)+)> {
-            const MODE: Mode = Mode::All;
+            const NEEDED: Needed = Needed::All;
             const SCOPES: &'static [&'static str] = &[$(checked::<$name>()),+];
         }
     )+};

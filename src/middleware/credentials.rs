@@ -65,7 +65,8 @@ pub(super) enum Presented<'a> {
     Token(&'a HeaderName, ApiKeyToken),
 }
 
-/// No token of any format is near this long. What is longer is refused before it is looked at.
+/// No token of any format is near this long. Of what is longer no byte is looked at: the parser, too,
+/// begins with the length.
 const MAX_LEN: usize = 1_024;
 
 /// Reads the one credential of a request.
@@ -81,20 +82,19 @@ pub(super) fn read<'a>(
     let Some((name, text)) = only(headers, from)? else {
         return Ok(Presented::Nothing);
     };
+    if let Ok(token) = format.parse(text) {
+        return Ok(Presented::Token(name, token));
+    }
     let foreign = pass_foreign && !format.claims(text);
     if !foreign && text.len() > MAX_LEN {
-        return Err(RejectionReason::InvalidToken);
+        Err(RejectionReason::InvalidToken)
+    } else if text.is_empty() || text.iter().any(|&byte| is_control(byte) || byte == b',') {
+        Err(RejectionReason::InvalidRequest)
+    } else if foreign {
+        Ok(Presented::Foreign(name))
+    } else {
+        Err(RejectionReason::InvalidToken)
     }
-    if text.is_empty() || text.iter().any(|&byte| is_control(byte) || byte == b',') {
-        return Err(RejectionReason::InvalidRequest);
-    }
-    if foreign {
-        return Ok(Presented::Foreign(name));
-    }
-    format
-        .parse(text)
-        .map(|token| Presented::Token(name, token))
-        .map_err(|_| RejectionReason::InvalidToken)
 }
 
 /// The credential, still unread, if there is exactly one (RFC 6750 §2: never more than one).

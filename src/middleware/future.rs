@@ -108,13 +108,13 @@ where
                     Ok(context) => {
                         let (mut request, mut service) =
                             waiting.take().expect("polled after it was ready");
-                        pass_authenticated(&mut request, context, config);
+                        pass_authenticated(&mut request, context, config.answers());
                         State::Passed {
                             inner: service.call(request),
                         }
                     }
                     Err(error) => State::Rejected {
-                        response: Some(config.reject(error.into())),
+                        response: Some(config.answers().reject(error.into())),
                     },
                 },
             };

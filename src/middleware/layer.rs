@@ -2,12 +2,12 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderName, Response};
+use http::{HeaderMap, HeaderName};
 use tower_layer::Layer;
 
 use super::{
-    ApiKeyService, CredentialHeader, GrpcResponse, ProblemResponse, Realm, Rejection,
-    RejectionReason, ResponseForRejection,
+    ApiKeyService, CredentialHeader, GrpcResponse, ProblemResponse, Realm, RejectionReason,
+    answers::Answers,
     credentials::{self, Presented},
 };
 use crate::resolver::KeyResolver;
@@ -55,13 +55,12 @@ pub struct ApiKeyLayer<R, F = ProblemResponse> {
 /// What the layer and all services that it makes share.
 pub(super) struct Config<R, F> {
     resolver: Arc<R>,
-    response: Arc<F>,
+    answers: Arc<Answers<F>>,
     settings: Settings,
 }
 
 #[derive(Debug, Clone)]
 struct Settings {
-    realm: Realm,
     headers: Arc<[CredentialHeader]>,
     optional: bool,
     pass_foreign: bool,
@@ -74,9 +73,11 @@ impl<R: KeyResolver> ApiKeyLayer<R> {
     pub fn new(resolver: R) -> Self {
         let config = Config {
             resolver: Arc::new(resolver),
-            response: Arc::new(ProblemResponse),
-            settings: Settings {
+            answers: Arc::new(Answers {
+                response: Arc::new(ProblemResponse),
                 realm: Realm::default(),
+            }),
+            settings: Settings {
                 headers: [CredentialHeader::bearer()].into(),
                 optional: false,
                 pass_foreign: false,
@@ -97,9 +98,15 @@ impl<R, F> ApiKeyLayer<R, F> {
     ///
     /// If `realm` has other characters than visible ASCII and spaces.
     #[must_use]
+    #[track_caller]
     pub fn realm(mut self, realm: &str) -> Self {
-        self.settings().realm = Realm::new(realm)
-            .unwrap_or_else(|| panic!("a realm is visible ASCII and spaces, not {realm:?}"));
+        let Some(realm) = Realm::new(realm) else {
+            panic!("a realm is visible ASCII and spaces, not {realm:?}")
+        };
+        Arc::make_mut(&mut self.config).answers = Arc::new(Answers {
+            response: self.config.answers.response.clone(),
+            realm,
+        });
         self
     }
 
@@ -110,7 +117,7 @@ impl<R, F> ApiKeyLayer<R, F> {
     /// use http::HeaderName;
     /// use tower_api_key::{ApiKeyLayer, ApiKeyStore, CredentialHeader};
     ///
-    /// let layer = ApiKeyLayer::new(ApiKeyStore::in_memory()).read_from([
+    /// let layer = ApiKeyLayer::new(ApiKeyStore::in_memory()).credential_headers([
     ///     CredentialHeader::bearer(),
     ///     CredentialHeader::named(HeaderName::from_static("x-api-key")),
     /// ]);
@@ -120,7 +127,11 @@ impl<R, F> ApiKeyLayer<R, F> {
     ///
     /// If there is no header, or one twice.
     #[must_use]
-    pub fn read_from(mut self, headers: impl IntoIterator<Item = CredentialHeader>) -> Self {
+    #[track_caller]
+    pub fn credential_headers(
+        mut self,
+        headers: impl IntoIterator<Item = CredentialHeader>,
+    ) -> Self {
         let headers: Arc<[_]> = headers.into_iter().collect();
         assert!(
             !headers.is_empty(),
@@ -187,7 +198,10 @@ impl<R, F> ApiKeyLayer<R, F> {
     pub fn rejection_response<G>(self, response: G) -> ApiKeyLayer<R, G> {
         let config = Config {
             resolver: self.config.resolver.clone(),
-            response: Arc::new(response),
+            answers: Arc::new(Answers {
+                response: Arc::new(response),
+                realm: self.config.answers.realm.clone(),
+            }),
             settings: self.config.settings.clone(),
         };
         ApiKeyLayer {
@@ -228,7 +242,7 @@ impl<R, F> Clone for Config<R, F> {
     fn clone(&self) -> Self {
         Self {
             resolver: self.resolver.clone(),
-            response: self.response.clone(),
+            answers: self.answers.clone(),
             settings: self.settings.clone(),
         }
     }
@@ -237,6 +251,7 @@ impl<R, F> Clone for Config<R, F> {
 impl<R, F> fmt::Debug for ApiKeyLayer<R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiKeyLayer")
+            .field("realm", &self.config.answers.realm)
             .field("settings", &self.config.settings)
             .finish_non_exhaustive()
     }
@@ -247,8 +262,15 @@ impl<R: KeyResolver, F> Config<R, F> {
         &self.resolver
     }
 
+    pub(super) fn answers(&self) -> &Arc<Answers<F>> {
+        &self.answers
+    }
+
     /// What the request presents. `Nothing` and `Foreign` come back only where they may pass.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Presented<'_>, RejectionReason> {
+    pub(super) fn read_credentials(
+        &self,
+        headers: &HeaderMap,
+    ) -> Result<Presented<'_>, RejectionReason> {
         let Settings {
             headers: from,
             optional,
@@ -263,22 +285,12 @@ impl<R: KeyResolver, F> Config<R, F> {
 
     /// Removes the header that carried a token of ours if the layer is to, and hides it from logs
     /// if not.
-    pub(super) fn conceal(&self, headers: &mut HeaderMap, name: &HeaderName) {
+    pub(super) fn hide(&self, headers: &mut HeaderMap, name: &HeaderName) {
         if self.settings.strip {
             headers.remove(name);
         } else {
             mark_sensitive(headers, name);
         }
-    }
-
-    pub(super) fn reject<B>(&self, reason: RejectionReason) -> Response<B>
-    where
-        F: ResponseForRejection<B>,
-    {
-        let rejection = Rejection::in_realm(reason, self.settings.realm.clone());
-        let mut response = self.response.response_for_rejection(rejection.clone());
-        response.extensions_mut().insert(rejection);
-        response
     }
 }
 

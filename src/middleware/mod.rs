@@ -1,14 +1,19 @@
 //! The layer: takes the token from a request, asks the resolver, and lets the request in or answers
 //! it.
 
+mod answers;
 mod credentials;
 mod future;
-mod handle;
 mod layer;
 mod rejection;
 mod response;
 mod service;
 
+pub(crate) use self::{
+    answers::{Anonymous, reject_like_the_layer},
+    rejection::Realm,
+    response::forget_body,
+};
 pub use self::{
     credentials::CredentialHeader,
     future::ResponseFuture,
@@ -16,9 +21,4 @@ pub use self::{
     rejection::{Rejection, RejectionReason},
     response::{GrpcResponse, ProblemResponse, ResponseForRejection},
     service::ApiKeyService,
-};
-pub(crate) use self::{
-    handle::{Anonymous, reject_like_the_layer},
-    rejection::Realm,
-    response::forget_body,
 };

@@ -1,10 +1,10 @@
 //! Why a request is turned away, and how HTTP says it.
 
-use std::{fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
 use http::{HeaderValue, StatusCode};
 
-use crate::{error::BackendError, verify::VerifyError};
+use crate::{error::Unavailable, scope::is_plain, verify::VerifyError};
 
 /// A request is turned away.
 ///
@@ -44,9 +44,11 @@ pub enum RejectionReason {
     InsufficientScope {
         /// The scopes that the route asks for, separated by spaces.
         required: Arc<str>,
+        /// Whether any one of them is enough.
+        any: bool,
     },
     /// Whether the key is good can't be told now.
-    Unavailable(BackendError),
+    Unavailable(Unavailable),
     /// A guard ran on a request that no layer had seen.
     Misconfigured,
 }
@@ -112,8 +114,11 @@ impl Rejection {
             RejectionReason::Expired => "The API key has expired.",
             RejectionReason::Revoked => "The API key was revoked.",
             RejectionReason::Disabled => "The API key is disabled.",
-            RejectionReason::InsufficientScope { .. } => {
+            RejectionReason::InsufficientScope { any: false, .. } => {
                 "The API key lacks a scope that is required here."
+            }
+            RejectionReason::InsufficientScope { any: true, .. } => {
+                "The API key has none of the scopes of which one is required here."
             }
             RejectionReason::Unavailable(_) => {
                 "API keys can't be checked at the moment. Try again."
@@ -122,11 +127,14 @@ impl Rejection {
         }
     }
 
-    /// The scopes that the route asks for, where some are missing.
+    /// The scopes that the route asks for, separated by spaces, where some are missing. A text
+    /// with characters that no scope has is left out.
     #[must_use]
     pub fn required_scope(&self) -> Option<&str> {
         match &self.reason {
-            RejectionReason::InsufficientScope { required } => Some(required),
+            RejectionReason::InsufficientScope { required, .. } => {
+                required.split(' ').all(is_plain).then_some(&**required)
+            }
             _ => None,
         }
     }
@@ -149,9 +157,12 @@ impl Rejection {
                     r#"Bearer realm={realm}, error="invalid_token", error_description="{detail}""#
                 )
             }
-            RejectionReason::InsufficientScope { required } => {
-                let scope = Quoted(required);
-                format!(r#"Bearer realm={realm}, error="insufficient_scope", scope={scope}"#)
+            RejectionReason::InsufficientScope { .. } => {
+                let error = format!(r#"Bearer realm={realm}, error="insufficient_scope""#);
+                match self.required_scope() {
+                    Some(scope) => format!(r#"{error}, scope="{scope}""#),
+                    None => error,
+                }
             }
             RejectionReason::Unavailable(_) | RejectionReason::Misconfigured => return None,
         };
@@ -169,6 +180,15 @@ impl Rejection {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.detail())
+    }
+}
+
+impl Error for Rejection {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.reason {
+            RejectionReason::Unavailable(cause) => Some(cause),
+            _ => None,
+        }
     }
 }
 
@@ -253,11 +273,13 @@ mod tests {
 
     #[test]
     fn a_required_scope_that_a_program_made_up_cannot_split_the_header() {
-        let required = "a\" evil=\"\\".into();
-        let rejection = Rejection::new(RejectionReason::InsufficientScope { required });
+        let rejection = Rejection::new(RejectionReason::InsufficientScope {
+            required: "a\" evil=\"\\".into(),
+            any: false,
+        });
         assert_eq!(
             rejection.challenge().unwrap(),
-            r#"Bearer realm="api", error="insufficient_scope", scope="a\" evil=\"\\""#
+            r#"Bearer realm="api", error="insufficient_scope""#
         );
     }
 }

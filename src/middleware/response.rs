@@ -76,13 +76,12 @@ impl<B: From<Bytes>> ResponseForRejection<B> for ProblemResponse {
     }
 }
 
-/// The problem details. All of its texts are constants but the scopes, and a scope can't have a
-/// quote or a backslash.
+/// The problem details. All of its texts are constants but the scopes, which need no escaping.
 fn problem(rejection: &Rejection) -> Bytes {
     let title = rejection.status().canonical_reason().unwrap_or_default();
     let scope = match rejection.required_scope() {
-        Some(scope) if !scope.contains(['"', '\\']) => format!(r#","scope":"{scope}""#),
-        _ => String::new(),
+        Some(scope) => format!(r#","scope":"{scope}""#),
+        None => String::new(),
     };
     format!(
         r#"{{"type":"about:blank","title":"{title}","status":{},"code":"{}","detail":"{}"{scope}}}"#,

@@ -11,9 +11,9 @@ use tower_service::Service;
 
 use super::{
     ResponseForRejection,
+    answers::{Anonymous, Answers, handle},
     credentials::Presented,
     future::ResponseFuture,
-    handle::{Anonymous, handle},
     layer::{Config, mark_sensitive},
 };
 use crate::{context::AuthContext, resolver::KeyResolver};
@@ -61,31 +61,33 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let presented = match self.config.admit(request.headers()) {
+        let presented = match self.config.read_credentials(request.headers()) {
             Ok(presented) => presented,
-            Err(reason) => return ResponseFuture::rejected(self.config.reject(reason)),
+            Err(reason) => return ResponseFuture::rejected(self.config.answers().reject(reason)),
         };
         let token = match presented {
             Presented::Token(header, token) => {
-                self.config.conceal(request.headers_mut(), header);
+                self.config.hide(request.headers_mut(), header);
                 token
             }
             Presented::Foreign(header) => {
                 mark_sensitive(request.headers_mut(), header);
-                pass_anonymous(&mut request, &self.config);
+                pass_anonymous(&mut request, self.config.answers());
                 return ResponseFuture::passed(self.inner.call(request));
             }
             Presented::Nothing => {
-                pass_anonymous(&mut request, &self.config);
+                pass_anonymous(&mut request, self.config.answers());
                 return ResponseFuture::passed(self.inner.call(request));
             }
         };
         match self.config.resolver().resolve_now(&token) {
             Some(Ok(context)) => {
-                pass_authenticated(&mut request, context, &self.config);
+                pass_authenticated(&mut request, context, self.config.answers());
                 ResponseFuture::passed(self.inner.call(request))
             }
-            Some(Err(error)) => ResponseFuture::rejected(self.config.reject(error.into())),
+            Some(Err(error)) => {
+                ResponseFuture::rejected(self.config.answers().reject(error.into()))
+            }
             None => {
                 // `inner` was polled ready and its copy wasn't: the ready one is called.
                 let copy = self.inner.clone();
@@ -97,30 +99,26 @@ where
 }
 
 /// Replaces whatever context was there before.
-pub(super) fn pass_authenticated<R, F, ReqBody, ResBody>(
+pub(super) fn pass_authenticated<F, ReqBody, ResBody>(
     request: &mut Request<ReqBody>,
     context: AuthContext,
-    config: &Arc<Config<R, F>>,
+    answers: &Arc<Answers<F>>,
 ) where
-    R: KeyResolver,
     F: ResponseForRejection<ResBody> + Send + Sync + 'static,
     ResBody: 'static,
 {
-    let context = context.with_layer(handle(config));
+    let context = context.with_layer(handle(answers));
     request.extensions_mut().insert(context);
 }
 
-fn pass_anonymous<R, F, ReqBody, ResBody>(
-    request: &mut Request<ReqBody>,
-    config: &Arc<Config<R, F>>,
-) where
-    R: KeyResolver,
+fn pass_anonymous<F, ReqBody, ResBody>(request: &mut Request<ReqBody>, answers: &Arc<Answers<F>>)
+where
     F: ResponseForRejection<ResBody> + Send + Sync + 'static,
     ResBody: 'static,
 {
     let extensions = request.extensions_mut();
     extensions.remove::<AuthContext>();
-    extensions.insert(Anonymous(handle(config)));
+    extensions.insert(Anonymous(handle(answers)));
 }
 
 impl<S: Clone, R, F> Clone for ApiKeyService<S, R, F> {

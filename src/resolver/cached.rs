@@ -7,7 +7,7 @@ use crate::{
     backend::{DynBackend, DynSource, KeySource},
     clock::{Clock, SystemClock, storable},
     context::AuthContext,
-    error::ConfigError,
+    error::{BackendError, ConfigError},
     key::ApiKey,
     token::{ApiKeyToken, Brand, Peppers, TokenFormat},
     trace,
@@ -16,7 +16,7 @@ use crate::{
 
 /// Reads the key of a token from a [`KeySource`] and verifies it. Clones are one resolver.
 ///
-/// It remembers nothing yet: every request asks the source.
+/// It has no cache yet: every request asks the source.
 ///
 /// ```
 /// # async fn run(keys: impl tower_api_key::KeySource) -> Result<(), Box<dyn std::error::Error>> {
@@ -46,14 +46,18 @@ impl CachedResolver {
         CachedResolverBuilder::over(Arc::new(source))
     }
 
-    /// The record of `token`, where it is good now.
-    pub(crate) async fn check(&self, token: &ApiKeyToken) -> Result<ApiKey, VerifyError> {
+    /// The record of `token`, where it is good, and when that was found.
+    pub(crate) async fn check(
+        &self,
+        token: &ApiKeyToken,
+    ) -> Result<(ApiKey, SystemTime), VerifyError> {
         let found = self.find(token).await?;
-        verify(token, found.as_ref(), &self.0.peppers, self.now())?;
-        found.ok_or(VerifyError::Unknown)
+        let now = self.now();
+        verify(token, found.as_ref(), &self.0.peppers, now)?;
+        found.map(|key| (key, now)).ok_or(VerifyError::Unknown)
     }
 
-    async fn find(&self, token: &ApiKeyToken) -> Result<Option<ApiKey>, VerifyError> {
+    async fn find(&self, token: &ApiKeyToken) -> Result<Option<ApiKey>, BackendError> {
         let wanted = token.lookup_key();
         let found = self.0.source.get_many(&[wanted]).await?;
         Ok(found.into_iter().find(|key| key.lookup_key() == wanted))
@@ -75,14 +79,14 @@ impl CachedResolver {
 
 impl KeyResolver for CachedResolver {
     async fn resolve(&self, token: &ApiKeyToken) -> Result<AuthContext, VerifyError> {
-        let key = self
+        let (key, now) = self
             .check(token)
             .await
-            .inspect_err(|error| trace::rejected(token.key_id(), error))?;
+            .inspect_err(|error| trace::not_accepted(token.key_id(), error))?;
         if let Some(toucher) = &self.0.toucher {
-            toucher.used(&key, self.now()).await;
+            toucher.used(&key, now).await;
         }
-        Ok(AuthContext::from(&key))
+        Ok(AuthContext::from(key))
     }
 
     fn token_format(&self) -> &TokenFormat {

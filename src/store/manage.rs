@@ -3,12 +3,15 @@
 use super::ApiKeyStore;
 use crate::{
     backend::{Cursor, Page, PageRequest},
-    clock::{saturating_add, storable},
     error::StoreError,
-    key::{ApiKey, Expiry, IssuedKey, NewApiKey},
+    key::{ApiKey, IssuedKey, NewApiKey},
     token::{ApiKeyToken, KeyId},
     verify::VerifyError,
 };
+
+/// How many tokens are drawn for one key. With 192 bits a second one is never needed, unless the
+/// operating system's randomness is broken.
+const MAX_DRAWN: usize = 3;
 
 /// How often a change is tried again because another came in between.
 const ATTEMPTS: usize = 16;
@@ -22,32 +25,30 @@ impl ApiKeyStore {
     /// # Errors
     ///
     /// [`StoreError::InvalidKey`] (a user id or name that can't be stored), [`StoreError::Random`],
-    /// [`StoreError::Backend`].
+    /// [`StoreError::Taken`], [`StoreError::Unavailable`].
     pub async fn create(&self, new: NewApiKey) -> Result<IssuedKey, StoreError> {
         new.check()?;
         let now = self.resolver.now();
-        let token = ApiKeyToken::generate(self.resolver.brand())?;
-        let hash = self.resolver.peppers().hash(&token)?;
-        let mut key = ApiKey::new(token.key_id(), new.user_id, new.scopes, hash);
-        key.display_prefix = token.display_prefix();
-        key.created_at = now;
-        key.name = new.name;
-        key.expires_at = match new.expiry {
-            Expiry::Never => None,
-            Expiry::At(end) => Some(storable(end)),
-            Expiry::In(duration) => Some(saturating_add(now, duration)),
-        };
-        if !self.backend.insert(&key).await? {
-            return Err(StoreError::Conflict(key.id));
+        let mut drawn = 0;
+        loop {
+            let token = ApiKeyToken::generate(self.resolver.brand())?;
+            let hash = self.resolver.peppers().hash(&token)?;
+            let key = new.clone().into_key(&token, hash, now);
+            if self.backend.insert(&key).await? {
+                return Ok(IssuedKey { token, key });
+            }
+            drawn += 1;
+            if drawn == MAX_DRAWN {
+                return Err(StoreError::Taken(key.id));
+            }
         }
-        Ok(IssuedKey { token, key })
     }
 
     /// The key with this id, whatever its state.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Backend`].
+    /// [`StoreError::Unavailable`].
     pub async fn get(&self, id: &KeyId) -> Result<Option<ApiKey>, StoreError> {
         let found = self.backend.get_many(&[id.lookup_key()]).await?;
         Ok(found.into_iter().find(|key| key.id == *id))
@@ -70,13 +71,16 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Backend`].
+    /// [`StoreError::Unavailable`].
     pub async fn list_for_user(
         &self,
         user_id: &str,
         page: PageRequest,
     ) -> Result<Page, StoreError> {
-        let mut keys = self.backend.page(user_id, &page.and_one_more()).await?;
+        let mut keys = self
+            .backend
+            .list_for_user(user_id, &page.and_one_more())
+            .await?;
         let more = keys.len() > page.max_keys();
         keys.truncate(page.max_keys());
         let next = if more {
@@ -95,16 +99,12 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Backend`] (the key may be revoked or not), [`StoreError::Conflict`].
+    /// [`StoreError::Unavailable`] (the key may be revoked or not), [`StoreError::Conflict`].
     pub async fn revoke(&self, id: &KeyId) -> Result<bool, StoreError> {
-        let now = self.resolver.now();
-        self.change(id, |key| {
-            key.revoked_at.is_none() && {
-                key.revoked_at = Some(now);
-                true
-            }
-        })
-        .await
+        match self.get(id).await? {
+            Some(key) => self.revoke_record(key).await,
+            None => Ok(false),
+        }
     }
 
     /// Ends the key that this is the token of. Only the right secret does: `false` for any other,
@@ -112,7 +112,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Backend`] (the key may be revoked or not), [`StoreError::Conflict`].
+    /// [`StoreError::Unavailable`] (the key may be revoked or not), [`StoreError::Conflict`].
     pub async fn revoke_token(&self, token: impl AsRef<[u8]>) -> Result<bool, StoreError> {
         let Ok(token) = self.parse(token) else {
             return Ok(false);
@@ -121,7 +121,7 @@ impl ApiKeyStore {
             Ok(_) | Err(VerifyError::Expired | VerifyError::Disabled) => {
                 self.revoke(&token.key_id()).await
             }
-            Err(VerifyError::Unavailable(error)) => Err(error.into()),
+            Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
             Err(_) => Ok(false),
         }
     }
@@ -132,15 +132,19 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// The first error that a key gave; the others were tried all the same.
+    /// The first error. Where it was a key that couldn't be revoked, the others were tried all the
+    /// same; where it was the list that couldn't be read, the keys on it weren't.
     pub async fn revoke_all_for_user(&self, user_id: &str) -> Result<usize, StoreError> {
         let mut revoked = 0;
         let mut failed = None;
         let mut page = PageRequest::new().limit(PageRequest::MAX_LIMIT);
         loop {
-            let Page { keys, next } = self.list_for_user(user_id, page).await?;
-            for key in keys.iter().filter(|key| key.revoked_at.is_none()) {
-                match self.revoke(&key.id).await {
+            let Page { keys, next } = match self.list_for_user(user_id, page).await {
+                Ok(page) => page,
+                Err(error) => return Err(failed.unwrap_or(error)),
+            };
+            for key in keys {
+                match self.revoke_record(key).await {
                     Ok(changed) => revoked += usize::from(changed),
                     Err(error) => failed = failed.or(Some(error)),
                 }
@@ -158,22 +162,30 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Backend`] (the record may be gone or not).
+    /// [`StoreError::Unavailable`] (the record may be gone or not).
     pub async fn delete(&self, id: &KeyId) -> Result<bool, StoreError> {
         Ok(self.backend.delete(id).await?)
     }
 
-    /// Changes a record as `change` says, from its newest version; `false` where there is none or
-    /// `change` left it as it was.
+    async fn revoke_record(&self, key: ApiKey) -> Result<bool, StoreError> {
+        let now = self.resolver.now();
+        self.change(key, |key| {
+            let changes = key.revoked_at.is_none();
+            key.revoked_at.get_or_insert(now);
+            changes
+        })
+        .await
+    }
+
+    /// Changes a record as `change` says, `key` or what has become of it since; `false` where it is
+    /// gone, or `change` left it as it was.
     async fn change(
         &self,
-        id: &KeyId,
+        mut key: ApiKey,
         change: impl Fn(&mut ApiKey) -> bool + Send + Sync,
     ) -> Result<bool, StoreError> {
+        let id = key.id;
         for _ in 0..ATTEMPTS {
-            let Some(mut key) = self.get(id).await? else {
-                return Ok(false);
-            };
             let expected = key.version;
             if !change(&mut key) {
                 return Ok(false);
@@ -182,7 +194,11 @@ impl ApiKeyStore {
             if self.backend.update(&key, expected).await? {
                 return Ok(true);
             }
+            match self.get(&id).await? {
+                Some(newer) => key = newer,
+                None => return Ok(false),
+            }
         }
-        Err(StoreError::Conflict(*id))
+        Err(StoreError::Conflict(id))
     }
 }

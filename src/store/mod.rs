@@ -73,7 +73,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Backend`] where that can't be told.
+    /// [`StoreError::Unavailable`] where that can't be told.
     pub async fn is_active(&self, token: impl AsRef<[u8]>) -> Result<bool, StoreError> {
         self.asks(token, |_| true).await
     }
@@ -83,7 +83,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Backend`] where that can't be told.
+    /// [`StoreError::Unavailable`] where that can't be told.
     pub async fn has_scope(
         &self,
         token: impl AsRef<[u8]>,
@@ -101,8 +101,8 @@ impl ApiKeyStore {
             return Ok(false);
         };
         match self.resolver.check(&token).await {
-            Ok(key) => Ok(question(&key)),
-            Err(VerifyError::Unavailable(error)) => Err(error.into()),
+            Ok((key, _)) => Ok(question(&key)),
+            Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
             Err(_) => Ok(false),
         }
     }

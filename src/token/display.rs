@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Brand, KeyId};
+use super::{Brand, KeyId, short::ascii};
 
 /// The first 16 characters of a token, by which its owner recognizes it in a list.
 ///
@@ -20,7 +20,8 @@ impl DisplayPrefix {
     const LEN: usize = 16;
 
     /// That of a token of `brand` with this id.
-    pub(crate) fn of(brand: &Brand, id: &KeyId) -> Self {
+    #[must_use]
+    pub fn of(brand: &Brand, id: &KeyId) -> Self {
         let public = [
             brand.as_bytes(),
             b".",
@@ -40,7 +41,7 @@ impl DisplayPrefix {
     /// The 16 characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).unwrap_or_default()
+        ascii(&self.0)
     }
 }
 

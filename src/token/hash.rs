@@ -25,10 +25,10 @@ impl SecretHash {
     ///
     /// # Errors
     ///
-    /// [`ParseHashError`] where the text isn't 64 hex digits.
-    pub fn from_hex(pepper: PepperId, text: &str) -> Result<Self, ParseHashError> {
-        let bytes = hex::decode(text.as_bytes()).ok_or(ParseHashError(()))?;
-        let bytes: [u8; 32] = bytes.try_into().map_err(|_| ParseHashError(()))?;
+    /// [`ParseSecretHashError`] where the text isn't 64 hex digits.
+    pub fn from_hex(pepper: PepperId, text: &str) -> Result<Self, ParseSecretHashError> {
+        let bytes = hex::decode(text.as_bytes()).ok_or(ParseSecretHashError(()))?;
+        let bytes: [u8; 32] = bytes.try_into().map_err(|_| ParseSecretHashError(()))?;
         Ok(Self::new(pepper, words(&bytes)))
     }
 
@@ -86,4 +86,4 @@ impl fmt::Debug for SecretHash {
 /// A stored hash is not 64 hex digits. It doesn't repeat what was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a secret's hash is 64 hex digits")]
-pub struct ParseHashError(());
+pub struct ParseSecretHashError(());

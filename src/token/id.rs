@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
+use super::short::ascii;
+
 /// The public half of a key: `key_` and 32 characters of base64url. Safe to show and to log.
 ///
 /// ```
@@ -58,7 +60,7 @@ impl KeyId {
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(Self::PREFIX)?;
-        f.write_str(str::from_utf8(&self.encode()).unwrap_or_default())
+        f.write_str(ascii(&self.encode()))
     }
 }
 

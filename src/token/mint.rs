@@ -16,15 +16,24 @@ impl ApiKeyToken {
     ///
     /// [`RandomError`] where the operating system gives none. There is no weaker way.
     pub fn generate(brand: &Brand) -> Result<Self, RandomError> {
-        Self::generate_with(brand, &mut SysRng)
+        Self::draw(brand, &mut SysRng)
     }
 
-    /// A new token of `brand`, 24 bytes of id and 32 of secret taken from `rng` in that order.
+    /// A new token of `brand`, 24 bytes of id and 32 of secret taken from `rng` in that order: for
+    /// tests that have to know what comes.
     ///
     /// # Errors
     ///
     /// [`RandomError`] where `rng` fails.
+    #[cfg(feature = "test-util")]
     pub fn generate_with<R>(brand: &Brand, rng: &mut R) -> Result<Self, RandomError>
+    where
+        R: TryCryptoRng<Error: std::error::Error + Send + Sync + 'static>,
+    {
+        Self::draw(brand, rng)
+    }
+
+    fn draw<R>(brand: &Brand, rng: &mut R) -> Result<Self, RandomError>
     where
         R: TryCryptoRng<Error: std::error::Error + Send + Sync + 'static>,
     {

@@ -1,5 +1,6 @@
 //! The plaintext of a key: how it looks, how it is made, and what of it is kept.
 
+mod brand;
 mod display;
 mod format;
 mod hash;
@@ -7,6 +8,7 @@ mod hex;
 mod id;
 mod mint;
 mod pepper;
+mod short;
 
 use std::{fmt, str::FromStr};
 
@@ -14,9 +16,10 @@ use zeroize::Zeroize;
 
 pub(crate) use self::pepper::PepperError;
 pub use self::{
+    brand::Brand,
     display::{DisplayPrefix, ParseDisplayPrefixError},
-    format::{Brand, TokenFormat},
-    hash::{ParseHashError, SecretHash},
+    format::TokenFormat,
+    hash::{ParseSecretHashError, SecretHash},
     id::{KeyId, LookupKey, ParseKeyIdError},
     pepper::{Pepper, PepperId, Peppers, UnknownPepper},
 };
@@ -69,7 +72,7 @@ impl ApiKeyToken {
     /// The plaintext. Give it to its owner, over TLS, and keep it nowhere.
     #[must_use]
     pub fn expose(&self) -> &str {
-        str::from_utf8(self.bytes()).unwrap_or_default()
+        short::ascii(self.bytes())
     }
 
     /// The 43 characters after the second dot.

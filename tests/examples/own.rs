@@ -138,9 +138,9 @@ async fn custom_backend_lists_its_keys_in_pages_and_ends_them() {
     let (_, list) = example.get("/keys", Some(&laptop)).await;
     for key in parsed(&list)["keys"].as_array().unwrap() {
         let (name, token) = if key["name"] == "ci" {
-            ("Revoked", &ci)
+            ("revoked", &ci)
         } else {
-            ("Active", &laptop)
+            ("active", &laptop)
         };
         assert_eq!((&key["status"], &key["used"]), (&json!(name), &json!(true)));
         assert_eq!(key["prefix"], token[..16]);

@@ -10,8 +10,7 @@ use std::{
 use tower_api_key::{Pepper, Peppers};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 
-/// The pepper of the fixture's store.
-pub(crate) const PEPPER: &str = "a test pepper that is long enough 0123456789";
+use crate::support::PEPPER;
 
 /// Everything that was logged by anyone in this process, at every level.
 #[derive(Clone, Default)]

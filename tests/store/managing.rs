@@ -249,7 +249,7 @@ async fn every_error_of_the_database_comes_out_with_its_cause() {
     ];
     for error in errors {
         assert!(
-            matches!(error, StoreError::Backend(_)) && is_the_outage(&error),
+            matches!(error, StoreError::Unavailable(_)) && is_the_outage(&error),
             "{error:?}"
         );
         let texts: HashSet<_> = chain(&error).map(ToString::to_string).collect();

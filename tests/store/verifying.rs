@@ -198,7 +198,7 @@ async fn questions_by_token_need_the_secret_and_are_not_uses() {
     ];
     for error in errors {
         assert!(
-            matches!(error, StoreError::Backend(_)) && is_the_outage(&error),
+            matches!(error, StoreError::Unavailable(_)) && is_the_outage(&error),
             "{error:?}"
         );
     }

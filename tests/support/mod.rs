@@ -27,6 +27,9 @@ pub fn start() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
+/// The pepper of the fixture's store, under the id `v1`.
+pub const PEPPER: &str = "a test pepper that is long enough 0123456789";
+
 /// The name of the user that the fixture's keys belong to.
 pub const USER: &str = "user_1";
 
@@ -41,7 +44,7 @@ impl Fixture {
     pub async fn new() -> Self {
         let backend = Breakable::default();
         let clock = ManualClock::new(start());
-        let pepper = Pepper::new("v1", "a test pepper that is long enough 0123456789").unwrap();
+        let pepper = Pepper::new("v1", PEPPER).unwrap();
         let store = ApiKeyStore::builder(backend.clone())
             .peppers(Peppers::new(pepper))
             .clock(clock.clone())
@@ -179,9 +182,13 @@ impl ApiKeyBackend for Breakable {
         self.inner.delete(id).await
     }
 
-    async fn page(&self, user_id: &str, page: &PageRequest) -> Result<Vec<ApiKey>, BackendError> {
+    async fn list_for_user(
+        &self,
+        user_id: &str,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
         self.check()?;
-        self.inner.page(user_id, page).await
+        self.inner.list_for_user(user_id, page).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

@@ -1,65 +1,22 @@
-//! The server-side keys of the HMAC: where they come from, and which of them made a hash.
+//! The server-side keys of the HMAC, and which of them made a hash.
+
+mod id;
+mod outside;
 
 use std::{
-    env, fmt, fs, io,
-    io::Write,
-    path::Path,
+    fmt,
     sync::{Arc, OnceLock},
 };
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit};
 use rand::{TryRng, rngs::SysRng};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{ApiKeyToken, SecretHash, hash, hex};
+pub use self::id::PepperId;
+use super::{ApiKeyToken, SecretHash, hash};
 use crate::error::{ConfigError, RandomError};
-
-/// The name of a pepper, stored beside each hash: 1 to 15 characters of `[A-Za-z0-9._-]`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PepperId {
-    text: [u8; Self::MAX_LEN],
-    len: u8,
-}
-
-impl PepperId {
-    const MAX_LEN: usize = 15;
-
-    /// Checks and takes over `id`.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::PepperId`] unless it is 1 to 15 characters of `[A-Za-z0-9._-]`.
-    pub fn new(id: &str) -> Result<Self, ConfigError> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        let mut text = [0; Self::MAX_LEN];
-        match (u8::try_from(id.len()), text.get_mut(..id.len())) {
-            (Ok(len), Some(space)) if len > 0 && id.bytes().all(allowed) => {
-                space.copy_from_slice(id.as_bytes());
-                Ok(Self { text, len })
-            }
-            _ => Err(ConfigError::PepperId { len: id.len() }),
-        }
-    }
-
-    /// The text of the id.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.text[..usize::from(self.len)]).unwrap_or_default()
-    }
-}
-
-impl fmt::Display for PepperId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for PepperId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
-    }
-}
 
 /// One server-side key of the HMAC. It lives apart from the database, so that who reads the one
 /// can't test guesses against it without the other.
@@ -106,47 +63,17 @@ impl Pepper {
         Self::new(id, *random_bytes()?)
     }
 
-    /// The pepper that the environment variable `variable` holds, as raw bytes: nothing is
-    /// decoded or trimmed.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::PepperNotSet`], and those of [`Pepper::new`].
-    pub fn from_env(id: &str, variable: &str) -> Result<Self, ConfigError> {
-        let value = env::var_os(variable).ok_or_else(|| not_set(variable))?;
-        Self::new(id, &*Zeroizing::new(value.into_encoded_bytes()))
-    }
-
-    /// The pepper that the file at `path` holds, in hex, white space at its end aside.
-    ///
-    /// A file that isn't there is made, with 32 random bytes, readable by its owner alone (0600).
-    /// It appears whole or not at all, also when several processes start at once.
-    ///
-    /// Blocks for as long as the file system does: call it at start.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::PepperFile`] where the file can't be read or made or isn't hex,
-    /// [`ConfigError::Random`], and those of [`Pepper::new`].
-    pub fn from_file(id: &str, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        let path = path.as_ref();
-        let failed = |source| ConfigError::PepperFile {
-            path: path.display().to_string(),
-            source,
-        };
-        let text = match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let new = Zeroizing::new(hex::encode(&*random_bytes()?));
-                publish(path, new.as_bytes())
-                    .and_then(|()| fs::read(path))
-                    .map_err(failed)?
-            }
-            read => read.map_err(failed)?,
-        };
-        let text = Zeroizing::new(text);
-        let bytes = hex::decode(text.trim_ascii_end())
-            .ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidData, "not hex")))?;
-        Self::new(id, &*Zeroizing::new(bytes))
+    /// A random one under a random id, so that no other process takes its hashes for its own.
+    fn ephemeral() -> Result<Self, RandomError> {
+        let mut unique = [0; 8];
+        SysRng
+            .try_fill_bytes(&mut unique)
+            .map_err(RandomError::new)?;
+        let id = format!("eph-{}", BASE64_URL_SAFE_NO_PAD.encode(unique));
+        Self::random(&id).map_err(|error| match error {
+            ConfigError::Random(error) => error,
+            error => RandomError::new(error),
+        })
     }
 
     fn checked(id: &str, bytes: &[u8], at_least: usize) -> Result<Self, ConfigError> {
@@ -177,45 +104,12 @@ impl fmt::Debug for Pepper {
     }
 }
 
-fn not_set(variable: &str) -> ConfigError {
-    let usual = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    let named = variable.bytes().all(usual);
-    ConfigError::PepperNotSet(if named { variable } else { "(not shown)" }.to_owned())
-}
-
 fn random_bytes() -> Result<Zeroizing<[u8; Pepper::NEW_LEN]>, RandomError> {
     let mut bytes = Zeroizing::new([0; Pepper::NEW_LEN]);
     SysRng
         .try_fill_bytes(&mut *bytes)
         .map_err(RandomError::new)?;
     Ok(bytes)
-}
-
-/// Makes `path` with this content unless it exists by then. A link of a finished file is what
-/// appears, so no reader meets half a pepper.
-fn publish(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut unique = [0; 8];
-    SysRng
-        .try_fill_bytes(&mut unique)
-        .map_err(io::Error::other)?;
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}.tmp", hex::encode(&unique)));
-    let unfinished = Path::new(&unfinished);
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(unfinished)?;
-    let written = file
-        .write_all(content)
-        .and_then(|()| file.write_all(b"\n"))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::hard_link(unfinished, path));
-    fs::remove_file(unfinished)?;
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        written => written,
-    }
 }
 
 /// The peppers that a node knows: the one that new keys are made with, and those that older keys
@@ -233,6 +127,7 @@ pub struct Peppers(Arc<Known>);
 
 #[derive(Clone)]
 struct Known {
+    /// Empty until an ephemeral one is first needed.
     current: OnceLock<Pepper>,
     retired: Vec<Pepper>,
 }
@@ -261,11 +156,13 @@ impl Peppers {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::DuplicatePepper`] where another pepper has the same id.
+    /// [`ConfigError::DuplicatePepper`] where another pepper has the same id,
+    /// [`ConfigError::Random`] where these are ephemeral and the operating system gives no
+    /// randomness.
     pub fn with_retired(self, pepper: Pepper) -> Result<Self, ConfigError> {
-        let current = self.0.current.get().map_or(&EPHEMERAL, Pepper::id);
-        let mut retired = self.0.retired.iter().map(Pepper::id);
-        if current == pepper.id() || retired.any(|id| id == pepper.id()) {
+        // Drawn before the peppers are copied, so that the copy has the same one.
+        self.current()?;
+        if self.find(pepper.id()).is_some() {
             return Err(ConfigError::DuplicatePepper(*pepper.id()));
         }
         let mut known = Arc::unwrap_or_clone(self.0);
@@ -315,19 +212,10 @@ impl Peppers {
         if let Some(current) = self.0.current.get() {
             return Ok(current);
         }
-        let keyed = Hmac::new_from_slice(&*random_bytes()?).map_err(RandomError::new)?;
-        Ok(self.0.current.get_or_init(|| Pepper {
-            id: EPHEMERAL,
-            keyed,
-        }))
+        let drawn = Pepper::ephemeral()?;
+        Ok(self.0.current.get_or_init(|| drawn))
     }
 }
-
-/// The id of a pepper that ends with the process.
-const EPHEMERAL: PepperId = PepperId {
-    text: *b"ephemeral\0\0\0\0\0\0",
-    len: 9,
-};
 
 impl fmt::Debug for Peppers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
