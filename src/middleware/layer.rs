@@ -176,10 +176,10 @@ impl<R, F> ApiKeyLayer<R, F> {
         self
     }
 
-    /// Answers rejections with `response`, a closure or a type; see [`ResponseForRejection`]. Guards
+    /// Answers rejections with `response`, a closure or a type; see [`ResponseForRejection`](crate::ResponseForRejection). Guards
     /// behind the layer answer with it, too.
     ///
-    /// A closure takes a [`Rejection`], which has to be written out, and returns a whole response:
+    /// A closure takes a [`Rejection`](crate::Rejection), which has to be written out, and returns a whole response:
     ///
     /// ```
     /// use axum::response::{IntoResponse, Response};
