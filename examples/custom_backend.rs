@@ -13,13 +13,12 @@
 //! curl -i http://127.0.0.1:3000/keys -H "Authorization: Bearer $CI"               # 401, revoked
 //! ```
 
-#[path = "support/shutdown.rs"]
-mod shutdown;
+#[path = "support/server.rs"]
+mod server;
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, btree_map::Entry},
-    env,
     error::Error,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -32,7 +31,6 @@ use axum::{
     routing::{delete, get},
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tower_api_key::{
     ApiKey, ApiKeyBackend, ApiKeyLayer, ApiKeyStore, AuthContext, BackendError, KeyId, KeySource,
     LookupKey, NewApiKey, PageRequest, Pepper, PepperId, Peppers, RequireScope, Scopes, SecretHash,
@@ -212,8 +210,7 @@ fn time(millis: i64) -> Result<SystemTime, AnyError> {
 
 #[tokio::main]
 async fn main() -> Result<(), AnyError> {
-    let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
-    let listener = TcpListener::bind(&addr).await?;
+    let listener = server::listen().await?;
     // Rows that outlive the process need a pepper that does, as from `Pepper::from_env`.
     let store = ApiKeyStore::builder(Table::default())
         .peppers(Peppers::new(Pepper::random("v1")?))
@@ -233,10 +230,7 @@ async fn main() -> Result<(), AnyError> {
         .route("/keys/current", delete(revoke))
         .route_layer(ApiKeyLayer::new(store.clone()))
         .with_state(store);
-    println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app)
-        .with_graceful_shutdown(shutdown::asked_to_stop())
-        .await?;
+    server::serve(listener, app).await?;
     Ok(())
 }
 

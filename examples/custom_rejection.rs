@@ -10,10 +10,10 @@
 //! curl -i -X POST http://127.0.0.1:3000/pages/notes -H "Authorization: Bearer $READER" # 403, HTML
 //! ```
 
-#[path = "support/shutdown.rs"]
-mod shutdown;
+#[path = "support/server.rs"]
+mod server;
 
-use std::{env, error::Error};
+use std::error::Error;
 
 use axum::{
     Json, Router,
@@ -23,15 +23,13 @@ use axum::{
     routing::get,
 };
 use serde_json::json;
-use tokio::net::TcpListener;
 use tower_api_key::{
     ApiKeyLayer, ApiKeyStore, NewApiKey, Rejection, RequireScope, ResponseForRejection, Scopes,
 };
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
-    let listener = TcpListener::bind(&addr).await?;
+    let listener = server::listen().await?;
     let store = ApiKeyStore::in_memory();
     let reader = NewApiKey::for_user("user_1", Scopes::of(["notes:read"])?);
     println!("reader: {}", store.create(reader).await?.token().expose());
@@ -46,10 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let pages = notes().route_layer(keys.rejection_response(ErrorPage { contact }));
     let app = Router::new().nest("/api", api).nest("/pages", pages);
 
-    println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app)
-        .with_graceful_shutdown(shutdown::asked_to_stop())
-        .await?;
+    server::serve(listener, app).await?;
     Ok(())
 }
 

@@ -13,8 +13,8 @@
 //! INTROSPECTION_URL=http://127.0.0.1:9 cargo run --example custom_resolver # nobody there: 503
 //! ```
 
-#[path = "support/shutdown.rs"]
-mod shutdown;
+#[path = "support/server.rs"]
+mod server;
 
 use std::{env, error::Error, time::Duration};
 
@@ -34,8 +34,7 @@ use tower_api_key::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
-    let listener = TcpListener::bind(&addr).await?;
+    let listener = server::listen().await?;
     let url = match env::var("INTROSPECTION_URL") {
         Ok(url) => url,
         Err(_) => start_identity_service().await?,
@@ -45,10 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/notes", get(notes))
         .route_layer(RequireScope("notes:read"))
         .route_layer(ApiKeyLayer::new(Introspection::at(&url)?));
-    println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app)
-        .with_graceful_shutdown(shutdown::asked_to_stop())
-        .await?;
+    server::serve(listener, app).await?;
     Ok(())
 }
 

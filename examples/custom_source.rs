@@ -16,8 +16,8 @@
 //! : > "$KEYS"                                 # no line: 401
 //! ```
 
-#[path = "support/shutdown.rs"]
-mod shutdown;
+#[path = "support/server.rs"]
+mod server;
 
 use std::{
     collections::HashMap,
@@ -32,7 +32,7 @@ use std::{
 };
 
 use axum::{Router, routing::get};
-use tokio::{net::TcpListener, task};
+use tokio::task;
 use tower_api_key::{
     ApiKey, ApiKeyLayer, ApiKeyToken, AuthContext, BackendError, Brand, CachedResolver, KeyId,
     KeySource, LookupKey, Pepper, PepperId, Peppers, RequireScope, Scopes, SecretHash,
@@ -42,8 +42,7 @@ type AnyError = Box<dyn Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), AnyError> {
-    let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
-    let listener = TcpListener::bind(&addr).await?;
+    let listener = server::listen().await?;
     let path = env::var_os("KEYS_FILE").map_or_else(file_in_new_folder, |path| Ok(path.into()))?;
     println!("keys: {}", path.display());
 
@@ -66,10 +65,7 @@ async fn main() -> Result<(), AnyError> {
         .route("/notes", get(notes))
         .route_layer(RequireScope("notes:read"))
         .route_layer(ApiKeyLayer::new(resolver));
-    println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app)
-        .with_graceful_shutdown(shutdown::asked_to_stop())
-        .await?;
+    server::serve(listener, app).await?;
     Ok(())
 }
 

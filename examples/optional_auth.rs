@@ -15,10 +15,10 @@
 //! curl -i http://127.0.0.1:3000/export -H "Authorization: Bearer $SESSION" # 401: for keys alone
 //! ```
 
-#[path = "support/shutdown.rs"]
-mod shutdown;
+#[path = "support/server.rs"]
+mod server;
 
-use std::{collections::HashMap, env, error::Error, sync::Arc};
+use std::{collections::HashMap, error::Error, sync::Arc};
 
 use axum::{
     Router,
@@ -33,13 +33,11 @@ use axum::{
     routing::get,
 };
 use rand::{TryRng, rngs::SysRng};
-use tokio::net::TcpListener;
 use tower_api_key::{ApiKeyLayer, ApiKeyStore, AuthContext, NewApiKey, RequireScope, Scopes};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
-    let listener = TcpListener::bind(&addr).await?;
+    let listener = server::listen().await?;
 
     let store = ApiKeyStore::in_memory();
     let key = NewApiKey::for_user("user_1", Scopes::of(["notes:export"])?);
@@ -60,10 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             check_session,
         ))
         .route_layer(ApiKeyLayer::new(store).optional().pass_foreign_tokens());
-    println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app)
-        .with_graceful_shutdown(shutdown::asked_to_stop())
-        .await?;
+    server::serve(listener, app).await?;
     Ok(())
 }
 

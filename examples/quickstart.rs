@@ -2,13 +2,11 @@
 //!
 //! It makes two keys, prints them, and serves until Ctrl-C or SIGTERM. `ADDR` says where.
 
-#[path = "support/shutdown.rs"]
-mod shutdown;
+#[path = "support/server.rs"]
+mod server;
 
 use std::{
-    env,
     error::Error,
-    io::{self, Write},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -19,37 +17,21 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tower_api_key::{ApiKeyLayer, ApiKeyStore, AuthContext, NewApiKey, RequireScope, Scopes};
 
 type Notes = Arc<Mutex<Vec<Value>>>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
-    let listener = TcpListener::bind(&addr).await?;
+    let listener = server::listen().await?;
 
     let store = ApiKeyStore::in_memory();
-    let reader = NewApiKey::for_user("user_1", Scopes::of(["notes:read"])?).name("reader");
-    let writer = NewApiKey::for_user("user_1", Scopes::of(["notes:*"])?).name("writer");
-    let mut out = io::stdout();
-    // The one time that the tokens are seen: the store keeps hashes.
-    writeln!(
-        out,
-        "reader: {}",
-        store.create(reader).await?.token().expose()
-    )?;
-    writeln!(
-        out,
-        "writer: {}",
-        store.create(writer).await?.token().expose()
-    )?;
-    writeln!(out, "listening on http://{}", listener.local_addr()?)?;
-    out.flush()?;
-
-    axum::serve(listener, app(store))
-        .with_graceful_shutdown(shutdown::asked_to_stop())
-        .await?;
+    for (name, scope) in [("reader", "notes:read"), ("writer", "notes:*")] {
+        let new = NewApiKey::for_user("user_1", Scopes::of([scope])?).name(name);
+        // The one time that the token is seen: the store keeps a hash of its secret.
+        println!("{name}: {}", store.create(new).await?.token().expose());
+    }
+    server::serve(listener, app(store)).await?;
     Ok(())
 }
 
