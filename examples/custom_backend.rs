@@ -226,7 +226,7 @@ async fn main() -> Result<(), AnyError> {
         println!("{name}: {}", issued.token().expose());
     }
     let app = Router::new()
-        .route("/keys", get(list).route_layer(RequireScope("keys:read")))
+        .route("/keys", get(list).layer(RequireScope("keys:read")))
         .route("/keys/current", delete(revoke))
         .route_layer(ApiKeyLayer::new(store.clone()))
         .with_state(store);

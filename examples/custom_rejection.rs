@@ -50,8 +50,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// The guards in here answer as the layer that is put around them does.
 fn notes() -> Router {
-    let read = get(async || "notes\n").route_layer(RequireScope("notes:read"));
-    let write = axum::routing::post(async || "written\n").route_layer(RequireScope("notes:write"));
+    let read = get(async || "notes\n").layer(RequireScope("notes:read"));
+    let write = axum::routing::post(async || "written\n").layer(RequireScope("notes:write"));
     Router::new().route("/notes", read.merge(write))
 }
 

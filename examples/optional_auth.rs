@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/whoami", get(whoami))
         .route(
             "/export",
-            get(async || "all of it\n").route_layer(RequireScope("notes:export")),
+            get(async || "all of it\n").layer(RequireScope("notes:export")),
         )
         .route_layer(middleware::from_fn_with_state(
             Arc::new(sessions),

@@ -36,8 +36,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn app(store: ApiKeyStore) -> Router {
-    let read = get(list).route_layer(RequireScope("notes:read"));
-    let write = post(add).route_layer(RequireScope("notes:write"));
+    let read = get(list).layer(RequireScope("notes:read"));
+    let write = post(add).layer(RequireScope("notes:write"));
     Router::new()
         .route("/whoami", get(whoami))
         .route("/notes", read.merge(write))

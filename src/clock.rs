@@ -41,6 +41,12 @@ pub(crate) fn unix_millis(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The time that many milliseconds after 1970, if it is one that [`storable`] gives.
+pub(crate) fn from_unix_millis(millis: u64) -> Option<SystemTime> {
+    let since = Duration::from_millis(millis);
+    (since <= LATEST).then(|| UNIX_EPOCH + since)
+}
+
 /// `time + by`, or the end of 9999 where that lies beyond it.
 pub(crate) fn saturating_add(time: SystemTime, by: Duration) -> SystemTime {
     storable(time.checked_add(by).unwrap_or(UNIX_EPOCH + LATEST))

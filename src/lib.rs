@@ -13,7 +13,7 @@
 //!
 //! let app: Router = Router::new()
 //!     .route("/whoami", get(async |auth: AuthContext| auth.user_id().to_owned()))
-//!     .route("/notes", post(async || "written").route_layer(RequireScope("notes:write")))
+//!     .route("/notes", post(async || "written").layer(RequireScope("notes:write")))
 //!     .route_layer(ApiKeyLayer::new(store));
 //! # Ok(()) }
 //! ```
@@ -50,6 +50,11 @@
 //! | --- | --- | --- |
 //! | `Router::route_layer` | open: 404, or what the fallback says | 401 without a key, 405 with one |
 //! | `Router::layer` | 401 without a key | 401 without a key, 405 with one |
+//! | `get(..).layer` | | 401 without a key, 405 with one |
+//! | `get(..).route_layer` | | **open**: 405, or what `any` or a fallback of the method router says |
+//!
+//! On the methods of one route use `layer`, as in `post(add).layer(RequireScope("notes:write"))`:
+//! `any(one).get(other).route_layer(..)` guards GET alone.
 //!
 //! So put a fallback that needs a key under `layer`. Nested and merged routers bring their layers
 //! along; what a nested router has no route for is answered by the fallback of the router around

@@ -121,6 +121,9 @@ impl Default for Granted {
 }
 
 impl Scopes {
+    /// The most scopes that a key can hold.
+    pub const MAX_COUNT: usize = 256;
+
     /// The given scopes; repeated ones count once.
     ///
     /// # Errors
@@ -131,10 +134,21 @@ impl Scopes {
         I: IntoIterator<Item: AsRef<str>>,
     {
         let mut list = String::new();
+        let mut count = 0;
         for scope in scopes {
             let scope = scope.as_ref();
             check(scope)?;
-            push(&mut list, scope);
+            if list.split(' ').any(|known| known == scope) {
+                continue;
+            }
+            count += 1;
+            if count > Self::MAX_COUNT {
+                return Err(ScopeError::TooMany);
+            }
+            if !list.is_empty() {
+                list.push(' ');
+            }
+            list.push_str(scope);
         }
         Ok(Self {
             granted: Granted::List(list.into()),
@@ -234,18 +248,6 @@ impl FromStr for Scopes {
     }
 }
 
-impl FromIterator<Scope> for Scopes {
-    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
-        let mut list = String::new();
-        for scope in scopes {
-            push(&mut list, scope.as_str());
-        }
-        Self {
-            granted: Granted::List(list.into()),
-        }
-    }
-}
-
 /// The scopes separated by spaces (RFC 6749 §3.3), or `"unrestricted"` with its quotes, which can't
 /// be read back as a scope.
 impl fmt::Display for Scopes {
@@ -276,6 +278,9 @@ pub enum ScopeError {
     /// The text is longer than [`Scope::MAX_LEN`].
     #[error("a scope has {0} bytes, more than {max}", max = Scope::MAX_LEN)]
     TooLong(usize),
+    /// There are more than [`Scopes::MAX_COUNT`].
+    #[error("a key holds at most {max} scopes", max = Scopes::MAX_COUNT)]
+    TooMany,
     /// A character is not in RFC 6749 §3.3 `%x21 / %x23-5B / %x5D-7E`, or is a comma.
     #[error(
         "the scope {0:?} has a character other than visible ASCII without comma, quote and backslash"
@@ -289,17 +294,6 @@ pub enum ScopeError {
     /// A pattern stands where one plain scope is asked for.
     #[error("{0:?} is a pattern, but a route asks for one plain scope")]
     Pattern(String),
-}
-
-/// Adds a scope to a list, unless it is there.
-fn push(list: &mut String, scope: &str) {
-    if list.split(' ').any(|known| known == scope) {
-        return;
-    }
-    if !list.is_empty() {
-        list.push(' ');
-    }
-    list.push_str(scope);
 }
 
 /// Checks what a route asks for: a scope that isn't a pattern.

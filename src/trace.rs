@@ -48,6 +48,7 @@ pub(crate) fn guard_without_layer(guard: &str) {
     {
         use std::{
             collections::BTreeSet,
+            io::Write,
             sync::{Mutex, PoisonError},
         };
 
@@ -55,7 +56,9 @@ pub(crate) fn guard_without_layer(guard: &str) {
         static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
         let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
         if told.insert(guard.to_owned()) {
-            eprintln!(
+            // Not `eprintln!`, which panics where nobody listens.
+            let _ = writeln!(
+                std::io::stderr(),
                 "tower-api-key: `{guard}` ran on a request that no `ApiKeyLayer` has seen, \
                  and answered 500: put the layer around this route"
             );

@@ -1,77 +1,18 @@
-//! Which credentials a layer finds in real requests, where it looks for them, and what it leaves of
-//! them for the handler.
+//! Which credentials a layer finds in real requests, and where it looks for them.
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
 mod support;
 
-use axum::{
-    Json, Router,
-    http::{HeaderMap, HeaderName, StatusCode},
-    routing::get,
+use support::{
+    Fixture, Server,
+    echo::{Fields, named, outcome, serve},
+    http1, http2, with_wrong_secret,
 };
-use reqwest::{Client, header::HeaderValue};
-use serde_json::{Value, json};
-use support::{Fixture, Server, USER, http1, http2, with_wrong_secret};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tower_api_key::{ApiKeyLayer, ApiKeyStore, AuthContext, CredentialHeader, RequireScope};
-
-/// What the handler sees: the caller, and of each header its text and whether logs hide it.
-async fn seen(auth: Option<AuthContext>, headers: HeaderMap) -> Json<Value> {
-    let header = |name: &str| {
-        let value = headers.get(name)?;
-        let text = String::from_utf8_lossy(value.as_bytes());
-        Some(json!([text, value.is_sensitive()]))
-    };
-    Json(json!({
-        "user": auth.map(|auth| auth.user_id().to_owned()),
-        "authorization": header("authorization"),
-        "x-api-key": header("x-api-key"),
-    }))
-}
-
-async fn serve(layer: ApiKeyLayer<ApiKeyStore>) -> Server {
-    let app = Router::new()
-        .route("/", get(seen))
-        .route("/whoami", get(async |_: AuthContext| {}))
-        .route(
-            "/guarded",
-            get(async || {}).route_layer(RequireScope("notes:read")),
-        );
-    Server::start(app.layer(layer)).await
-}
-
-fn named(name: &'static str) -> CredentialHeader {
-    CredentialHeader::named(HeaderName::from_static(name))
-}
-
-/// The headers of a request.
-type Fields<'a> = &'a [(&'a str, &'a [u8])];
-
-/// The status and the JSON of the answer.
-async fn ask(client: &Client, url: &str, headers: Fields<'_>) -> (StatusCode, Value) {
-    let request = headers
-        .iter()
-        .fold(client.get(url), |request, (name, value)| {
-            request.header(*name, HeaderValue::from_bytes(value).unwrap())
-        });
-    let response = request.send().await.unwrap();
-    (response.status(), response.json().await.unwrap())
-}
-
-/// What the layer makes of the headers: `let in`, `anonymous`, or the code of a rejection.
-async fn outcome(client: &Client, url: &str, headers: Fields<'_>) -> String {
-    let (status, body) = ask(client, url, headers).await;
-    let text = match (status.as_u16(), &body["user"]) {
-        (200, Value::Null) => "anonymous",
-        (200, user) if user == USER => "let in",
-        (400 | 401, _) => body["code"].as_str().unwrap(),
-        _ => panic!("{status} {body}"),
-    };
-    text.to_owned()
-}
+use tower_api_key::{ApiKeyLayer, ApiKeyStore, CredentialHeader};
 
 #[tokio::test]
 async fn the_header_is_read_by_its_grammar_over_both_versions_of_http() {
@@ -321,117 +262,5 @@ async fn a_key_in_the_query_or_in_a_cookie_is_never_read() {
         let server = serve(layer).await;
         let outcome = outcome(&http1(), &server.url(&query), &headers).await;
         assert_eq!(outcome, expected);
-    }
-}
-
-#[tokio::test]
-async fn an_optional_layer_lets_in_who_has_no_credentials_and_refuses_bad_ones() {
-    let fixture = Fixture::new().await;
-    let good = format!("Bearer {}", fixture.token(&[]).await);
-    let wrong = with_wrong_secret(&good);
-    let revoked = format!("Bearer {}", fixture.revoked_token().await);
-    let list = format!("{good},");
-    let server = serve(ApiKeyLayer::new(fixture.store.clone()).optional()).await;
-    let client = http1();
-    for (path, authorization, expected) in [
-        ("/", None, "anonymous"),
-        ("/", Some("Basic dTpw"), "anonymous"),
-        ("/", Some(&*good), "let in"),
-        ("/", Some(&*wrong), "invalid_token"),
-        ("/", Some(&*revoked), "revoked"),
-        ("/", Some("Bearer eyJ.e30.c2ln"), "invalid_token"),
-        ("/", Some("Bearer"), "invalid_request"),
-        ("/", Some(&*list), "invalid_request"),
-        // A handler or a guard that wants a caller is not optional.
-        ("/whoami", None, "missing_credentials"),
-        ("/guarded", None, "missing_credentials"),
-        ("/guarded", Some("Basic dTpw"), "missing_credentials"),
-    ] {
-        let headers: Vec<_> = authorization
-            .iter()
-            .map(|value| ("authorization", value.as_bytes()))
-            .collect();
-        let outcome = outcome(&client, &server.url(path), &headers).await;
-        assert_eq!(outcome, expected, "{path} {authorization:?}");
-    }
-}
-
-#[tokio::test]
-async fn foreign_tokens_are_passed_on_without_a_context_and_our_own_are_still_checked() {
-    let fixture = Fixture::new().await;
-    let good = fixture.token(&[]).await;
-    let server = serve(ApiKeyLayer::new(fixture.store.clone()).pass_foreign_tokens()).await;
-    let client = http1();
-
-    let long_jwt = format!("eyJ.{}.c2ln", "e".repeat(20 << 10));
-    for token in ["eyJ.e30.c2ln", &long_jwt, "pkx.key", "pk", "PK.key"] {
-        let value = format!("Bearer {token}");
-        let headers = [("authorization", value.as_bytes())];
-        let (status, body) = ask(&client, &server.url("/"), &headers).await;
-        let reached = json!({ "user": null, "authorization": [value, true], "x-api-key": null });
-        assert_eq!((status, body), (StatusCode::OK, reached));
-        for guarded in ["/whoami", "/guarded"] {
-            let outcome = outcome(&client, &server.url(guarded), &headers).await;
-            assert_eq!(outcome, "missing_credentials");
-        }
-    }
-    assert_eq!(fixture.backend.reads(), 0);
-
-    let long = format!("pk.{}", "a".repeat(20 << 10));
-    for (token, expected) in [
-        (&*good, "let in"),
-        (&*with_wrong_secret(&good), "invalid_token"),
-        ("pk.garbage", "invalid_token"),
-        (&*long, "invalid_token"),
-        ("e30,e30", "invalid_request"),
-        ("", "invalid_request"),
-    ] {
-        let value = format!("Bearer {token}");
-        let headers = [("authorization", value.as_bytes())];
-        let outcome = outcome(&client, &server.url("/"), &headers).await;
-        assert_eq!(outcome, expected, "{token}");
-    }
-    // The layer isn't optional.
-    let nothing = outcome(&client, &server.url("/"), &[]).await;
-    assert_eq!(nothing, "missing_credentials");
-}
-
-#[tokio::test]
-async fn a_header_with_a_token_is_hidden_from_logs_or_removed_and_others_are_left_alone() {
-    let fixture = Fixture::new().await;
-    let token = fixture.token(&[]).await;
-    let bearer = format!("Bearer {token}");
-    let layer = ApiKeyLayer::new(fixture.store.clone())
-        .credential_headers([CredentialHeader::bearer(), named("x-api-key")])
-        .pass_foreign_tokens();
-    let kept = &serve(layer.clone()).await;
-    let stripped = &serve(layer.strip_credentials()).await;
-
-    let good = ("authorization", bearer.as_bytes());
-    let x_good = ("x-api-key", token.as_bytes());
-    let basic = ("authorization", &b"Basic dTpw"[..]);
-    let jwt = ("authorization", &b"Bearer eyJ.e30.c2ln"[..]);
-    let saw_basic = json!(["Basic dTpw", false]);
-    let saw_jwt = json!(["Bearer eyJ.e30.c2ln", true]);
-    let null = Value::Null;
-    let cases: &[(&Server, Fields<'_>, Value, Value)] = &[
-        (kept, &[good], json!([bearer, true]), null.clone()),
-        (
-            kept,
-            &[x_good, basic],
-            saw_basic.clone(),
-            json!([token, true]),
-        ),
-        (kept, &[jwt], saw_jwt.clone(), null.clone()),
-        (stripped, &[good], null.clone(), null.clone()),
-        (stripped, &[x_good, basic], saw_basic, null.clone()),
-        (stripped, &[jwt], saw_jwt, null),
-    ];
-    for client in [http1(), http2()] {
-        for (at, (server, headers, authorization, x_api_key)) in cases.iter().enumerate() {
-            let (_, body) = ask(&client, &server.url("/"), headers).await;
-            assert_eq!(body["authorization"], *authorization, "case {at}");
-            assert_eq!(body["x-api-key"], *x_api_key, "case {at}");
-        }
     }
 }

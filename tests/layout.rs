@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-/// Each module may use its own level and those above it in this list.
+/// Each module may use its own level and those listed before it.
 const LEVELS: &[&[&str]] = &[
     &["token", "scope", "clock", "error"],
     &["key", "context", "verify"],
@@ -47,7 +47,7 @@ fn modules_depend_downwards_only() {
                 .unwrap_or_else(|| panic!("{file} names `crate::{used}`, which is no module"));
             assert!(
                 other <= own,
-                "{file} uses `crate::{used}`, which stands above it"
+                "{file} uses `crate::{used}`, which is listed after it"
             );
         }
     }
@@ -66,6 +66,14 @@ fn dependencies_are_used_where_they_belong() {
             );
         }
     }
+}
+
+#[test]
+fn secrets_are_compared_by_subtle_alone() {
+    let sources = sources();
+    let hash = |(file, _): &&(String, String)| file == "token/hash.rs";
+    let (_, code) = sources.iter().find(hash).unwrap();
+    assert!(code.contains("ct_eq") && !code.contains("==") && !code.contains("!= computed"));
 }
 
 #[test]
@@ -136,7 +144,7 @@ fn every_test_that_the_documents_name_exists() {
     }
 }
 
-/// Each file below `src` by its path there, without comments and strings.
+/// Each file below `src` by its path there, without comments.
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -149,7 +157,7 @@ fn sources() -> Vec<(String, String)> {
             .to_str()
             .unwrap()
             .replace('\\', "/");
-        (name, code_of(&fs::read_to_string(path).unwrap()))
+        (name, without_comments(&fs::read_to_string(path).unwrap()))
     };
     files.into_iter().map(read).collect()
 }
@@ -165,8 +173,9 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The text without its comments, and without what attributes and macros quote for users.
-fn code_of(text: &str) -> String {
+/// The text without its comments, and without the rest of a line where a string has `//` in it.
+/// `$crate::` goes, too: what macros name by it is what users of the crate see, and no module.
+fn without_comments(text: &str) -> String {
     text.lines()
         .map(|line| line.split("//").next().unwrap_or_default())
         .collect::<Vec<_>>()

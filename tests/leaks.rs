@@ -16,7 +16,8 @@ use axum::{
 };
 use canaries::{Canaries, Log, debug, shown};
 use support::{
-    Fixture, PEPPER, Server, USER, http1, http2, id_of, unknown_token, with_wrong_secret,
+    Fixture, PEPPER, Server, USER, folder::Folder, http1, http2, id_of, unknown_token,
+    with_wrong_secret,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_api_key::{
@@ -153,10 +154,10 @@ fn a_pepper_given_in_the_place_of_its_name_is_not_repeated() {
 
 #[test]
 fn a_pepper_file_that_is_not_hex_is_not_repeated() {
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("leaked_pepper");
+    let folder = Folder::new("not_hex");
+    let path = folder.join("pepper");
     std::fs::write(&path, PEPPER).unwrap();
     let error = Pepper::from_file("v1", &path).unwrap_err();
-    std::fs::remove_file(path).unwrap();
     Canaries::new(&[]).assert_absent("the error", &shown(&error));
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
+mod support;
+
 use std::{
     env,
     error::Error,
@@ -12,6 +14,7 @@ use std::{
     thread,
 };
 
+use support::{folder::Folder, unknown_token};
 use tower_api_key::{
     ApiKeyStore, ApiKeyToken, Brand, CachedResolver, ConfigError, MemoryBackend, Pepper, PepperId,
     Peppers,
@@ -19,37 +22,8 @@ use tower_api_key::{
 
 /// What a pepper makes of one token: two peppers are the same where this is.
 fn fingerprint(pepper: Pepper) -> String {
-    let text = format!("pk.key_{}.{}", "a".repeat(32), "b".repeat(43));
-    let token: ApiKeyToken = text.parse().unwrap();
+    let token: ApiKeyToken = unknown_token().parse().unwrap();
     Peppers::new(pepper).hash(&token).unwrap().to_hex()
-}
-
-/// A folder of one test's own, which is gone afterwards.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self) -> PathBuf {
-        self.0.join("pepper")
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
-        entries.map(|entry| name(entry.unwrap())).collect()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[test]
@@ -180,9 +154,9 @@ fn a_pepper_from_the_environment_is_its_raw_bytes() {
 #[test]
 fn a_pepper_file_is_made_for_its_owner_alone_and_found_again() {
     let folder = Folder::new("made");
-    let first = fingerprint(Pepper::from_file("v1", folder.file()).unwrap());
+    let first = fingerprint(Pepper::from_file("v1", folder.join("pepper")).unwrap());
 
-    let text = fs::read_to_string(folder.file()).unwrap();
+    let text = fs::read_to_string(folder.join("pepper")).unwrap();
     let digits = text.trim_end();
     assert_eq!(digits.len(), 64);
     assert!(
@@ -193,17 +167,20 @@ fn a_pepper_file_is_made_for_its_owner_alone_and_found_again() {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let mode = fs::metadata(folder.file()).unwrap().permissions().mode();
+        let mode = fs::metadata(folder.join("pepper"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
     assert_eq!(folder.names(), ["pepper"]);
 
     assert_eq!(
-        fingerprint(Pepper::from_file("v1", folder.file()).unwrap()),
+        fingerprint(Pepper::from_file("v1", folder.join("pepper")).unwrap()),
         first
     );
-    assert_eq!(fs::read_to_string(folder.file()).unwrap(), text);
-    let elsewhere = folder.0.join("another");
+    assert_eq!(fs::read_to_string(folder.join("pepper")).unwrap(), text);
+    let elsewhere = folder.join("another");
     assert_ne!(
         fingerprint(Pepper::from_file("v1", elsewhere).unwrap()),
         first
@@ -221,8 +198,8 @@ fn a_pepper_file_is_hex_with_white_space_at_its_end_or_none() {
         digits.to_uppercase(),
         format!("{digits}\r\n \t\n"),
     ] {
-        fs::write(folder.file(), &text).unwrap();
-        let found = Pepper::from_file("v1", folder.file()).unwrap();
+        fs::write(folder.join("pepper"), &text).unwrap();
+        let found = Pepper::from_file("v1", folder.join("pepper")).unwrap();
         assert_eq!(fingerprint(found), expected, "{text:?}");
     }
 }
@@ -236,7 +213,7 @@ fn processes_that_start_at_once_agree_on_one_pepper() {
         let found: Vec<String> = thread::scope(|scope| {
             let start = || {
                 gate.wait();
-                fingerprint(Pepper::from_file("v1", folder.file()).unwrap())
+                fingerprint(Pepper::from_file("v1", folder.join("pepper")).unwrap())
             };
             let starts: Vec<_> = (0..STARTS).map(|_| scope.spawn(start)).collect();
             starts
@@ -263,30 +240,30 @@ fn a_pepper_file_that_holds_no_pepper_is_an_error_and_stays_as_it_is() {
         b"\xff\xfe\0\0",
     ];
     for content in contents {
-        fs::write(folder.file(), content).unwrap();
-        let error = Pepper::from_file("v1", folder.file()).unwrap_err();
+        fs::write(folder.join("pepper"), content).unwrap();
+        let error = Pepper::from_file("v1", folder.join("pepper")).unwrap_err();
         let empty_or_short = content.trim_ascii_end().is_empty() || content.len() == 30;
         match &error {
             ConfigError::PepperTooShort { .. } => assert!(empty_or_short, "{content:?}"),
             ConfigError::PepperFile { path, .. } => {
                 assert!(!empty_or_short, "{content:?}");
-                assert_eq!(Path::new(path), folder.file());
+                assert_eq!(Path::new(path), folder.join("pepper"));
                 assert!(error.source().is_some());
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(fs::read(folder.file()).unwrap(), content);
+        assert_eq!(fs::read(folder.join("pepper")).unwrap(), content);
     }
 }
 
 #[test]
 fn a_pepper_file_that_cannot_be_read_or_made_is_an_error() {
     let folder = Folder::new("unreadable");
-    fs::write(folder.0.join("plain"), "").unwrap();
+    fs::write(folder.join("plain"), "").unwrap();
     let paths = [
         folder.0.clone(),
-        folder.0.join("missing").join("pepper"),
-        folder.0.join("plain").join("pepper"),
+        folder.join("missing").join("pepper"),
+        folder.join("plain").join("pepper"),
         PathBuf::new(),
     ];
     for path in paths {

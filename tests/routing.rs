@@ -1,86 +1,28 @@
-//! The layer and its guards on axum: which requests they cover, whoever composes the router how.
+//! The layer on axum: which requests it covers, whoever composes the router how, and which context
+//! they get.
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
 mod support;
 
-use std::{
-    panic::{self, AssertUnwindSafe},
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::{
     Extension, Router,
-    body::{Body, HttpBody, to_bytes},
-    routing::{MethodRouter, any, get, post},
+    routing::{any, get},
 };
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, StatusCode, header::WWW_AUTHENTICATE};
-use hyper::body::Frame;
-use support::{Fixture, USER};
-use tower::{Layer, ServiceExt};
+use http::HeaderName;
+use support::{
+    Fixture, USER,
+    oneshot::{REACHED, get_as, handler, request, send, who},
+};
+use tower::Layer;
 use tower_api_key::{
-    AllOf, AnyOf, ApiKeyLayer, ApiKeyStore, ApiKeyToken, AuthContext, Brand, CredentialHeader,
-    KeyId, KeyResolver, NewApiKey, Pepper, Peppers, RequireScope, RequiredScopes, Scopes,
-    VerifyError, scopes,
+    ApiKeyLayer, ApiKeyStore, ApiKeyToken, AuthContext, Brand, CredentialHeader, KeyId,
+    KeyResolver, NewApiKey, Pepper, Peppers, RequireScope, Scopes, VerifyError,
 };
 use tower_http::cors::CorsLayer;
 
-scopes! {
-    NotesRead = "notes:read";
-    NotesWrite = "notes:write";
-    Admin = "admin";
-}
-
-const REACHED: &str = "the handler was reached";
 const FOREIGN: &str = "a.session.token";
-
-async fn handler() -> &'static str {
-    REACHED
-}
-
-async fn who(auth: Option<AuthContext>) -> String {
-    auth.map_or("nobody".to_owned(), |auth| auth.user_id().to_owned())
-}
-
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: String,
-}
-
-impl Answer {
-    fn challenge(&self) -> &str {
-        let challenge = self.headers.get(WWW_AUTHENTICATE);
-        challenge.map_or("none", |challenge| challenge.to_str().unwrap())
-    }
-}
-
-fn request(method: &str, path: &str, token: Option<&str>) -> Request<Body> {
-    let mut request = Request::builder().method(method).uri(path);
-    if let Some(token) = token {
-        request = request.header("authorization", format!("Bearer {token}"));
-    }
-    request.body(Body::empty()).unwrap()
-}
-
-async fn send(app: &Router, request: Request<Body>) -> Answer {
-    let (head, body) = app.clone().oneshot(request).await.unwrap().into_parts();
-    let body = to_bytes(body, usize::MAX).await.unwrap();
-    Answer {
-        status: head.status,
-        headers: head.headers,
-        body: String::from_utf8(body.into()).unwrap(),
-    }
-}
-
-async fn get_as(app: &Router, path: &str, token: Option<&str>) -> Answer {
-    send(app, request("GET", path, token)).await
-}
 
 /// An unrestricted context of a user that the layer has never heard of.
 fn forged() -> AuthContext {
@@ -123,6 +65,12 @@ async fn layer_covers_what_is_there_and_route_layer_covers_routes_alone() {
         ("layer on a method", one(get(handler).layer(keys())),
          "GET /notes 401 200, POST /notes 401 405, GET /unknown 404 404"),
         ("layer on a method, then another", one(get(handler).layer(keys()).post(handler)),
+         "GET /notes 401 200, POST /notes 200 200"),
+        ("layer on a method, with any and a fallback",
+         one(any(handler).get(handler).layer(keys())),
+         "GET /notes 401 200, POST /notes 401 200"),
+        ("route_layer on a method leaves any open",
+         one(any(handler).get(handler).route_layer(keys())),
          "GET /notes 401 200, POST /notes 200 200"),
         ("route_layer on a method", one(get(handler).route_layer(keys())),
          "GET /notes 401 200, POST /notes 405 405"),
@@ -343,251 +291,4 @@ async fn one_resolver_serves_every_route_and_every_clone_of_a_layer() {
         let answer = send(&app, request(method, path, Some(&token))).await;
         assert_eq!(answer.body, (before + 1).to_string(), "{line}");
     }
-}
-
-/// Every guard that asks for `notes:read`, for any of two scopes, and for all of two.
-fn guarded() -> [(&'static str, [Router; 3]); 3] {
-    let routers = |routes: [MethodRouter; 3]| routes.map(|route| Router::new().route("/", route));
-    let [one, any, all] = routers([get(handler), get(handler), get(handler)]);
-    let on_router = [
-        one.layer(RequireScope(NotesRead)),
-        any.layer(RequireScope(AnyOf(vec![
-            "notes:write".to_owned(),
-            "admin".to_owned(),
-        ]))),
-        all.route_layer(RequireScope(AllOf([NotesRead.as_ref(), "notes:write"]))),
-    ];
-    let on_methods = [
-        get(handler).route_layer(RequireScope("notes:read")),
-        get(handler).layer(RequireScope(AnyOf(["notes:write", "admin"]))),
-        get(handler).layer(RequireScope(AllOf(["notes:read", "notes:write"]))),
-    ];
-    let extractors = [
-        get(async |_: RequireScope<NotesRead>| REACHED),
-        get(async |_: RequireScope<AnyOf<(NotesWrite, Admin)>>| REACHED),
-        get(async |_: RequireScope<AllOf<(NotesRead, NotesWrite)>>| REACHED),
-    ];
-    [
-        ("on a router", on_router),
-        ("on a method router", routers(on_methods)),
-        ("as an extractor", routers(extractors)),
-    ]
-}
-
-#[tokio::test]
-async fn guards_let_in_who_holds_the_scopes_and_nobody_else() {
-    let fixture = Fixture::new().await;
-    let granted: [(&[&str], [u16; 3]); 11] = [
-        (&[], [403, 403, 403]),
-        (&["notes:read"], [200, 403, 403]),
-        (&["notes:write"], [403, 200, 403]),
-        (&["notes:read", "notes:write"], [200, 200, 200]),
-        (&["notes:*"], [200, 200, 200]),
-        (&["*"], [200, 200, 200]),
-        (&["admin"], [403, 200, 403]),
-        (
-            &["notes:readonly", "notes:read:x", "notes"],
-            [403, 403, 403],
-        ),
-        (&["NOTES:READ", "Admin", "xnotes:read"], [403, 403, 403]),
-        (&["notes:read:*", "notes:writ"], [403, 403, 403]),
-        (&["admin:*", "note:*"], [403, 403, 403]),
-    ];
-    let mut table = vec![(None, [401, 401, 401])];
-    for (scopes, statuses) in granted {
-        table.push((Some(fixture.token(scopes).await), statuses));
-    }
-    let unrestricted = NewApiKey::for_user(USER, Scopes::unrestricted());
-    table.push((Some(fixture.issue(unrestricted).await), [200, 200, 200]));
-
-    let asked = ["notes:read", "notes:write admin", "notes:read notes:write"];
-    for (guard, routers) in guarded() {
-        for (at, router) in routers.into_iter().enumerate() {
-            let bare = get_as(&router, "/", None).await;
-            assert_eq!(bare.status, 500, "{guard} without a layer");
-            assert!(bare.body.contains(r#""code":"misconfigured""#), "{guard}");
-            assert_eq!(bare.challenge(), "none");
-
-            let app = router.layer(ApiKeyLayer::new(fixture.store.clone()).optional());
-            for (row, (token, statuses)) in table.iter().enumerate() {
-                let answer = get_as(&app, "/", token.as_deref()).await;
-                let case = format!("{guard}, {}, row {row}", asked[at]);
-                assert_eq!(answer.status, statuses[at], "{case}");
-                match statuses[at] {
-                    200 => assert_eq!(answer.body, REACHED, "{case}"),
-                    401 => assert!(answer.body.contains("missing_credentials"), "{case}"),
-                    _ => {
-                        let scope = asked[at];
-                        let challenge = format!(
-                            r#"Bearer realm="api", error="insufficient_scope", scope="{scope}""#
-                        );
-                        assert_eq!(answer.challenge(), challenge, "{case}");
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn guards_and_extractors_answer_500_where_no_layer_is_around_them() {
-    let app = Router::new()
-        .route("/context", get(async |_: AuthContext| REACHED))
-        .route("/optional", get(who));
-    for path in ["/context", "/optional"] {
-        let answer = get_as(&app, path, None).await;
-        assert_eq!(answer.status, 500, "{path}");
-        assert!(answer.body.contains(r#""code":"misconfigured""#), "{path}");
-    }
-    let app = app.layer(ApiKeyLayer::new(Fixture::new().await.store).optional());
-    assert_eq!(get_as(&app, "/context", None).await.status, 401);
-    assert_eq!(get_as(&app, "/optional", None).await.body, "nobody");
-
-    let wrong_way_round = Router::new()
-        .route("/", get(handler))
-        .layer(ApiKeyLayer::new(Fixture::new().await.store))
-        .layer(RequireScope("notes:read"));
-    assert_eq!(get_as(&wrong_way_round, "/", None).await.status, 500);
-}
-
-#[test]
-fn a_guard_for_no_valid_scope_panics_when_it_is_made() {
-    // Not later: axum puts the layers of a method router on when the first connection comes.
-    fn panics<S: RequiredScopes>(scopes: S) -> bool {
-        panic::catch_unwind(AssertUnwindSafe(|| drop(RequireScope(scopes)))).is_err()
-    }
-    let too_long = "a".repeat(257);
-    for scope in [
-        "", " ", "a b", "a,b", "é", "a\"", "a\\", "a\n", "*", "notes:*", "no*tes", &too_long,
-    ] {
-        let in_lists = [[scope, "notes:read"], ["notes:read", scope]];
-        assert!(panics(scope), "{scope:?}");
-        assert!(panics(AnyOf(in_lists[0])), "{scope:?}");
-        assert!(panics(AllOf(in_lists[1])), "{scope:?}");
-    }
-    assert!(panics(AnyOf([""; 0])));
-    assert!(panics(AllOf(Vec::<String>::new())));
-    assert!(!panics("notes:read"));
-    assert!(!panics(AnyOf(["notes:read", "admin"])));
-}
-
-#[tokio::test]
-async fn whoever_is_turned_away_is_answered_before_the_body_is_read() {
-    /// Says whether anyone asked for its data.
-    struct Watched(Arc<AtomicBool>);
-
-    impl HttpBody for Watched {
-        type Data = Bytes;
-        type Error = std::convert::Infallible;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-            self.0.store(true, Ordering::SeqCst);
-            Poll::Ready(None)
-        }
-    }
-
-    let fixture = Fixture::new().await;
-    let reader = fixture.token(&["notes:read"]).await;
-    let writer = fixture.token(&["notes:write"]).await;
-    let read = async |body: Bytes| body.len().to_string();
-    let app = Router::new()
-        .route("/layer", post(read).route_layer(RequireScope(NotesWrite)))
-        .route(
-            "/extractor",
-            post(async |_: RequireScope<NotesWrite>, _: Bytes| "0"),
-        )
-        .layer(ApiKeyLayer::new(fixture.store.clone()).optional());
-    for path in ["/layer", "/extractor"] {
-        let unknown = support::unknown_token();
-        for (token, status) in [
-            (None, 401),
-            (Some(&unknown), 401),
-            (Some(&reader), 403),
-            (Some(&writer), 200),
-        ] {
-            let polled = Arc::new(AtomicBool::new(false));
-            let body = Body::new(Watched(polled.clone()));
-            let request = request("POST", path, token.map(String::as_str)).map(|_| body);
-            assert_eq!(send(&app, request).await.status, status, "{path}");
-            let was_read = polled.load(Ordering::SeqCst);
-            assert_eq!(was_read, status == 200, "{path}: {status}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn scopes_are_enforced_for_every_family_of_routes_and_source_of_keys() {
-    let fixture = Fixture::new().await;
-    let reader = fixture.token(&["notes:read"]).await;
-    let writer = fixture.token(&["notes:write"]).await;
-    let header = HeaderName::from_static("x-api-key");
-    let sources = [CredentialHeader::bearer(), CredentialHeader::named(header)];
-    let app = Router::new()
-        .route("/plain", get(handler).post(handler))
-        .route("/any", any(handler))
-        .route("/with/{id}", get(handler))
-        .route("/all/{*rest}", get(handler))
-        .route_service("/service", get(handler))
-        .nest("/nested", Router::new().route("/notes", get(handler)))
-        .nest_service("/mounted", Router::new().route("/notes", get(handler)))
-        .merge(Router::new().route("/merged", get(handler)))
-        .fallback(handler)
-        .layer(RequireScope("notes:write"))
-        .layer(ApiKeyLayer::new(fixture.store.clone()).credential_headers(sources));
-    let families = "GET /plain, POST /plain, HEAD /plain, DELETE /any, OPTIONS /any, GET /with/1, \
-                    GET /all/of/it, GET /service, GET /nested/notes, GET /mounted/notes, \
-                    GET /merged, GET /unknown";
-    for line in families.split(", ") {
-        let (method, path) = line.split_once(' ').unwrap();
-        let anonymous = send(&app, request(method, path, None)).await;
-        assert_eq!(anonymous.status, 401, "{line}");
-        for (token, status) in [(&reader, 403), (&writer, 200)] {
-            let bearer = send(&app, request(method, path, Some(token))).await;
-            assert_eq!(bearer.status, status, "{line}");
-            let mut named = request(method, path, None);
-            named
-                .headers_mut()
-                .insert("x-api-key", token.parse().unwrap());
-            assert_eq!(send(&app, named).await.status, status, "{line}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_handler_is_tested_with_a_context_made_by_hand() {
-    async fn list(auth: AuthContext, _: RequireScope<NotesRead>) -> String {
-        format!("the notes of {}", auth.user_id())
-    }
-
-    let auth = |scopes: &[&str]| {
-        AuthContext::new(
-            KeyId::from_bytes([7; 24]),
-            "user_2",
-            Scopes::of(scopes).unwrap(),
-        )
-    };
-    let app = |auth| Router::new().route("/", get(list)).layer(Extension(auth));
-    let enough = auth(&["notes:read"]);
-
-    let called = list(enough.clone(), RequireScope(NotesRead)).await;
-    assert_eq!(called, "the notes of user_2");
-    assert_eq!(get_as(&app(enough), "/", None).await.body, called);
-
-    let denied = get_as(&app(auth(&["notes:write"])), "/", None).await;
-    assert_eq!(denied.status, 403);
-    assert_eq!(
-        denied.challenge(),
-        r#"Bearer realm="api", error="insufficient_scope", scope="notes:read""#
-    );
-    assert_eq!(denied.headers["content-type"], "application/problem+json");
-    assert_eq!(
-        denied.body,
-        concat!(
-            r#"{"type":"about:blank","title":"Forbidden","status":403,"code":"insufficient_scope","#,
-            r#""detail":"The API key lacks a scope that is required here.","scope":"notes:read"}"#
-        )
-    );
 }

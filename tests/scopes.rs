@@ -237,13 +237,8 @@ fn scopes_are_equal_in_whatever_order_and_read_back_from_their_text() {
     let other: Scopes = "b:*  a".parse().unwrap();
     assert_eq!(one, other);
     assert_eq!(one, one.to_string().parse().unwrap());
-    assert_eq!(
-        one,
-        ["b:*", "a"]
-            .map(|scope| scope.parse().unwrap())
-            .into_iter()
-            .collect()
-    );
+    let parsed = ["b:*", "a"].map(|scope| scope.parse::<Scope>().unwrap());
+    assert_eq!(one, Scopes::of(parsed).unwrap());
     assert_ne!(one, Scopes::of(["a"]).unwrap());
     assert_ne!(Scopes::none(), Scopes::unrestricted());
     assert!(
@@ -252,4 +247,13 @@ fn scopes_are_equal_in_whatever_order_and_read_back_from_their_text() {
             .parse::<Scopes>()
             .is_err()
     );
+}
+
+#[test]
+fn a_key_holds_a_bounded_number_of_scopes() {
+    let many = |count| Scopes::of((0..count).map(|at| format!("s:{at}")));
+    assert_eq!(many(256).unwrap().iter().count(), 256);
+    assert_eq!(many(257), Err(ScopeError::TooMany));
+    assert_eq!(many(1_000_000), Err(ScopeError::TooMany));
+    assert_eq!(Scopes::of(["a"; 1_000]).unwrap().iter().count(), 1);
 }

@@ -12,9 +12,9 @@ mod managing;
 #[path = "store/verifying.rs"]
 mod verifying;
 
-use std::{error::Error, io, iter, time::Duration};
+use std::{error::Error, io, time::Duration};
 
-use support::{USER, start};
+use support::{USER, chain, start};
 use tower_api_key::{
     ApiKeyBackend, ApiKeyStore, AuthContext, ManualClock, NewApiKey, Pepper, Peppers, Scopes,
     VerifyError,
@@ -52,11 +52,6 @@ fn outcome(result: &Result<AuthContext, VerifyError>) -> &'static str {
 
 async fn verified(store: &ApiKeyStore, token: &str) -> &'static str {
     outcome(&store.verify(token).await)
-}
-
-/// The errors below this one, from the outermost to the first.
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    iter::successors(Some(error), |&error| error.source())
 }
 
 fn is_the_outage(error: &(dyn Error + 'static)) -> bool {

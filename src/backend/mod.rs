@@ -144,6 +144,19 @@ pub trait ApiKeyBackend: KeySource {
     fn touch(&self, touches: &[Touch]) -> impl Future<Output = Result<(), BackendError>> + Send;
 }
 
+/// The record under `wanted` among what a source gave; two of them are an error, since one may be
+/// revoked and the other not.
+pub(crate) fn only_record(
+    found: Vec<ApiKey>,
+    wanted: &LookupKey,
+) -> Result<Option<ApiKey>, BackendError> {
+    let mut found = found.into_iter().filter(|key| key.lookup_key() == *wanted);
+    match (found.next(), found.next()) {
+        (_, Some(_)) => Err(BackendError::corrupt("two records of one key")),
+        (record, None) => Ok(record),
+    }
+}
+
 /// A key was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,14 +1,14 @@
 //! Listing keys, a page at a time.
 
-use std::{
-    fmt,
-    str::FromStr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, str::FromStr, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
-use crate::{clock::unix_millis, key::ApiKey, token::KeyId};
+use crate::{
+    clock::{from_unix_millis, unix_millis},
+    key::ApiKey,
+    token::KeyId,
+};
 
 /// Which part of a list is asked for: at most `limit` keys, after `cursor`.
 ///
@@ -108,6 +108,11 @@ impl Cursor {
         }
     }
 
+    /// Whether this place is behind `other` in the list.
+    pub(crate) fn comes_after(&self, other: &Self) -> bool {
+        (self.created_at, self.id) < (other.created_at, other.id)
+    }
+
     /// When the key there was created.
     #[must_use]
     pub fn created_at(&self) -> SystemTime {
@@ -141,10 +146,7 @@ impl FromStr for Cursor {
         }
         let (millis, id) = bytes.split_first_chunk::<8>().ok_or(ParseCursorError(()))?;
         let millis = u64::from_be_bytes(*millis);
-        let created_at = UNIX_EPOCH + Duration::from_millis(millis);
-        if unix_millis(created_at) != millis {
-            return Err(ParseCursorError(()));
-        }
+        let created_at = from_unix_millis(millis).ok_or(ParseCursorError(()))?;
         let id = KeyId::from_bytes(id.try_into().map_err(|_| ParseCursorError(()))?);
         Ok(Self { created_at, id })
     }
@@ -157,6 +159,8 @@ pub struct ParseCursorError(());
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     #[test]

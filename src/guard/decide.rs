@@ -11,7 +11,7 @@ use crate::{
         Anonymous, GrpcResponse, ProblemResponse, Rejection, RejectionReason, ResponseForRejection,
         forget_body, reject_like_the_layer,
     },
-    scope::Scope,
+    scope::{Scope, is_plain},
     trace,
 };
 
@@ -70,7 +70,9 @@ impl AuthContext {
         if self.has_scope(scope) {
             return Ok(());
         }
-        let denied = Denied::lacking(self, Needed::All, &[scope]);
+        // A text that is no scope would read as something else in the answer, "a b" as two scopes.
+        let named = is_plain(scope).then_some(scope);
+        let denied = Denied::lacking(self, Needed::All, named.as_slice());
         Err(denied.into_response(&HeaderMap::new()))
     }
 }
@@ -161,11 +163,12 @@ where
     B: Default + 'static,
 {
     let rejection = Rejection::new(reason);
-    let grpc = request
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    let mut response = if grpc {
-        GrpcResponse.response_for_rejection(rejection.clone())
+    let mut response = if is_grpc(request) {
+        // The client says that it speaks gRPC, and nobody else does: the status is told in both
+        // ways.
+        let mut response = GrpcResponse.response_for_rejection(rejection.clone());
+        *response.status_mut() = rejection.status();
+        response
     } else {
         let (mut head, body) = ResponseForRejection::<Bytes>::response_for_rejection(
             &ProblemResponse,
@@ -180,6 +183,13 @@ where
     };
     response.extensions_mut().insert(rejection);
     response
+}
+
+fn is_grpc(request: &HeaderMap) -> bool {
+    request
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// The bytes as a `B`, where `B` is a body that this crate knows: guards don't ask for more than

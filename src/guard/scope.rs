@@ -24,7 +24,7 @@ use crate::scope::parse_required;
 /// async fn add() {}
 ///
 /// let app: Router = Router::new()
-///     .route("/notes", get(list).merge(post(add).route_layer(RequireScope("notes:write"))))
+///     .route("/notes", get(list).merge(post(add).layer(RequireScope("notes:write"))))
 ///     .route_layer(ApiKeyLayer::new(ApiKeyStore::in_memory()));
 /// ```
 ///
@@ -192,6 +192,12 @@ pub trait ScopeList {
 impl<S: AsRef<str>> ScopeList for &[S] {
     fn texts(self) -> Vec<String> {
         self.iter().map(|scope| scope.as_ref().to_owned()).collect()
+    }
+}
+
+impl<S: AsRef<str>, const N: usize> ScopeList for &[S; N] {
+    fn texts(self) -> Vec<String> {
+        self.as_slice().texts()
     }
 }
 

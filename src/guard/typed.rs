@@ -6,6 +6,21 @@ use super::{
 };
 
 /// A scope as a type; [`scopes!`](crate::scopes) makes them.
+///
+/// One that is made by hand is checked where it is used:
+///
+/// ```compile_fail
+/// # use axum::{Router, routing::get};
+/// use tower_api_key::{RequireScope, TypedScope};
+///
+/// struct Everything;
+///
+/// impl TypedScope for Everything {
+///     const SCOPE: &'static str = "*";
+/// }
+///
+/// let app: Router = Router::new().route("/", get(async |_: RequireScope<Everything>| ()));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a scope as a type",
     note = "make one with `scopes! {{ pub NotesRead = \"notes:read\"; }}`; an extractor asks for `RequireScope<NotesRead>`, `RequireScope<AnyOf<(NotesRead, NotesWrite)>>` or `RequireScope<AllOf<(…)>>`"

@@ -59,8 +59,8 @@ impl CredentialHeader {
 pub(super) enum Presented<'a> {
     /// No credentials that the layer reads.
     Nothing,
-    /// In this header, a token that is somebody else's to check.
-    Foreign(&'a HeaderName),
+    /// A token that is somebody else's to check.
+    Foreign,
     /// In this header, a well-formed token of ours.
     Token(&'a HeaderName, ApiKeyToken),
 }
@@ -91,7 +91,7 @@ pub(super) fn read<'a>(
     } else if text.is_empty() || text.iter().any(|&byte| is_control(byte) || byte == b',') {
         Err(RejectionReason::InvalidRequest)
     } else if foreign {
-        Ok(Presented::Foreign(name))
+        Ok(Presented::Foreign)
     } else {
         Err(RejectionReason::InvalidToken)
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use tower_layer::Layer;
 
 use super::{
@@ -283,20 +283,33 @@ impl<R: KeyResolver, F> Config<R, F> {
         }
     }
 
-    /// Removes the header that carried a token of ours if the layer is to, and hides it from logs
-    /// if not.
-    pub(super) fn hide(&self, headers: &mut HeaderMap, name: &HeaderName) {
+    /// Removes the header that carried a token of ours, if the layer is to.
+    pub(super) fn strip(&self, headers: &mut HeaderMap, name: &HeaderName) {
         if self.settings.strip {
             headers.remove(name);
-        } else {
-            mark_sensitive(headers, name);
+        }
+    }
+
+    /// Hides from logs what may hold a token: the headers that the layer reads, and
+    /// `Authorization`, where people put keys in forms that it doesn't read.
+    pub(super) fn hide(&self, headers: &mut HeaderMap) {
+        mark_sensitive(headers, &AUTHORIZATION);
+        for header in &*self.settings.headers {
+            if *header.name() != AUTHORIZATION {
+                mark_sensitive(headers, header.name());
+            }
         }
     }
 }
 
-/// `Debug` of the header's value shows `Sensitive` from then on, and HPACK doesn't index it.
-pub(super) fn mark_sensitive(headers: &mut HeaderMap, name: &HeaderName) {
-    if let Some(value) = headers.get_mut(name) {
-        value.set_sensitive(true);
+/// `Debug` of the header's values shows `Sensitive` from then on, and HPACK doesn't index them.
+fn mark_sensitive(headers: &mut HeaderMap, name: &HeaderName) {
+    if let Some(first) = headers.get_mut(name) {
+        first.set_sensitive(true);
+    }
+    if headers.get_all(name).iter().nth(1).is_some() {
+        for (_, value) in headers.iter_mut().filter(|(other, _)| *other == name) {
+            value.set_sensitive(true);
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::{
     answers::{Anonymous, Answers, handle},
     credentials::Presented,
     future::ResponseFuture,
-    layer::{Config, mark_sensitive},
+    layer::Config,
 };
 use crate::{context::AuthContext, resolver::KeyResolver};
 
@@ -67,18 +67,15 @@ where
         };
         let token = match presented {
             Presented::Token(header, token) => {
-                self.config.hide(request.headers_mut(), header);
-                token
+                self.config.strip(request.headers_mut(), header);
+                Some(token)
             }
-            Presented::Foreign(header) => {
-                mark_sensitive(request.headers_mut(), header);
-                pass_anonymous(&mut request, self.config.answers());
-                return ResponseFuture::passed(self.inner.call(request));
-            }
-            Presented::Nothing => {
-                pass_anonymous(&mut request, self.config.answers());
-                return ResponseFuture::passed(self.inner.call(request));
-            }
+            Presented::Foreign | Presented::Nothing => None,
+        };
+        self.config.hide(request.headers_mut());
+        let Some(token) = token else {
+            pass_anonymous(&mut request, self.config.answers());
+            return ResponseFuture::passed(self.inner.call(request));
         };
         match self.config.resolver().resolve_now(&token) {
             Some(Ok(context)) => {

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::SystemTime};
 
 use super::{KeyResolver, touch::Toucher};
 use crate::{
-    backend::{DynBackend, DynSource, KeySource},
+    backend::{DynBackend, DynSource, KeySource, only_record},
     clock::{Clock, SystemClock, storable},
     context::AuthContext,
     error::{BackendError, ConfigError},
@@ -51,6 +51,10 @@ impl CachedResolver {
         &self,
         token: &ApiKeyToken,
     ) -> Result<(ApiKey, SystemTime), VerifyError> {
+        // A token that another store's format has parsed.
+        if !self.0.format.claims(token.expose()) {
+            return Err(VerifyError::Unknown);
+        }
         let found = self.find(token).await?;
         let now = self.now();
         verify(token, found.as_ref(), &self.0.peppers, now)?;
@@ -59,8 +63,7 @@ impl CachedResolver {
 
     async fn find(&self, token: &ApiKeyToken) -> Result<Option<ApiKey>, BackendError> {
         let wanted = token.lookup_key();
-        let found = self.0.source.get_many(&[wanted]).await?;
-        Ok(found.into_iter().find(|key| key.lookup_key() == wanted))
+        only_record(self.0.source.get_many(&[wanted]).await?, &wanted)
     }
 
     pub(crate) fn peppers(&self) -> &Peppers {

@@ -2,8 +2,8 @@
 
 use super::ApiKeyStore;
 use crate::{
-    backend::{Cursor, Page, PageRequest},
-    error::StoreError,
+    backend::{Cursor, Page, PageRequest, only_record},
+    error::{BackendError, StoreError},
     key::{ApiKey, IssuedKey, NewApiKey},
     token::{ApiKeyToken, KeyId},
     verify::VerifyError,
@@ -50,8 +50,9 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`].
     pub async fn get(&self, id: &KeyId) -> Result<Option<ApiKey>, StoreError> {
-        let found = self.backend.get_many(&[id.lookup_key()]).await?;
-        Ok(found.into_iter().find(|key| key.id == *id))
+        let wanted = id.lookup_key();
+        let found = self.backend.get_many(&[wanted]).await?;
+        Ok(only_record(found, &wanted)?)
     }
 
     /// The keys of a user, the newest first, revoked and expired ones among them.
@@ -81,6 +82,7 @@ impl ApiKeyStore {
             .backend
             .list_for_user(user_id, &page.and_one_more())
             .await?;
+        check_page(&keys, user_id, &page)?;
         let more = keys.len() > page.max_keys();
         keys.truncate(page.max_keys());
         let next = if more {
@@ -190,7 +192,9 @@ impl ApiKeyStore {
             if !change(&mut key) {
                 return Ok(false);
             }
-            key.version = expected.saturating_add(1);
+            key.version = expected.checked_add(1).ok_or_else(|| {
+                BackendError::corrupt("a record that claims to have been changed 2^64 times")
+            })?;
             if self.backend.update(&key, expected).await? {
                 return Ok(true);
             }
@@ -201,4 +205,23 @@ impl ApiKeyStore {
         }
         Err(StoreError::Conflict(id))
     }
+}
+
+/// What a page is used for can't be undone, and a cursor that doesn't move never ends: so the keys
+/// have to be the user's, and each has to come after the one before.
+fn check_page(keys: &[ApiKey], user_id: &str, page: &PageRequest) -> Result<(), BackendError> {
+    let mut last = page.cursor().copied();
+    for key in keys {
+        if key.user_id != user_id {
+            return Err(BackendError::corrupt(
+                "a key of another user in a user's list",
+            ));
+        }
+        let place = Cursor::of(key);
+        if last.is_some_and(|last| !place.comes_after(&last)) {
+            return Err(BackendError::corrupt("a list of keys that is out of order"));
+        }
+        last = Some(place);
+    }
+    Ok(())
 }

@@ -164,6 +164,9 @@ impl ApiKeyStoreBuilder {
     }
 
     /// What tokens begin with, `pk` by default. Tokens of another brand are none of this store's.
+    ///
+    /// A brand is a label: it isn't part of what is stored or hashed. Stores that must not take each
+    /// other's keys, such as `test` and `live`, need backends or peppers of their own.
     pub fn brand(mut self, brand: Brand) -> Self {
         self.resolver = self.resolver.brand(brand);
         self

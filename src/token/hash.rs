@@ -27,6 +27,9 @@ impl SecretHash {
     ///
     /// [`ParseSecretHashError`] where the text isn't 64 hex digits.
     pub fn from_hex(pepper: PepperId, text: &str) -> Result<Self, ParseSecretHashError> {
+        if text.len() != 64 {
+            return Err(ParseSecretHashError(()));
+        }
         let bytes = hex::decode(text.as_bytes()).ok_or(ParseSecretHashError(()))?;
         let bytes: [u8; 32] = bytes.try_into().map_err(|_| ParseSecretHashError(()))?;
         Ok(Self::new(pepper, words(&bytes)))

@@ -43,7 +43,7 @@ impl ApiKeyToken {
         let mut secret = Zeroizing::new([0; SECRET_BYTES]);
         rng.try_fill_bytes(&mut *secret).map_err(RandomError::new)?;
         let mut encoded = Zeroizing::new([0; SECRET_LEN]);
-        let written = BASE64_URL_SAFE_NO_PAD.encode_slice(*secret, &mut *encoded);
+        let written = BASE64_URL_SAFE_NO_PAD.encode_slice(secret.as_slice(), &mut *encoded);
         debug_assert_eq!(written, Ok(SECRET_LEN));
 
         let mut token = Self {

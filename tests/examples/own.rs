@@ -18,7 +18,7 @@ use tower_api_key::{ApiKeyToken, Brand, Pepper, Peppers};
 
 use crate::{
     parsed,
-    support::{Server, process::ExampleProcess, unknown_token, with_wrong_secret},
+    support::{Server, folder::Folder, process::ExampleProcess, unknown_token, with_wrong_secret},
 };
 
 #[tokio::test]
@@ -236,22 +236,4 @@ fn write(path: &Path, content: &str, modified: SystemTime) {
     fs::write(path, content).unwrap();
     let file = fs::File::options().write(true).open(path).unwrap();
     file.set_modified(modified).unwrap();
-}
-
-/// An empty folder that goes when the test does.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let unique = format!("{name}-{}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -3,14 +3,14 @@
 use std::{
     error::Error,
     fmt::{Debug, Write},
-    io, iter,
+    io,
     sync::{Arc, LazyLock, Mutex},
 };
 
 use tower_api_key::{Pepper, Peppers};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 
-use crate::support::PEPPER;
+use crate::support::{PEPPER, chain};
 
 /// Everything that was logged by anyone in this process, at every level.
 #[derive(Clone, Default)]
@@ -91,8 +91,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// An error as every kind of log would show it, its causes with it.
 pub(crate) fn shown(error: &(dyn Error + 'static)) -> String {
-    let causes = iter::successors(Some(error), |&error| error.source());
-    let texts = causes.map(|error| format!("{error}\n{error:?}\n{error:#?}\n"));
+    let texts = chain(error).map(|error| format!("{error}\n{error:?}\n{error:#?}\n"));
     texts.collect()
 }
 

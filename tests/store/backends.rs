@@ -1,9 +1,11 @@
 //! Writers that meet in one backend, stores that share one, and sources of one's own.
 
 use std::{
+    collections::HashSet,
     error::Error,
+    mem,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -11,9 +13,9 @@ use std::{
 
 use tokio::task::JoinSet;
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, Brand, CachedResolver, KeyId, KeyResolver,
-    KeySource, LookupKey, ManualClock, MemoryBackend, PageRequest, Pepper, Peppers, StoreError,
-    Touch, VerifyError,
+    ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, Brand, CachedResolver, Cursor, KeyId,
+    KeyResolver, KeySource, LookupKey, ManualClock, MemoryBackend, PageRequest, Pepper, Peppers,
+    StoreError, Touch, VerifyError,
 };
 
 use super::{new_key, outcome, pepper, store_on, verified};
@@ -93,12 +95,22 @@ async fn of_many_writes_at_once_exactly_one_wins() {
     }
 }
 
-/// A backend where others get in first: so many updates find another version, and each insertion
-/// that is told to finds its id taken.
+/// A backend where others get in first: so many updates find another version, and so many
+/// insertions find their id taken.
 #[derive(Clone, Default)]
 struct Contended {
     inner: MemoryBackend,
     updates_lost: Arc<AtomicUsize>,
+    insertions_lost: Arc<AtomicUsize>,
+    /// The ids of all insertions, lost or not.
+    drawn: Arc<Mutex<Vec<KeyId>>>,
+}
+
+/// Whether this one is lost, and then one fewer of those to come.
+fn is_lost(left: &AtomicUsize) -> bool {
+    let less = |left: usize| left.checked_sub(1);
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+        .is_ok()
 }
 
 impl KeySource for Contended {
@@ -109,16 +121,15 @@ impl KeySource for Contended {
 
 impl ApiKeyBackend for Contended {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
+        self.drawn.lock().unwrap().push(key.id);
+        if is_lost(&self.insertions_lost) {
+            return Ok(false);
+        }
         self.inner.insert(key).await
     }
 
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
-        let less = |left: usize| left.checked_sub(1);
-        let lost = &self.updates_lost;
-        if lost
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
-            .is_ok()
-        {
+        if is_lost(&self.updates_lost) {
             return Ok(false);
         }
         self.inner.update(key, expected).await
@@ -153,6 +164,30 @@ async fn a_revocation_that_others_get_before_is_tried_again_and_at_last_reported
     backend.updates_lost.store(3, Ordering::SeqCst);
     assert!(store.revoke(&token.key_id()).await.unwrap());
     assert_eq!(verified(&store, token.expose()).await, "revoked");
+}
+
+#[tokio::test]
+async fn a_new_key_whose_id_is_taken_gets_another_and_at_last_is_reported() {
+    let backend = Contended::default();
+    let store = store_on(backend.clone(), Peppers::ephemeral()).await;
+    let drawn = || mem::take(&mut *backend.drawn.lock().unwrap());
+
+    backend.insertions_lost.store(1, Ordering::SeqCst);
+    let issued = store.create(new_key()).await.unwrap();
+    let ids = drawn();
+    assert_eq!(ids.len(), 2);
+    assert_ne!(ids[0], ids[1]);
+    assert_eq!((issued.key().id, issued.token().key_id()), (ids[1], ids[1]));
+    assert_eq!(verified(&store, issued.token().expose()).await, "good");
+
+    backend.insertions_lost.store(usize::MAX, Ordering::SeqCst);
+    let error = store.create(new_key()).await.map(drop).unwrap_err();
+    let ids = drawn();
+    let different: HashSet<_> = ids.iter().collect();
+    assert!(ids.len() > 1 && different.len() == ids.len(), "{ids:?}");
+    assert!(matches!(error, StoreError::Taken(id) if id == *ids.last().unwrap()));
+    let page = store.list_for_user(USER, PageRequest::new()).await.unwrap();
+    assert_eq!(page.keys.len(), 1);
 }
 
 #[tokio::test]
@@ -245,6 +280,40 @@ async fn retired_peppers_verify_and_unknown_ones_are_no_verdict_on_the_secret() 
     assert_eq!(verified(&after, issued.token().expose()).await, "good");
 }
 
+#[tokio::test]
+async fn stores_with_an_ephemeral_pepper_each_give_no_verdict_on_the_others_keys() {
+    async fn assert_no_verdict(store: &ApiKeyStore, token: &str) {
+        for token in [token, &with_wrong_secret(token)] {
+            let error = store.verify(token).await.unwrap_err();
+            let VerifyError::Unavailable(cause) = error else {
+                panic!("{error:?}");
+            };
+            assert!(cause.unknown_pepper().is_some());
+            for error in [
+                store.is_active(token).await.unwrap_err(),
+                store.revoke_token(token).await.unwrap_err(),
+            ] {
+                assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+            }
+        }
+    }
+
+    let backend = MemoryBackend::new();
+    let one = store_on(backend.clone(), Peppers::ephemeral()).await;
+    let other = store_on(backend, Peppers::ephemeral()).await;
+    let first = one.create(new_key()).await.unwrap().token().clone();
+    // A pepper is drawn at its first use, which this isn't.
+    assert_no_verdict(&other, first.expose()).await;
+
+    let second = other.create(new_key()).await.unwrap().token().clone();
+    for _ in 0..2 {
+        assert_no_verdict(&other, first.expose()).await;
+        assert_no_verdict(&one, second.expose()).await;
+        assert_eq!(verified(&one, first.expose()).await, "good");
+        assert_eq!(verified(&other, second.expose()).await, "good");
+    }
+}
+
 /// Answers every question with the same records, or that one can't be read.
 struct Whatever(Option<Vec<ApiKey>>);
 
@@ -281,6 +350,17 @@ async fn a_source_of_ones_own_is_believed_only_in_what_it_was_asked() {
         .unwrap();
     assert_eq!(outcome(&both.resolve(&chimera).await), "unknown");
 
+    // Of two records of one key, one may be revoked.
+    let mut revoked = first.key().clone();
+    revoked.revoked_at = Some(start());
+    for records in [
+        [first.key().clone(), revoked.clone()],
+        [revoked, first.key().clone()],
+    ] {
+        let twice = resolver(Whatever(Some(records.into()))).await;
+        assert_eq!(outcome(&twice.resolve(first.token()).await), "unavailable");
+    }
+
     let corrupt = resolver(Whatever(None)).await;
     let error = corrupt.resolve(first.token()).await.unwrap_err();
     let VerifyError::Unavailable(error) = error else {
@@ -288,4 +368,85 @@ async fn a_source_of_ones_own_is_believed_only_in_what_it_was_asked() {
     };
     assert!(error.backend().unwrap().is_corrupt());
     assert_eq!(error.source().unwrap().to_string(), "the hash has 3 bytes");
+}
+
+/// Lists whatever a test says, whoever is asked for.
+#[derive(Clone)]
+struct Lists(Vec<ApiKey>, MemoryBackend);
+
+impl KeySource for Lists {
+    async fn get_many(&self, _: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+        Ok(self.0.clone())
+    }
+}
+
+impl ApiKeyBackend for Lists {
+    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
+        self.1.insert(key).await
+    }
+
+    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
+        self.1.update(key, expected).await
+    }
+
+    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
+        self.1.delete(id).await
+    }
+
+    async fn list_for_user(&self, _: &str, _: &PageRequest) -> Result<Vec<ApiKey>, BackendError> {
+        Ok(self.0.clone())
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
+        self.1.touch(touches).await
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_lists_other_keys_than_were_asked_for_revokes_none() {
+    let keys = MemoryBackend::new();
+    let store = store_on(keys.clone(), Peppers::new(pepper("v1"))).await;
+    let mine = store.create(new_key()).await.unwrap().key().clone();
+    let mut others = mine.clone();
+    others.user_id = USER.to_uppercase();
+    // Somebody else's; the same one twice; from old to new.
+    let mut older = mine.clone();
+    (older.id, older.created_at) = (KeyId::from_bytes([0; 24]), start() - Duration::from_secs(1));
+    for listed in [
+        vec![others],
+        vec![mine.clone(), mine.clone()],
+        vec![older, mine.clone()],
+    ] {
+        let lists = Lists(listed, keys.clone());
+        let store = store_on(lists, Peppers::new(pepper("v1"))).await;
+        let error = store.revoke_all_for_user(USER).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+        assert!(store.list_for_user(USER, PageRequest::new()).await.is_err());
+    }
+    let stored = store.get(&mine.id).await.unwrap().unwrap();
+    assert_eq!(stored.revoked_at, None);
+
+    // A list that never ends is noticed, and a record that wasn't asked for isn't taken.
+    let page = vec![mine.clone(); 1];
+    let endless = store_on(Lists(page, keys), Peppers::new(pepper("v1"))).await;
+    let after = PageRequest::new().after(Cursor::of(&mine));
+    assert!(endless.list_for_user(USER, after).await.is_err());
+    let other = KeyId::from_bytes([1; 24]);
+    assert!(endless.get(&other).await.unwrap().is_none());
+    assert!(!endless.revoke(&other).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_store_takes_no_token_of_another_brand_however_it_was_read() {
+    let backend = MemoryBackend::new();
+    let branded = async |brand| {
+        let builder = ApiKeyStore::builder(backend.clone()).peppers(Peppers::new(pepper("v1")));
+        let brand = Brand::new(brand).unwrap();
+        builder.brand(brand).build().await.unwrap()
+    };
+    let (test, live) = (branded("test").await, branded("live").await);
+    let issued = test.create(new_key()).await.unwrap();
+    assert!(test.resolve(issued.token()).await.is_ok());
+    assert_eq!(outcome(&live.resolve(issued.token()).await), "unknown");
+    assert!(!live.is_active(issued.token().expose()).await.unwrap());
 }

@@ -6,8 +6,8 @@ use tower_api_key::{
     KeyId, KeySource, KeyStatus, MemoryBackend, NewApiKey, PageRequest, Peppers, Scopes, StoreError,
 };
 
-use super::{SECOND, chain, is_the_outage, new_key, pepper, store_on, verified};
-use crate::support::{Fixture, USER, id_of, start, unknown_token, with_wrong_secret};
+use super::{SECOND, is_the_outage, new_key, pepper, store_on, verified};
+use crate::support::{Fixture, USER, chain, id_of, start, unknown_token, with_wrong_secret};
 
 #[tokio::test]
 async fn a_new_key_shows_its_token_once_and_only_a_hash_is_kept() {

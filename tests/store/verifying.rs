@@ -4,11 +4,11 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
 use tower_api_key::{
-    ApiKeyBackend, ApiKeyToken, Brand, Cursor, KeyId, KeyResolver, NewApiKey, Pepper, PepperId,
-    Scope, Scopes, SecretHash, StoreError, TokenFormat, VerifyError,
+    ApiKeyBackend, ApiKeyToken, Brand, Cursor, KeyId, KeyResolver, MemoryBackend, NewApiKey,
+    Pepper, PepperId, Peppers, Scope, Scopes, SecretHash, StoreError, TokenFormat, VerifyError,
 };
 
-use super::{SECOND, is_the_outage, new_key, outcome, verified};
+use super::{SECOND, is_the_outage, new_key, outcome, store_on, verified};
 use crate::support::{Fixture, USER, id_of, start, unknown_token, with_wrong_secret};
 
 #[tokio::test]
@@ -304,4 +304,14 @@ fn g12_wrong_input_never_panics() {
             prop_assert_eq!(again, text);
         }
     });
+}
+
+#[tokio::test]
+async fn an_unknown_id_costs_a_hash_as_a_known_one_does() {
+    let peppers = Peppers::ephemeral();
+    let store = store_on(MemoryBackend::new(), peppers.clone()).await;
+    assert!(format!("{peppers:?}").contains("None"), "{peppers:?}");
+    assert_eq!(verified(&store, &unknown_token()).await, "unknown");
+    // The pepper is drawn when the first hash is computed.
+    assert!(format!("{peppers:?}").contains("eph-"), "{peppers:?}");
 }

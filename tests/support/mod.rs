@@ -2,11 +2,22 @@
 //! and a server on a real socket.
 #![allow(dead_code, unreachable_pub, reason = "no test binary needs all of it")]
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
+#![allow(
+    clippy::unused_async,
+    reason = "routers and `service_fn` take no other functions"
+)]
 
+pub mod bare;
+#[cfg(feature = "axum")]
+pub mod echo;
+pub mod folder;
+#[cfg(feature = "axum")]
+pub mod oneshot;
 pub mod process;
 
 use std::{
-    io,
+    error::Error,
+    io, iter,
     net::SocketAddr,
     sync::{
         Arc,
@@ -108,6 +119,13 @@ pub fn with_wrong_secret(token: &str) -> String {
 /// A well-formed token of a key that doesn't exist.
 pub fn unknown_token() -> String {
     format!("pk.key_{}.{}", "a".repeat(32), "b".repeat(43))
+}
+
+/// The error and those below it, from the outermost to the first.
+pub fn chain<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error| error.source())
 }
 
 /// A memory backend that fails while a test wants it to, and counts what it is asked.

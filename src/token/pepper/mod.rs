@@ -60,7 +60,7 @@ impl Pepper {
     /// [`ConfigError::Random`] where the operating system gives no randomness,
     /// [`ConfigError::PepperId`].
     pub fn random(id: &str) -> Result<Self, ConfigError> {
-        Self::new(id, *random_bytes()?)
+        Self::new(id, random_bytes()?.as_slice())
     }
 
     /// A random one under a random id, so that no other process takes its hashes for its own.
@@ -189,16 +189,18 @@ impl Peppers {
         token: &ApiKeyToken,
         stored: Option<&SecretHash>,
     ) -> Result<bool, PepperError> {
-        let pepper = match stored {
-            Some(stored) => self
-                .find(stored.pepper())
-                .ok_or(UnknownPepper(*stored.pepper()))?,
+        let known = stored.and_then(|stored| self.find(stored.pepper()));
+        let pepper = match known {
+            Some(pepper) => pepper,
             None => self.current()?,
         };
         let computed = hash::hmac(&pepper.keyed, token.secret());
         let stand_in = SecretHash::new(*pepper.id(), [0; 4]);
         let equal = stored.unwrap_or(&stand_in).equals(&computed);
-        Ok(bool::from(equal) & stored.is_some())
+        match stored {
+            Some(stored) if known.is_none() => Err(UnknownPepper(*stored.pepper()).into()),
+            stored => Ok(bool::from(equal) & stored.is_some()),
+        }
     }
 
     fn find(&self, id: &PepperId) -> Option<&Pepper> {

@@ -5,7 +5,7 @@ use std::{env, fs, io, io::Write, path::Path};
 use rand::{TryRng, rngs::SysRng};
 use zeroize::Zeroizing;
 
-use super::{super::hex, Pepper, random_bytes};
+use super::{super::hex, Pepper, PepperId, random_bytes};
 use crate::error::ConfigError;
 
 impl Pepper {
@@ -33,6 +33,8 @@ impl Pepper {
     /// [`ConfigError::PepperFile`] where the file can't be read or made or isn't hex,
     /// [`ConfigError::Random`], and those of [`Pepper::new`].
     pub fn from_file(id: &str, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        // Before a file is made.
+        PepperId::new(id)?;
         let path = path.as_ref();
         let failed = |source| ConfigError::PepperFile {
             path: path.display().to_string(),
