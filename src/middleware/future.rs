@@ -33,12 +33,17 @@ pin_project! {
     {
         Passed { #[pin] inner: S::Future },
         Rejected { response: Option<S::Response> },
-        Resolving {
-            answer: Resolution,
-            waiting: Option<(Request<ReqBody>, S)>,
-            config: Arc<Config<R, F>>,
-        },
+        Resolving { waiting: Box<Waiting<S, R, F, ReqBody>> },
     }
+}
+
+/// What a request needs while the resolver is asked. In a box of its own, so that a request that
+/// doesn't have to wait isn't moved around with room for it.
+struct Waiting<S, R, F, ReqBody> {
+    answer: Resolution,
+    request: Option<Request<ReqBody>>,
+    ready: S,
+    config: Arc<Config<R, F>>,
 }
 
 type Resolution = Pin<Box<dyn Future<Output = Result<AuthContext, VerifyError>> + Send>>;
@@ -72,11 +77,15 @@ where
         F: Send + Sync + 'static,
     {
         let asked = config.clone();
+        let waiting = Waiting {
+            answer: Box::pin(async move { asked.resolver().resolve(&token).await }),
+            request: Some(request),
+            ready,
+            config,
+        };
         Self {
             state: State::Resolving {
-                answer: Box::pin(async move { asked.resolver().resolve(&token).await }),
-                waiting: Some((request, ready)),
-                config,
+                waiting: Box::new(waiting),
             },
         }
     }
@@ -100,23 +109,21 @@ where
                     let response = response.take().expect("polled after it was ready");
                     return Poll::Ready(Ok(response));
                 }
-                StateProj::Resolving {
-                    answer,
-                    waiting,
-                    config,
-                } => match ready!(answer.as_mut().poll(cx)) {
-                    Ok(context) => {
-                        let (mut request, mut service) =
-                            waiting.take().expect("polled after it was ready");
-                        pass_authenticated(&mut request, context, config.answers());
-                        State::Passed {
-                            inner: service.call(request),
+                StateProj::Resolving { waiting } => {
+                    match ready!(waiting.answer.as_mut().poll(cx)) {
+                        Ok(context) => {
+                            let request = waiting.request.take();
+                            let mut request = request.expect("polled after it was ready");
+                            pass_authenticated(&mut request, context, waiting.config.answers());
+                            State::Passed {
+                                inner: waiting.ready.call(request),
+                            }
                         }
+                        Err(error) => State::Rejected {
+                            response: Some(waiting.config.answers().reject(error.into())),
+                        },
                     }
-                    Err(error) => State::Rejected {
-                        response: Some(config.answers().reject(error.into())),
-                    },
-                },
+                }
             };
             state.set(next);
         }
