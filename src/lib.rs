@@ -100,7 +100,7 @@
 //! | --- | --- | --- |
 //! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`](struct@crate::RequireScope) |
 //! | `tracing` | no | events: rejections, outages, guards without a layer |
-//! | `test-util` | no | `ManualClock`, for tests of one's own |
+//! | `test-util` | no | for tests of one's own: `ManualClock`, `ApiKeyToken::generate_with` |
 //!
 //! Without any the crate has no axum, no serde and no SQL, and works on hyper and tonic.
 

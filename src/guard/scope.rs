@@ -225,13 +225,4 @@ macro_rules! tuples {
     )+};
 }
 
-tuples! {
-    A;
-    A B;
-    A B C;
-    A B C D;
-    A B C D E;
-    A B C D E F;
-    A B C D E F G;
-    A B C D E F G H;
-}
+super::up_to_eight!(tuples);

@@ -31,7 +31,7 @@ pub trait TypedScope: Send + Sync + 'static {
 }
 
 /// What a [`RequireScope`](struct@super::RequireScope) extractor can ask for: a [`TypedScope`], or
-/// [`AnyOf`] or [`AllOf`] a tuple of two to eight of them.
+/// [`AnyOf`] or [`AllOf`] a tuple of up to eight of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a scope as a type",
     note = "make one with `scopes! {{ pub NotesRead = \"notes:read\"; }}` and ask for `RequireScope<NotesRead>`"
@@ -70,15 +70,7 @@ macro_rules! tuples {
     )+};
 }
 
-tuples! {
-    A B;
-    A B C;
-    A B C D;
-    A B C D E;
-    A B C D E F;
-    A B C D E F G;
-    A B C D E F G H;
-}
+super::up_to_eight!(tuples);
 
 /// Makes types of scopes, for [`RequireScope`](struct@crate::RequireScope) in handler signatures.
 ///
