@@ -1,7 +1,15 @@
 //! Keys are made, listed and ended.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use tokio::task::JoinSet;
 use tower_api_key::{
     KeyId, KeySource, KeyStatus, MemoryBackend, NewApiKey, PageRequest, Peppers, Scopes, StoreError,
 };
@@ -258,5 +266,33 @@ async fn every_error_of_the_database_comes_out_with_its_cause() {
             chain(&error).count(),
             "an error repeats its cause: {texts:?}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn g1_no_request_that_starts_after_a_revocation_is_accepted() {
+    let fixture = Fixture::new().await;
+    for _ in 0..50 {
+        let token: Arc<str> = fixture.token(&[]).await.into();
+        let revoked = Arc::new(AtomicBool::new(false));
+        let requests: JoinSet<()> = (0..4)
+            .map(|_| {
+                let (store, token, revoked) =
+                    (fixture.store.clone(), token.clone(), revoked.clone());
+                async move {
+                    loop {
+                        let after = revoked.load(Ordering::SeqCst);
+                        let accepted = store.verify(&*token).await.is_ok();
+                        if after {
+                            return assert!(!accepted);
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                }
+            })
+            .collect();
+        assert!(fixture.store.revoke(&id_of(&token)).await.unwrap());
+        revoked.store(true, Ordering::SeqCst);
+        requests.join_all().await;
     }
 }
