@@ -172,9 +172,20 @@ impl fmt::Debug for AuthContext {
 /// isn't in it: a context that is kept keeps no store alive.
 #[derive(Clone)]
 pub(crate) struct LayerHandle {
-    pub(crate) answers: Arc<dyn Any + Send + Sync>,
-    pub(crate) reject: RejectErased,
+    answers: Arc<dyn Any + Send + Sync>,
+    reject: RejectErased,
+}
+
+impl LayerHandle {
+    /// `reject` is always called with these `answers`.
+    pub(crate) fn new(answers: Arc<dyn Any + Send + Sync>, reject: RejectErased) -> Self {
+        Self { answers, reject }
+    }
+
+    pub(crate) fn reject(&self, reason: Box<dyn Any>) -> Box<dyn Any> {
+        (self.reject)(&*self.answers, reason)
+    }
 }
 
 /// From the layer's way to answer and a reason to a response.
-type RejectErased = fn(&(dyn Any + Send + Sync), Box<dyn Any>) -> Box<dyn Any>;
+pub(crate) type RejectErased = fn(&(dyn Any + Send + Sync), Box<dyn Any>) -> Box<dyn Any>;

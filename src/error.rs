@@ -234,7 +234,8 @@ pub enum ConfigError {
     )]
     MissingPeppers,
     /// The environment variable that should hold a pepper isn't set. A name that has other
-    /// characters than `[A-Z0-9_]` isn't repeated: it may be the pepper, given in the wrong place.
+    /// characters than `[A-Z0-9_]`, or is longer than 40, isn't repeated: it may be the pepper,
+    /// given in the wrong place.
     #[error("the environment variable {0} should hold a pepper, but isn't set")]
     PepperNotSet(String),
     /// The file that holds a pepper can't be read or made.

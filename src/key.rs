@@ -176,7 +176,8 @@ impl NewApiKey {
 
     /// A key of `user_id` with these scopes, without a name, valid without end.
     ///
-    /// A user id has 1 to 255 bytes without control characters.
+    /// A user id has 1 to 255 bytes, none of them a character
+    /// that controls lines or the direction of text.
     pub fn for_user(user_id: impl Into<String>, scopes: Scopes) -> Self {
         Self {
             user_id: user_id.into(),
@@ -186,7 +187,8 @@ impl NewApiKey {
         }
     }
 
-    /// What the owner will know it by: at most 255 bytes, without control characters.
+    /// What the owner will know it by: at most 255 bytes, with the same exceptions as a
+    /// user id.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -248,7 +250,7 @@ fn check_text(field: &'static str, text: &str) -> Result<(), InvalidKey> {
     if text.chars().any(could_forge_a_line) {
         return Err(InvalidKey {
             field,
-            problem: "has a control character, with which it could forge a log line",
+            problem: "has a character that controls lines or the direction of text, and could forge a log line",
         });
     }
     Ok(())
@@ -256,7 +258,10 @@ fn check_text(field: &'static str, text: &str) -> Result<(), InvalidKey> {
 
 /// Control characters, line and paragraph separators, and what turns the direction of text.
 fn could_forge_a_line(char: char) -> bool {
-    char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let marks = ['\u{61c}', '\u{200e}', '\u{200f}'];
+    char.is_control()
+        || marks.contains(&char)
+        || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A key that was just made, with its token: the one time that the token can be had.

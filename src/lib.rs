@@ -50,11 +50,12 @@
 //! | --- | --- | --- |
 //! | `Router::route_layer` | open: 404, or what the fallback says | 401 without a key, 405 with one |
 //! | `Router::layer` | 401 without a key | 401 without a key, 405 with one |
-//! | `get(..).layer` | | 401 without a key, 405 with one |
+//! | `get(..).layer` | | 401 without a key, 405 with one; a guard there answers 403 first |
 //! | `get(..).route_layer` | | **open**: 405, or what `any` or a fallback of the method router says |
 //!
 //! On the methods of one route use `layer`, as in `post(add).layer(RequireScope("notes:write"))`:
-//! `any(one).get(other).route_layer(..)` guards GET alone.
+//! `any(one).get(other).route_layer(..)` guards GET alone. Several layers on one method router go
+//! into one `ServiceBuilder`.
 //!
 //! So put a fallback that needs a key under `layer`. Nested and merged routers bring their layers
 //! along; what a nested router has no route for is answered by the fallback of the router around

@@ -13,7 +13,11 @@ use crate::{
 /// know, and for nobody else.
 pub(crate) fn not_accepted(key_id: KeyId, error: &VerifyError) {
     #[cfg(feature = "tracing")]
-    tracing::debug!(%key_id, reason = chain(error), "an API key was not accepted");
+    if let VerifyError::Unavailable(_) = error {
+        tracing::warn!(%key_id, reason = chain(error), "an API key was not accepted");
+    } else {
+        tracing::debug!(%key_id, reason = chain(error), "an API key was not accepted");
+    }
     #[cfg(not(feature = "tracing"))]
     let _ = (key_id, error);
 }

@@ -4,6 +4,7 @@
 mod support;
 
 use std::{
+    error::Error,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
     sync::{
@@ -18,6 +19,7 @@ use axum::{
     body::{Body, HttpBody},
     extract::Path,
     http::Response,
+    response::IntoResponse,
     routing::{MethodRouter, any, get, post},
 };
 use bytes::Bytes;
@@ -29,8 +31,8 @@ use support::{
     oneshot::{REACHED, get_as, handler, request, send, who},
 };
 use tower_api_key::{
-    AllOf, AnyOf, ApiKeyLayer, AuthContext, CredentialHeader, KeyId, NewApiKey, Rejection,
-    RequireScope, RequiredScopes, Scopes, scopes,
+    AllOf, AnyOf, ApiKeyLayer, AuthContext, BackendError, CredentialHeader, KeyId, NewApiKey,
+    Rejection, RejectionReason, RequireScope, RequiredScopes, Scopes, scopes,
 };
 
 scopes! {
@@ -474,5 +476,28 @@ async fn a_client_that_says_it_speaks_grpc_does_not_turn_a_denial_into_a_success
         let answer = send(&app, request).await;
         assert_eq!(answer.status, 500, "{kind}");
         assert_eq!(answer.headers.contains_key("grpc-status"), grpc, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_can_answer_with_a_rejection_itself() {
+    let outage = BackendError::unavailable("the cable was pulled");
+    for (reason, status) in [
+        (RejectionReason::MissingCredentials, 401),
+        (RejectionReason::Unavailable(outage.into()), 503),
+    ] {
+        let rejection = Rejection::new(reason);
+        let cause = rejection.source().and_then(Error::source);
+        assert_eq!(cause.is_some(), status == 503);
+        let response = rejection.clone().into_response();
+        assert_eq!(response.status(), status);
+        let challenge = response.headers().get("www-authenticate").cloned();
+        assert_eq!(challenge, rejection.challenge());
+        assert_eq!(
+            response.headers().contains_key("retry-after"),
+            status == 503
+        );
+        let carried: &Rejection = response.extensions().get().unwrap();
+        assert_eq!(carried.code(), rejection.code());
     }
 }

@@ -96,6 +96,10 @@ async fn what_may_be_a_token_is_hidden_from_logs_and_what_is_one_can_be_removed(
     let kept = &serve(layer.clone()).await;
     // Keys in forms that the layer doesn't read pass it where it is optional.
     let optional = &serve(layer.clone().optional()).await;
+    // It reads another header only, and people send both.
+    let elsewhere =
+        ApiKeyLayer::new(fixture.store.clone()).credential_headers([named("x-api-key")]);
+    let elsewhere = &serve(elsewhere).await;
     let misplaced = ("authorization", token.as_bytes());
     let joined = format!("Basic dTpw, {bearer}");
     let joined = ("authorization", joined.as_bytes());
@@ -117,6 +121,18 @@ async fn what_may_be_a_token_is_hidden_from_logs_and_what_is_one_can_be_removed(
             json!([token, true]),
         ),
         (kept, &[jwt], saw_jwt.clone(), null.clone()),
+        (
+            elsewhere,
+            &[x_good, good],
+            json!([bearer, true]),
+            json!([token, true]),
+        ),
+        (
+            elsewhere,
+            &[good, x_good, good],
+            json!([bearer, true]),
+            json!([token, true]),
+        ),
         (optional, &[misplaced], json!([token, true]), null.clone()),
         (
             optional,

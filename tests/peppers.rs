@@ -95,6 +95,22 @@ fn random_peppers_differ_and_clones_of_an_ephemeral_one_are_one() {
     let clone = first.clone();
     assert_eq!(hash(&first), hash(&clone));
     assert_ne!(hash(&first), hash(&Peppers::ephemeral()));
+    let shown = format!("{first:?}");
+    assert!(shown.contains("eph-"), "{shown}");
+
+    // Also before either was used.
+    let first = Peppers::ephemeral();
+    let retired = Pepper::random("v1").unwrap();
+    let clone = first.clone().with_retired(retired).unwrap();
+    assert_eq!(hash(&first), hash(&clone));
+}
+
+#[test]
+fn a_bad_id_leaves_no_pepper_file_behind() {
+    let folder = Folder::new("bad_id");
+    let path = folder.0.join("pepper");
+    assert!(Pepper::from_file("not an id", &path).is_err());
+    assert!(!path.exists());
 }
 
 #[tokio::test]

@@ -239,7 +239,9 @@ fn scopes_are_equal_in_whatever_order_and_read_back_from_their_text() {
     assert_eq!(one, one.to_string().parse().unwrap());
     let parsed = ["b:*", "a"].map(|scope| scope.parse::<Scope>().unwrap());
     assert_eq!(one, Scopes::of(parsed).unwrap());
-    assert_ne!(one, Scopes::of(["a"]).unwrap());
+    let fewer = Scopes::of(["a"]).unwrap();
+    assert_ne!(one, fewer);
+    assert_ne!(fewer, one);
     assert_ne!(Scopes::none(), Scopes::unrestricted());
     assert!(
         Scopes::unrestricted()

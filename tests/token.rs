@@ -8,7 +8,9 @@ use std::{error::Error, fmt, marker::PhantomData};
 use proptest::{collection::vec, prelude::*};
 use rand::{TryCryptoRng, TryRng};
 use serde::Deserialize;
-use tower_api_key::{ApiKeyToken, Brand, KeyId, Pepper, Peppers, SecretHash, TokenFormat};
+use tower_api_key::{
+    ApiKeyToken, Brand, DisplayPrefix, KeyId, Pepper, Peppers, SecretHash, TokenFormat,
+};
 
 const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -157,6 +159,26 @@ fn a_generator_that_fails_at_any_point_makes_no_token() {
         let error = ApiKeyToken::generate_with(&Brand::default(), &mut rng).unwrap_err();
         let source = error.source().unwrap();
         assert!(source.downcast_ref::<Dry>().is_some(), "{source:?}");
+    }
+}
+
+#[test]
+fn a_display_prefix_reads_back_and_nothing_else_passes_for_one() {
+    let token = ApiKeyToken::generate(&Brand::default()).unwrap();
+    let prefix = token.display_prefix();
+    assert_eq!(prefix.to_string().parse(), Ok(prefix));
+    assert_eq!(
+        DisplayPrefix::of(&Brand::default(), &token.key_id()),
+        prefix
+    );
+    for text in [
+        "",
+        token.expose(),
+        "pk.key_ABCDEFGH\n",
+        "pk.key_ABCDEFGH ",
+        "pk.key_ABCDEFG\u{e9}",
+    ] {
+        assert!(text.parse::<DisplayPrefix>().is_err(), "{text:?}");
     }
 }
 

@@ -44,6 +44,7 @@ use crate::{
 /// * **A row that can't be read is an error**, [`BackendError::corrupt`], and never skipped.
 /// * **Read from where writes go.** A replica that lags hands out keys that were revoked.
 /// * **A wrapper passes every method on**, those with a default among them.
+/// * **One record under a look-up key.** Two are an error, since one may be revoked.
 /// * The order is free, and what is not there is left out. Records that weren't asked for are
 ///   ignored.
 /// * A call may be dropped at any `.await`.
@@ -83,6 +84,8 @@ pub trait KeySource: Send + Sync + 'static {
 /// * [`list_for_user`](Self::list_for_user) goes by keyset and not by offset, so that keys created meanwhile neither
 ///   repeat nor hide others: `WHERE user_id = ? AND (created_at, id) < (?, ?) ORDER BY created_at
 ///   DESC, id DESC LIMIT ?`.
+///   User ids are compared byte by byte: beware of collations that ignore case. The store refuses a
+///   list with another user's key, or out of order.
 /// * [`touch`](Self::touch) never moves `last_used_at` back, and leaves the version alone.
 ///
 /// # What to store

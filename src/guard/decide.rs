@@ -50,6 +50,8 @@ impl Requirement {
 impl AuthContext {
     /// Goes on if the key may do what asks for `scope`: for scopes that only the handler knows.
     ///
+    /// A text that isn't one plain scope is refused to everybody, and not named in the answer.
+    ///
     /// ```
     /// use axum::{extract::Path, response::Response};
     /// use tower_api_key::AuthContext;
@@ -195,11 +197,15 @@ fn is_grpc(request: &HeaderMap) -> bool {
 /// The bytes as a `B`, where `B` is a body that this crate knows: guards don't ask for more than
 /// `Default`, so that they fit tonic's.
 fn body_from_bytes<B: 'static>(bytes: Bytes) -> Option<B> {
+    fn cast<A: 'static, B: 'static>(body: A) -> Option<B> {
+        let mut body = Some(body);
+        let body: &mut dyn Any = &mut body;
+        body.downcast_mut().and_then(Option::take)
+    }
+
     #[cfg(feature = "axum")]
-    let mut body = Some(axum::body::Body::from(bytes));
-    #[cfg(not(feature = "axum"))]
-    let mut body = Some(bytes);
-    (&mut body as &mut dyn Any)
-        .downcast_mut::<Option<B>>()
-        .and_then(Option::take)
+    if let Some(body) = cast(axum::body::Body::from(bytes.clone())) {
+        return Some(body);
+    }
+    cast(bytes)
 }

@@ -54,6 +54,8 @@ impl<T: TypedScopes, S: Sync> FromRequestParts<S> for RequireScope<T> {
 /// The response that a layer gives by default.
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        ProblemResponse.response_for_rejection(self)
+        let mut response: Response = ProblemResponse.response_for_rejection(self.clone());
+        response.extensions_mut().insert(self);
+        response
     }
 }

@@ -7,7 +7,8 @@ use super::{
 
 /// A scope as a type; [`scopes!`](crate::scopes) makes them.
 ///
-/// One that is made by hand is checked where it is used:
+/// One that is made by hand is checked where it is used, and needs `AsRef<str>`, too, to be used in a
+/// layer:
 ///
 /// ```compile_fail
 /// # use axum::{Router, routing::get};

@@ -45,10 +45,7 @@ where
     F: ResponseForRejection<B> + Send + Sync + 'static,
     B: 'static,
 {
-    LayerHandle {
-        answers: answers.clone(),
-        reject: reject_erased::<F, B>,
-    }
+    LayerHandle::new(answers.clone(), reject_erased::<F, B>)
 }
 
 /// A response whose body is of the type that the layer's responses have.
@@ -76,7 +73,7 @@ pub(crate) fn reject_like_the_layer<B>(handle: &LayerHandle, reason: RejectionRe
 where
     B: Default + 'static,
 {
-    let response = (handle.reject)(&*handle.answers, Box::new(reason));
+    let response = handle.reject(Box::new(reason));
     let response: Box<ErasedResponse> = response.downcast().expect("made by `reject_erased`");
     let (mut head, body) = response.into_parts();
     let body = body.downcast().map_or_else(

@@ -65,8 +65,8 @@ pub(super) enum Presented<'a> {
     Token(&'a HeaderName, ApiKeyToken),
 }
 
-/// No token of any format is near this long. Of what is longer no byte is looked at: the parser, too,
-/// begins with the length.
+/// No token of any format is near this long. What is longer is refused by its length, unless it is
+/// foreign and passed on.
 const MAX_LEN: usize = 1_024;
 
 /// Reads the one credential of a request.

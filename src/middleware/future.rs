@@ -4,7 +4,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::{Request, Response};
@@ -33,7 +33,7 @@ pin_project! {
     {
         Passed { #[pin] inner: S::Future },
         Rejected { response: Option<S::Response> },
-        Resolving { waiting: Box<Waiting<S, R, F, ReqBody>> },
+        Resolving { waiting: Option<Box<Waiting<S, R, F, ReqBody>>> },
     }
 }
 
@@ -41,7 +41,7 @@ pin_project! {
 /// doesn't have to wait isn't moved around with room for it.
 struct Waiting<S, R, F, ReqBody> {
     answer: Resolution,
-    request: Option<Request<ReqBody>>,
+    request: Request<ReqBody>,
     ready: S,
     config: Arc<Config<R, F>>,
 }
@@ -79,13 +79,13 @@ where
         let asked = config.clone();
         let waiting = Waiting {
             answer: Box::pin(async move { asked.resolver().resolve(&token).await }),
-            request: Some(request),
+            request,
             ready,
             config,
         };
         Self {
             state: State::Resolving {
-                waiting: Box::new(waiting),
+                waiting: Some(Box::new(waiting)),
             },
         }
     }
@@ -110,17 +110,21 @@ where
                     return Poll::Ready(Ok(response));
                 }
                 StateProj::Resolving { waiting } => {
-                    match ready!(waiting.answer.as_mut().poll(cx)) {
-                        Ok(context) => {
-                            let request = waiting.request.take();
-                            let mut request = request.expect("polled after it was ready");
-                            pass_authenticated(&mut request, context, waiting.config.answers());
+                    let mut asked = waiting.take().expect("polled after it was ready");
+                    match asked.answer.as_mut().poll(cx) {
+                        Poll::Pending => {
+                            *waiting = Some(asked);
+                            return Poll::Pending;
+                        }
+                        Poll::Ready(Ok(context)) => {
+                            let mut asked = *asked;
+                            pass_authenticated(&mut asked.request, context, asked.config.answers());
                             State::Passed {
-                                inner: waiting.ready.call(request),
+                                inner: asked.ready.call(asked.request),
                             }
                         }
-                        Err(error) => State::Rejected {
-                            response: Some(waiting.config.answers().reject(error.into())),
+                        Poll::Ready(Err(error)) => State::Rejected {
+                            response: Some(asked.config.answers().reject(error.into())),
                         },
                     }
                 }

@@ -46,8 +46,10 @@ use crate::resolver::KeyResolver;
 /// # What a request keeps
 ///
 /// One that is let in with a key has an [`AuthContext`](crate::AuthContext) in its extensions, and a
-/// context that was there before is gone. The header that carried the token is marked sensitive, or
-/// removed with [`strip_credentials`](Self::strip_credentials).
+/// context that was there before is gone. On all that pass, `Authorization` and the headers that the
+/// layer reads are marked sensitive; [`strip_credentials`](Self::strip_credentials) removes the one
+/// that carried the key. What logs requests further out sees them unmarked: put tower-http's
+/// `SetSensitiveRequestHeadersLayer` around it.
 pub struct ApiKeyLayer<R, F = ProblemResponse> {
     config: Arc<Config<R, F>>,
 }
@@ -168,8 +170,8 @@ impl<R, F> ApiKeyLayer<R, F> {
         self
     }
 
-    /// Removes the header with the token before the request goes on, so that nothing behind the
-    /// layer can log or forward it. Otherwise the header is marked sensitive.
+    /// Removes the header with the key before the request goes on, so that nothing behind the layer
+    /// can log or forward it. Foreign tokens stay.
     #[must_use]
     pub fn strip_credentials(mut self) -> Self {
         self.settings().strip = true;

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{
+        CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, ETAG, RETRY_AFTER,
+        WWW_AUTHENTICATE,
+    },
 };
 
 use super::{Rejection, RejectionReason};
@@ -94,7 +97,9 @@ fn problem(rejection: &Rejection) -> Bytes {
 
 /// Removes what describes a body that couldn't be kept. A gRPC response never had one.
 pub(crate) fn forget_body(headers: &mut HeaderMap) {
-    headers.remove(CONTENT_LENGTH);
+    for described in [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_LANGUAGE, ETAG] {
+        headers.remove(described);
+    }
     if !headers.contains_key(GRPC_STATUS) {
         headers.remove(CONTENT_TYPE);
     }

@@ -120,9 +120,8 @@ impl ApiKeyStore {
             return Ok(false);
         };
         match self.resolver.check(&token).await {
-            Ok(_) | Err(VerifyError::Expired | VerifyError::Disabled) => {
-                self.revoke(&token.key_id()).await
-            }
+            Ok((key, _)) => self.revoke_record(key).await,
+            Err(VerifyError::Expired | VerifyError::Disabled) => self.revoke(&token.key_id()).await,
             Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
             Err(_) => Ok(false),
         }

@@ -6,7 +6,7 @@ use std::{
     mem,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,7 @@ use tower_api_key::{
     StoreError, Touch, VerifyError,
 };
 
-use super::{new_key, outcome, pepper, store_on, verified};
+use super::{chain, new_key, outcome, pepper, store_on, verified};
 use crate::support::{Fixture, USER, id_of, start, with_wrong_secret};
 
 #[tokio::test]
@@ -102,6 +102,9 @@ struct Contended {
     inner: MemoryBackend,
     updates_lost: Arc<AtomicUsize>,
     insertions_lost: Arc<AtomicUsize>,
+    /// Updates of these fail, and where it is set, all pages but the first.
+    broken: Arc<Mutex<Vec<KeyId>>>,
+    lists_break: Arc<AtomicBool>,
     /// The ids of all insertions, lost or not.
     drawn: Arc<Mutex<Vec<KeyId>>>,
 }
@@ -129,6 +132,9 @@ impl ApiKeyBackend for Contended {
     }
 
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
+        if self.broken.lock().unwrap().contains(&key.id) {
+            return Err(BackendError::unavailable(key.id.to_string()));
+        }
         if is_lost(&self.updates_lost) {
             return Ok(false);
         }
@@ -144,12 +150,48 @@ impl ApiKeyBackend for Contended {
         user_id: &str,
         page: &PageRequest,
     ) -> Result<Vec<ApiKey>, BackendError> {
+        if page.cursor().is_some() && self.lists_break.load(Ordering::SeqCst) {
+            return Err(BackendError::unavailable("the list ended"));
+        }
         self.inner.list_for_user(user_id, page).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
         self.inner.touch(touches).await
     }
+}
+
+#[tokio::test]
+async fn one_key_that_cannot_be_revoked_saves_none_of_the_others() {
+    let backend = Contended::default();
+    let store = store_on(backend.clone(), Peppers::ephemeral()).await;
+    // Two pages and a bit; the list is from new to old, and ids decide within one moment.
+    let mut ids = Vec::new();
+    for _ in 0..2_010 {
+        ids.push(store.create(new_key()).await.unwrap().key().id);
+    }
+    ids.sort_unstable_by(|one, other| other.cmp(one));
+    *backend.broken.lock().unwrap() = vec![ids[5], ids[1_500]];
+    let revoked = async || {
+        let mut revoked = 0;
+        for id in &ids {
+            let key = store.get(id).await.unwrap().unwrap();
+            revoked += usize::from(key.revoked_at.is_some());
+        }
+        revoked
+    };
+    let first_error = async || {
+        let error = store.revoke_all_for_user(USER).await.unwrap_err();
+        chain(&error).last().unwrap().to_string()
+    };
+    backend.lists_break.store(true, Ordering::SeqCst);
+    assert_eq!(first_error().await, ids[5].to_string());
+    assert_eq!(revoked().await, 999);
+    backend.lists_break.store(false, Ordering::SeqCst);
+    assert_eq!(first_error().await, ids[5].to_string());
+    assert_eq!(revoked().await, 2_008);
+    backend.broken.lock().unwrap().clear();
+    assert_eq!(store.revoke_all_for_user(USER).await.unwrap(), 2);
 }
 
 #[tokio::test]
@@ -428,6 +470,9 @@ async fn a_backend_that_lists_other_keys_than_were_asked_for_revokes_none() {
 
     // A list that never ends is noticed, and a record that wasn't asked for isn't taken.
     let page = vec![mine.clone(); 1];
+    let twice = vec![mine.clone(), mine.clone()];
+    let twice = store_on(Lists(twice, keys.clone()), Peppers::new(pepper("v1"))).await;
+    assert!(twice.get(&mine.id).await.is_err());
     let endless = store_on(Lists(page, keys), Peppers::new(pepper("v1"))).await;
     let after = PageRequest::new().after(Cursor::of(&mine));
     assert!(endless.list_for_user(USER, after).await.is_err());

@@ -296,3 +296,36 @@ async fn g1_no_request_that_starts_after_a_revocation_is_accepted() {
         requests.join_all().await;
     }
 }
+
+#[tokio::test]
+async fn times_are_stored_as_a_cursor_can_say_them() {
+    let fixture = Fixture::new().await;
+    for nanos in [1, 999_999, 1_000_001, 1_999_999] {
+        fixture.clock.set(start() + Duration::from_nanos(nanos));
+        fixture.token(&[]).await;
+    }
+    let mut seen = HashSet::new();
+    let mut page = PageRequest::new().limit(1);
+    loop {
+        let listed = fixture.store.list_for_user(USER, page).await.unwrap();
+        for key in &listed.keys {
+            assert!(seen.insert(key.id), "{} comes twice", key.id);
+        }
+        let Some(next) = listed.next else { break };
+        page = page.after(next.to_string().parse().unwrap());
+    }
+    assert_eq!(seen.len(), 4);
+}
+
+#[test]
+fn states_have_names_that_last() {
+    let named = [
+        (KeyStatus::Active, "active"),
+        (KeyStatus::Expired, "expired"),
+        (KeyStatus::Disabled, "disabled"),
+        (KeyStatus::Revoked, "revoked"),
+    ];
+    for (status, name) in named {
+        assert_eq!(status.to_string(), name);
+    }
+}

@@ -16,7 +16,8 @@ async fn seen(auth: Option<AuthContext>, headers: HeaderMap) -> Json<Value> {
     let header = |name: &str| {
         let value = headers.get(name)?;
         let text = String::from_utf8_lossy(value.as_bytes());
-        Some(json!([text, value.is_sensitive()]))
+        let hidden = |value: &HeaderValue| value.is_sensitive();
+        Some(json!([text, headers.get_all(name).iter().all(hidden)]))
     };
     Json(json!({
         "user": auth.map(|auth| auth.user_id().to_owned()),

@@ -242,3 +242,11 @@ pub(crate) enum PepperError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this node doesn't know the pepper {0}")]
 pub struct UnknownPepper(PepperId);
+
+impl UnknownPepper {
+    /// Which pepper it is.
+    #[must_use]
+    pub fn pepper(&self) -> &PepperId {
+        &self.0
+    }
+}

@@ -58,7 +58,7 @@ impl Pepper {
 
 fn not_set(variable: &str) -> ConfigError {
     let usual = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    let named = variable.bytes().all(usual);
+    let named = variable.len() <= 40 && variable.bytes().all(usual);
     ConfigError::PepperNotSet(if named { variable } else { "(not shown)" }.to_owned())
 }
 
