@@ -28,7 +28,8 @@
 //! 3. The caller, an [`AuthContext`], goes into the request's extensions, and the request goes on.
 //!    Other requests are answered, 400, 401 or 503, or passed without a context where the layer is
 //!    told to: see [`ApiKeyLayer`].
-//! 4. Guards ask more of the caller: [`RequireScope`](struct@crate::RequireScope) as a layer or in a handler's signature.
+//! 4. Guards ask more of the caller: [`RequireScope`](struct@crate::RequireScope) as a layer or in a
+//!    handler's signature.
 //!
 //! # Where to put the layer
 //!
@@ -53,11 +54,9 @@
 //! | `get(..).layer` | | 401 without a key, 405 with one; a guard there answers 403 first |
 //! | `get(..).route_layer` | | **open**: 405, or what `any` or a fallback of the method router says |
 //!
-//! On the methods of one route use `layer`, as in `post(add).layer(RequireScope("notes:write"))`:
-//! `any(one).get(other).route_layer(..)` guards GET alone. Several layers on one method router go
-//! into one `ServiceBuilder`.
-//!
-//! So put a fallback that needs a key under `layer`. Nested and merged routers bring their layers
+//! So put a fallback that needs a key under `layer`, and on the methods of one route use `layer`, as
+//! in `post(add).layer(RequireScope("notes:write"))`: `any(one).get(other).route_layer(..)` guards GET
+//! alone. Several layers on one method router go into one `ServiceBuilder`. Nested and merged routers bring their layers
 //! along; what a nested router has no route for is answered by the fallback of the router around
 //! it, under that one's layers.
 //!
@@ -99,7 +98,7 @@
 //!
 //! | feature | by default | what it adds |
 //! | --- | --- | --- |
-//! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`](struct@crate::RequireScope) |
+//! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`](struct@crate::RequireScope); [`Rejection`] as a response |
 //! | `tracing` | no | events: rejections, outages, guards without a layer |
 //! | `test-util` | no | for tests of one's own: `ManualClock`, `ApiKeyToken::generate_with` |
 //!

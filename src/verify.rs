@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use crate::{
     error::{BackendError, Unavailable},
     key::{ApiKey, KeyStatus},
-    token::{ApiKeyToken, MalformedToken, PepperError, Peppers},
+    token::{ApiKeyToken, MalformedToken, Peppers},
 };
 
 /// Why a token was not accepted.
@@ -45,15 +45,6 @@ impl From<BackendError> for VerifyError {
     }
 }
 
-impl From<PepperError> for VerifyError {
-    fn from(error: PepperError) -> Self {
-        Self::Unavailable(match error {
-            PepperError::Unknown(unknown) => unknown.into(),
-            PepperError::Random(error) => error.into(),
-        })
-    }
-}
-
 /// Whether `token` is the token of `key`, and `key` works at `now`.
 ///
 /// The secret comes first: only its holder learns that a key is expired, revoked or disabled. With
@@ -64,7 +55,9 @@ pub(crate) fn verify(
     peppers: &Peppers,
     now: SystemTime,
 ) -> Result<(), VerifyError> {
-    let right = peppers.verify(token, key.map(|key| &key.secret_hash))?;
+    let right = peppers
+        .verify(token, key.map(|key| &key.secret_hash))
+        .map_err(VerifyError::Unavailable)?;
     match key {
         None => Err(VerifyError::Unknown),
         Some(_) if !right => Err(VerifyError::WrongSecret),

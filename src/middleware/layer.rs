@@ -292,26 +292,24 @@ impl<R: KeyResolver, F> Config<R, F> {
         }
     }
 
-    /// Hides from logs what may hold a token: the headers that the layer reads, and
-    /// `Authorization`, where people put keys in forms that it doesn't read.
+    /// Hides from logs what may hold a token: the headers that the layer reads, of which there is
+    /// one each by now, and every `Authorization`, where people put keys in forms that it doesn't
+    /// read. `Debug` of a value shows `Sensitive` from then on, and HPACK doesn't index it.
     pub(super) fn hide(&self, headers: &mut HeaderMap) {
-        mark_sensitive(headers, &AUTHORIZATION);
+        let mut reads_authorization = false;
         for header in &*self.settings.headers {
-            if *header.name() != AUTHORIZATION {
-                mark_sensitive(headers, header.name());
+            reads_authorization |= *header.name() == AUTHORIZATION;
+            if let Some(value) = headers.get_mut(header.name()) {
+                value.set_sensitive(true);
             }
         }
-    }
-}
-
-/// `Debug` of the header's values shows `Sensitive` from then on, and HPACK doesn't index them.
-fn mark_sensitive(headers: &mut HeaderMap, name: &HeaderName) {
-    if let Some(first) = headers.get_mut(name) {
-        first.set_sensitive(true);
-    }
-    if headers.get_all(name).iter().nth(1).is_some() {
-        for (_, value) in headers.iter_mut().filter(|(other, _)| *other == name) {
-            value.set_sensitive(true);
+        if !reads_authorization {
+            for (_, value) in headers
+                .iter_mut()
+                .filter(|(name, _)| **name == AUTHORIZATION)
+            {
+                value.set_sensitive(true);
+            }
         }
     }
 }

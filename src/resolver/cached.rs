@@ -164,10 +164,8 @@ impl CachedResolverBuilder {
         reason = "so that sources that have to subscribe can come"
     )]
     pub async fn build(self) -> Result<CachedResolver, ConfigError> {
-        self.peppers
-            .clone()
-            .map(|peppers| self.build_with(peppers))
-            .ok_or(ConfigError::MissingPeppers)
+        let peppers = self.peppers.clone().ok_or(ConfigError::MissingPeppers)?;
+        Ok(self.build_with(peppers))
     }
 
     pub(crate) fn build_with(self, peppers: Peppers) -> CachedResolver {

@@ -14,7 +14,6 @@ use std::{fmt, str::FromStr};
 
 use zeroize::Zeroize;
 
-pub(crate) use self::pepper::PepperError;
 pub use self::{
     brand::Brand,
     display::{DisplayPrefix, ParseDisplayPrefixError},

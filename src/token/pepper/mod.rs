@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 pub use self::id::PepperId;
 use super::{ApiKeyToken, SecretHash, hash};
-use crate::error::{ConfigError, RandomError};
+use crate::error::{ConfigError, RandomError, Unavailable};
 
 /// One server-side key of the HMAC. It lives apart from the database, so that who reads the one
 /// can't test guesses against it without the other.
@@ -188,7 +188,7 @@ impl Peppers {
         &self,
         token: &ApiKeyToken,
         stored: Option<&SecretHash>,
-    ) -> Result<bool, PepperError> {
+    ) -> Result<bool, Unavailable> {
         let known = stored.and_then(|stored| self.find(stored.pepper()));
         let pepper = match known {
             Some(pepper) => pepper,
@@ -226,15 +226,6 @@ impl fmt::Debug for Peppers {
             .field("retired", &self.0.retired)
             .finish()
     }
-}
-
-/// A hash can't be checked, and not because it is wrong.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PepperError {
-    #[error(transparent)]
-    Unknown(#[from] UnknownPepper),
-    #[error(transparent)]
-    Random(#[from] RandomError),
 }
 
 /// A record names a pepper that this node doesn't know, as happens while a new pepper is rolled
