@@ -5,16 +5,49 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// Tells the time of day.
+/// Tells the time of day, and how much time has passed.
 ///
-/// Expiry is checked against it on every request. It may step backwards, as the clocks of real
-/// machines do.
+/// Whether a key has expired is asked of the time of day, which may step backwards, as the clocks of
+/// real machines do. How long something may be remembered is asked of both: the monotonic clock
+/// stops while a machine is suspended, and the other one is set by people.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use tower_api_key::Clock;
+///
+/// #[derive(Debug)]
+/// struct OneHourAhead;
+///
+/// impl Clock for OneHourAhead {
+///     fn now(&self) -> SystemTime {
+///         SystemTime::now() + std::time::Duration::from_secs(3_600)
+///     }
+/// }
+/// ```
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// The time now.
+    /// The time of day.
     fn now(&self) -> SystemTime;
+
+    /// The time since some moment that stays the same. It never goes back.
+    fn monotonic(&self) -> Duration {
+        system::monotonic()
+    }
+
+    /// [`now`](Self::now), as it was some milliseconds ago at the most: 10.
+    fn coarse_now(&self) -> SystemTime {
+        self.now()
+    }
+
+    /// [`monotonic`](Self::monotonic), as it was some milliseconds ago at the most: 10.
+    fn coarse_monotonic(&self) -> Duration {
+        self.monotonic()
+    }
 }
 
-/// The clock of the operating system.
+/// By how much a coarse time may be late.
+pub(crate) const COARSE: Duration = Duration::from_millis(10);
+
+/// The clocks of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -22,6 +55,98 @@ impl Clock for SystemClock {
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }
+
+    fn coarse_now(&self) -> SystemTime {
+        system::coarse_now()
+    }
+
+    fn coarse_monotonic(&self) -> Duration {
+        system::coarse_monotonic()
+    }
+}
+
+/// Read from the system each time, and kept by no ticker of ours, which could stand still.
+#[cfg(target_os = "linux")]
+mod system {
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    pub(super) fn monotonic() -> Duration {
+        since_zero(ClockId::Monotonic)
+    }
+
+    pub(super) fn coarse_monotonic() -> Duration {
+        since_zero(ClockId::MonotonicCoarse)
+    }
+
+    pub(super) fn coarse_now() -> SystemTime {
+        UNIX_EPOCH + since_zero(ClockId::RealtimeCoarse)
+    }
+
+    fn since_zero(clock: ClockId) -> Duration {
+        let time = clock_gettime(clock);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::{
+        sync::LazyLock,
+        time::{Duration, Instant, SystemTime},
+    };
+
+    pub(super) fn monotonic() -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
+
+    pub(super) fn coarse_monotonic() -> Duration {
+        monotonic()
+    }
+
+    pub(super) fn coarse_now() -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// A moment on both clocks, in milliseconds: since 1970, and since the monotonic clock's zero.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) wall: u64,
+    pub(crate) monotonic: u64,
+}
+
+impl Moment {
+    pub(crate) fn now(clock: &dyn Clock) -> Self {
+        Self {
+            wall: unix_millis(clock.now()),
+            monotonic: millis(clock.monotonic()),
+        }
+    }
+
+    pub(crate) fn coarse(clock: &dyn Clock) -> Self {
+        Self {
+            wall: unix_millis(clock.coarse_now()),
+            monotonic: millis(clock.coarse_monotonic()),
+        }
+    }
+
+    /// Whether `limit` milliseconds have passed at `now`, on whichever clock they passed first.
+    pub(crate) fn is_older_than(self, limit: u64, now: Moment) -> bool {
+        now.monotonic >= self.monotonic.saturating_add(limit)
+            || now.wall >= self.wall.saturating_add(limit)
+    }
+}
+
+/// Whole milliseconds; what is beyond `u64` is as good as without end.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    duration
+        .as_secs()
+        .saturating_mul(1_000)
+        .saturating_add(u64::from(duration.subsec_millis()))
 }
 
 /// The latest moment that a key can name: the last millisecond of the year 9999.
@@ -38,7 +163,7 @@ pub(crate) fn unix_millis(time: SystemTime) -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO)
         .min(LATEST);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(since)
 }
 
 /// The time that many milliseconds after 1970, if it is one that [`storable`] gives.
@@ -58,13 +183,13 @@ pub use manual::ManualClock;
 #[cfg(feature = "test-util")]
 mod manual {
     use std::{
-        sync::{Arc, Mutex, PoisonError},
+        sync::{Arc, Mutex, MutexGuard, PoisonError},
         time::{Duration, SystemTime},
     };
 
     use super::Clock;
 
-    /// A clock that stands still until a test moves it. Clones are one clock.
+    /// Clocks that stand still until a test moves them. Clones are the same clocks.
     ///
     /// ```
     /// use std::time::{Duration, UNIX_EPOCH};
@@ -75,33 +200,51 @@ mod manual {
     /// assert_eq!(clock.now(), UNIX_EPOCH + Duration::from_secs(60));
     /// ```
     #[derive(Debug, Clone)]
-    pub struct ManualClock(Arc<Mutex<SystemTime>>);
+    pub struct ManualClock(Arc<Mutex<Shown>>);
+
+    #[derive(Debug)]
+    struct Shown {
+        now: SystemTime,
+        monotonic: Duration,
+    }
 
     impl ManualClock {
-        /// A clock that shows `now`.
+        /// Clocks that show `now`, and an hour on the monotonic one.
         #[must_use]
         pub fn new(now: SystemTime) -> Self {
-            Self(Arc::new(Mutex::new(now)))
+            let monotonic = Duration::from_secs(3_600);
+            Self(Arc::new(Mutex::new(Shown { now, monotonic })))
         }
 
-        /// Shows `now` from here on, which may lie before what it showed.
+        /// Sets the time of day, which may lie before what it was, and leaves the monotonic clock
+        /// alone: somebody set the clock, or the machine was suspended.
         pub fn set(&self, now: SystemTime) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
+            self.shown().now = now;
         }
 
-        /// Moves the time forward by `by`.
+        /// Lets time pass, on both clocks.
         ///
         /// # Panics
         ///
         /// If the time would be beyond what [`SystemTime`] can hold.
         pub fn advance(&self, by: Duration) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
+            let mut shown = self.shown();
+            shown.now += by;
+            shown.monotonic += by;
+        }
+
+        fn shown(&self) -> MutexGuard<'_, Shown> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
     }
 
     impl Clock for ManualClock {
         fn now(&self) -> SystemTime {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+            self.shown().now
+        }
+
+        fn monotonic(&self) -> Duration {
+            self.shown().monotonic
         }
     }
 }

@@ -38,84 +38,160 @@ use crate::{key::ApiKey, scope::Scopes, token::KeyId};
 /// ```
 #[derive(Clone)]
 pub struct AuthContext {
-    caller: Arc<Caller>,
+    /// Where it comes from a cache, what is cached: a hit copies nothing.
+    caller: Arc<dyn HasCaller>,
     layer: Option<LayerHandle>,
 }
 
+/// Something that knows who is calling.
+pub(crate) trait HasCaller: Send + Sync {
+    fn caller(&self) -> &Caller;
+}
+
+/// Who is calling. There may be a million of them, so it is kept small.
 #[derive(Clone, PartialEq, Eq)]
-struct Caller {
+pub(crate) struct Caller {
     key_id: KeyId,
-    user_id: Box<str>,
-    name: Option<Box<str>>,
+    /// The user id, and the name right behind it.
+    texts: Box<str>,
+    user_id_len: usize,
+    has_name: bool,
     scopes: Scopes,
     expires_at: Option<SystemTime>,
+}
+
+impl Caller {
+    fn new(
+        key_id: KeyId,
+        user_id: &str,
+        name: Option<&str>,
+        scopes: Scopes,
+        expires_at: Option<SystemTime>,
+    ) -> Self {
+        Self {
+            key_id,
+            texts: [user_id, name.unwrap_or_default()].concat().into(),
+            user_id_len: user_id.len(),
+            has_name: name.is_some(),
+            scopes,
+            expires_at,
+        }
+    }
+
+    pub(crate) fn of(key: &ApiKey) -> Self {
+        let ApiKey { id, user_id, .. } = key;
+        let name = key.name.as_deref();
+        Self::new(*id, user_id, name, key.scopes.clone(), key.expires_at)
+    }
+
+    pub(crate) fn key_id(&self) -> &KeyId {
+        &self.key_id
+    }
+
+    pub(crate) fn scopes(&self) -> &Scopes {
+        &self.scopes
+    }
+
+    pub(crate) fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_at
+    }
+
+    fn user_id(&self) -> &str {
+        &self.texts[..self.user_id_len]
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.has_name.then(|| &self.texts[self.user_id_len..])
+    }
+}
+
+impl HasCaller for Caller {
+    fn caller(&self) -> &Caller {
+        self
+    }
 }
 
 impl AuthContext {
     /// A caller without a name whose key doesn't expire.
     #[must_use]
-    pub fn new(key_id: KeyId, user_id: impl Into<Box<str>>, scopes: Scopes) -> Self {
-        let caller = Caller {
-            key_id,
-            user_id: user_id.into(),
-            name: None,
-            scopes,
-            expires_at: None,
-        };
+    pub fn new(key_id: KeyId, user_id: impl AsRef<str>, scopes: Scopes) -> Self {
+        let caller = Caller::new(key_id, user_id.as_ref(), None, scopes, None);
+        Self::of(Arc::new(caller))
+    }
+
+    pub(crate) fn of(caller: Arc<dyn HasCaller>) -> Self {
         Self {
-            caller: Arc::new(caller),
+            caller,
             layer: None,
         }
     }
 
     /// The same with the key's name.
     #[must_use]
-    pub fn with_name(mut self, name: impl Into<Box<str>>) -> Self {
-        Arc::make_mut(&mut self.caller).name = Some(name.into());
-        self
+    pub fn with_name(self, name: impl AsRef<str>) -> Self {
+        let Caller {
+            key_id,
+            scopes,
+            expires_at,
+            ..
+        } = self.caller().clone();
+        let name = Some(name.as_ref());
+        let caller = Caller::new(key_id, self.user_id(), name, scopes, expires_at);
+        Self {
+            caller: Arc::new(caller),
+            ..self
+        }
     }
 
     /// The same with the key's end.
     #[must_use]
-    pub fn with_expiry(mut self, expires_at: SystemTime) -> Self {
-        Arc::make_mut(&mut self.caller).expires_at = Some(expires_at);
-        self
+    pub fn with_expiry(self, expires_at: SystemTime) -> Self {
+        let mut caller = self.caller().clone();
+        caller.expires_at = Some(expires_at);
+        Self {
+            caller: Arc::new(caller),
+            ..self
+        }
+    }
+
+    fn caller(&self) -> &Caller {
+        self.caller.caller()
     }
 
     /// The public id of the key.
     #[must_use]
     pub fn key_id(&self) -> &KeyId {
-        &self.caller.key_id
+        &self.caller().key_id
     }
 
     /// Who the key belongs to.
     #[must_use]
     pub fn user_id(&self) -> &str {
-        &self.caller.user_id
+        self.caller().user_id()
     }
 
     /// What the owner calls the key.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.caller.name.as_deref()
+        self.caller().name()
     }
 
     /// What the key may do.
     #[must_use]
     pub fn scopes(&self) -> &Scopes {
-        &self.caller.scopes
+        &self.caller().scopes
     }
 
     /// Whether the key may do what asks for `scope`; see [`Scopes::allows`].
     #[must_use]
     pub fn has_scope(&self, scope: &str) -> bool {
-        self.caller.scopes.allows(scope)
+        self.caller().scopes.allows(scope)
     }
 
     /// When the key ends.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
-        self.caller.expires_at
+        self.caller().expires_at
     }
 
     pub(crate) fn with_layer(mut self, layer: LayerHandle) -> Self {
@@ -131,27 +207,11 @@ impl AuthContext {
 /// Whether the callers are the same in every respect.
 impl PartialEq for AuthContext {
     fn eq(&self, other: &Self) -> bool {
-        self.caller == other.caller
+        self.caller() == other.caller()
     }
 }
 
 impl Eq for AuthContext {}
-
-impl From<ApiKey> for AuthContext {
-    fn from(key: ApiKey) -> Self {
-        let caller = Caller {
-            key_id: key.id,
-            user_id: key.user_id.into(),
-            name: key.name.map(Into::into),
-            scopes: key.scopes,
-            expires_at: key.expires_at,
-        };
-        Self {
-            caller: Arc::new(caller),
-            layer: None,
-        }
-    }
-}
 
 impl fmt::Debug for AuthContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -82,20 +82,30 @@ impl Error for BackendError {
 /// Whether a key is good, or what there is to manage, can't be told now. Says nothing about the key.
 ///
 /// Its text and its source are those of the cause: a backend that failed, a
-/// [pepper that this node doesn't know](crate::UnknownPepper), or a lack of randomness.
+/// [pepper that this node doesn't know](crate::UnknownPepper), a lack of randomness, or too many
+/// requests that wait for the backend already.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct Unavailable(Cause);
 
 #[derive(Debug, Clone, thiserror::Error)]
-#[error(transparent)]
 enum Cause {
+    #[error(transparent)]
     Backend(BackendError),
+    #[error(transparent)]
     Pepper(UnknownPepper),
+    #[error(transparent)]
     Random(RandomError),
+    #[error("{0}")]
+    Load(&'static str),
 }
 
 impl Unavailable {
+    /// The key wasn't read, which isn't the backend's doing, or not for certain.
+    pub(crate) fn load_failed(why: &'static str) -> Self {
+        Self(Cause::Load(why))
+    }
+
     /// The failure of the backend, where that is the cause.
     #[must_use]
     pub fn backend(&self) -> Option<&BackendError> {
@@ -246,6 +256,14 @@ pub enum ConfigError {
         /// What the operating system said.
         #[source]
         source: std::io::Error,
+    },
+    /// A setting of the cache can't work.
+    #[error("`CacheConfig::{setting}` {problem}")]
+    Cache {
+        /// The method of [`CacheConfig`](crate::CacheConfig) that set it.
+        setting: &'static str,
+        /// What it has to be.
+        problem: &'static str,
     },
     /// A new pepper was needed, and the operating system gave no randomness.
     #[error("no pepper can be made")]

@@ -108,6 +108,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
+mod cache;
 mod clock;
 mod context;
 mod error;
@@ -117,6 +118,7 @@ mod middleware;
 mod resolver;
 mod scope;
 mod store;
+mod sync;
 mod token;
 mod trace;
 mod verify;
@@ -125,8 +127,10 @@ mod verify;
 pub use self::clock::ManualClock;
 pub use self::{
     backend::{
-        ApiKeyBackend, Cursor, KeySource, MemoryBackend, Page, PageRequest, ParseCursorError, Touch,
+        ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, KeySource, MemoryBackend, Page,
+        PageRequest, ParseCursorError, Subscription, Touch,
     },
+    cache::{CacheConfig, CacheStats},
     clock::{Clock, SystemClock},
     context::AuthContext,
     error::{BackendError, ConfigError, InvalidKey, RandomError, StoreError, Unavailable},

@@ -33,12 +33,27 @@ pub(crate) fn rejected(code: &'static str, outage: Option<&Unavailable>) {
     let _ = (code, outage);
 }
 
-/// The time of a key's last use could not be written.
-pub(crate) fn touch_failed(key_id: KeyId, error: &BackendError) {
+/// The times of the last uses of so many keys could not be written.
+pub(crate) fn touch_failed(keys: usize, error: &BackendError) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(%key_id, cause = chain(error), "the last use of an API key was not noted");
+    tracing::warn!(
+        keys,
+        cause = chain(error),
+        "the last uses of API keys were not noted"
+    );
     #[cfg(not(feature = "tracing"))]
-    let _ = (key_id, error);
+    let _ = (keys, error);
+}
+
+/// The source doesn't tell of changes, or not any more.
+pub(crate) fn feed_lost(error: &BackendError) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(
+        cause = chain(error),
+        "changes of API keys don't arrive; subscribing again"
+    );
+    #[cfg(not(feature = "tracing"))]
+    let _ = error;
 }
 
 /// A guard ran on a request that no layer has seen.

@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use crate::{
+    context::Caller,
     error::{BackendError, Unavailable},
     key::{ApiKey, KeyStatus},
-    token::{ApiKeyToken, MalformedToken, Peppers},
+    token::{ApiKeyToken, MalformedToken, Peppers, SecretHash},
 };
 
 /// Why a token was not accepted.
@@ -45,13 +46,38 @@ impl From<BackendError> for VerifyError {
     }
 }
 
+/// What of a record is needed to check tokens, and to say who is calling.
+pub(crate) struct KnownKey {
+    caller: Caller,
+    secret_hash: SecretHash,
+    ended: Option<KeyStatus>,
+}
+
+impl KnownKey {
+    pub(crate) fn of(key: &ApiKey) -> Self {
+        Self {
+            caller: Caller::of(key),
+            secret_hash: key.secret_hash,
+            ended: key.ended(),
+        }
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    fn status(&self, now: SystemTime) -> KeyStatus {
+        KeyStatus::at(now, self.ended, self.caller.expires_at())
+    }
+}
+
 /// Whether `token` is the token of `key`, and `key` works at `now`.
 ///
 /// The secret comes first: only its holder learns that a key is expired, revoked or disabled. With
 /// no key, a hash is computed and compared all the same.
 pub(crate) fn verify(
     token: &ApiKeyToken,
-    key: Option<&ApiKey>,
+    key: Option<&KnownKey>,
     peppers: &Peppers,
     now: SystemTime,
 ) -> Result<(), VerifyError> {

@@ -73,7 +73,7 @@ async fn a_service_over_full_bytes_answers_as_axum_does_to_the_byte() {
         (bearer(&reader), 503, "unavailable"),
     ];
     for (headers, status, said) in table {
-        fixture.backend.set_broken(status == 503);
+        fixture.set_broken(status == 503);
         let mut to_bare = request::<Full<Bytes>>(None);
         let mut to_axum = request::<Body>(None);
         for header in headers {

@@ -93,13 +93,13 @@ async fn an_outage_is_unavailable_for_every_key_and_passes() {
     let server = Grpc::behind(layer(&fixture));
     let token = fixture.token(&[SCOPE]).await;
 
-    fixture.backend.set_broken(true);
+    fixture.set_broken(true);
     for token in [&token, &with_wrong_secret(&token), &unknown_token()] {
         let status = server.check("", token).await.unwrap_err();
         let message = "API keys can't be checked at the moment. Try again.";
         assert_status(&status, Code::Unavailable, message);
     }
-    fixture.backend.set_broken(false);
+    fixture.set_broken(false);
 
     server.check("", &token).await.unwrap();
     let unknown = server.check("", &unknown_token()).await.unwrap_err();

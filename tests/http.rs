@@ -191,9 +191,9 @@ async fn every_rejection_is_what_the_table_says_to_the_byte_over_both_versions_o
 
         let unseen = bearer(&fixture.token(&[]).await);
         let whoami = server.url("/whoami");
-        fixture.backend.set_broken(true);
+        fixture.set_broken(true);
         assert_eq!(ask(&client, &whoami, &[&unseen]).await, unavailable);
-        fixture.backend.set_broken(false);
+        fixture.set_broken(false);
         let request = client.get(whoami).header("authorization", unseen);
         let recovered = request.send().await.unwrap();
         assert_eq!(recovered.status(), 200);
@@ -243,7 +243,7 @@ async fn g3_a_store_that_cannot_answer_is_503_and_lets_nobody_in() {
             (good, 200),
         ];
 
-        fixture.backend.set_broken(true);
+        fixture.set_broken(true);
         for path in ["/", "/guarded"] {
             for (token, _) in &tokens {
                 let answer = ask_with_token(client, &server.url(path), token).await;
@@ -256,7 +256,7 @@ async fn g3_a_store_that_cannot_answer_is_503_and_lets_nobody_in() {
         assert_eq!(let_in.load(Ordering::SeqCst), 0);
 
         // Nothing of the outage is remembered: neither "unknown" nor "unavailable".
-        fixture.backend.set_broken(false);
+        fixture.set_broken(false);
         for path in ["/", "/guarded"] {
             for (token, status) in &tokens {
                 let answer = ask_with_token(client, &server.url(path), token).await;
@@ -433,10 +433,10 @@ async fn a_layer_further_out_finds_the_rejection_in_the_extensions_of_the_respon
         let answer = ask(&client, &server.url("/whoami"), &[]).await;
         assert_eq!(answer.header("x-why"), Some("missing_credentials"));
 
-        fixture.backend.set_broken(true);
+        fixture.set_broken(true);
         let answer = ask_with_token(&client, &server.url("/"), &reader).await;
         assert_eq!(answer.header("x-why"), Some("the cable was pulled"));
         assert!(!answer.body.contains("cable"));
-        fixture.backend.set_broken(false);
+        fixture.set_broken(false);
     }
 }

@@ -10,10 +10,11 @@ use std::{
 
 /// Each module may use its own level and those listed before it.
 const LEVELS: &[&[&str]] = &[
-    &["token", "scope", "clock", "error"],
+    &["sync", "token", "scope", "clock", "error"],
     &["key", "context", "verify"],
     &["trace"],
     &["backend"],
+    &["cache"],
     &["resolver"],
     &["store"],
     &["middleware"],
@@ -26,7 +27,11 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("tower_layer", &["middleware", "guard"]),
     ("tower_service", &["middleware", "guard"]),
     ("axum", &["guard"]),
-    ("dashmap", &["backend/memory.rs"]),
+    ("dashmap", &["sync.rs"]),
+    ("DashMap", &["sync.rs", "backend/memory.rs"]),
+    ("foldhash", &["cache/table.rs"]),
+    ("tokio", &["sync.rs"]),
+    ("rustix", &["clock.rs"]),
     ("hmac", &["token"]),
     ("sha2", &["token"]),
     ("subtle", &["token"]),

@@ -120,7 +120,7 @@ async fn no_error_repeats_the_token_it_is_about() {
     for token in presented.iter().chain(&ended) {
         errors.push(Box::new(fixture.store.verify(token).await.unwrap_err()));
     }
-    fixture.backend.set_broken(true);
+    fixture.set_broken(true);
     errors.push(Box::new(fixture.store.verify(&token).await.unwrap_err()));
     errors.push(Box::new(fixture.store.is_active(&token).await.unwrap_err()));
     errors.push(Box::new(
@@ -255,11 +255,11 @@ async fn g7_no_secret_or_pepper_is_ever_shown() {
         let (name, text) = bearer(&good);
         let (status, _) = ask(&client, server.url("/open"), name.clone(), &text).await;
         assert_eq!(status, 200);
-        fixture.backend.set_broken(true);
+        fixture.set_broken(true);
         let (status, seen) = ask(&client, server.url("/open"), name, &text).await;
         assert_eq!(status, 503);
         canaries.assert_absent("a response", &seen);
-        fixture.backend.set_broken(false);
+        fixture.set_broken(false);
     }
     let log = log.text();
     canaries.assert_absent("the log", &log);

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use super::{ApiKeyBackend, KeySource, PageRequest, Touch};
+use super::{ApiKeyBackend, ChangeSink, KeySource, PageRequest, Subscription, Touch};
 use crate::{
     error::BackendError,
     key::ApiKey,
@@ -14,6 +14,7 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send
 /// [`KeySource`] with boxed futures.
 pub(crate) trait DynSource: Send + Sync {
     fn get_many<'a>(&'a self, keys: &'a [LookupKey]) -> Answer<'a, Vec<ApiKey>>;
+    fn subscribe(&self, sink: ChangeSink) -> Answer<'_, Subscription>;
 }
 
 /// [`ApiKeyBackend`] with boxed futures.
@@ -32,6 +33,10 @@ pub(crate) trait DynBackend: DynSource {
 impl<S: KeySource> DynSource for S {
     fn get_many<'a>(&'a self, keys: &'a [LookupKey]) -> Answer<'a, Vec<ApiKey>> {
         Box::pin(KeySource::get_many(self, keys))
+    }
+
+    fn subscribe(&self, sink: ChangeSink) -> Answer<'_, Subscription> {
+        Box::pin(KeySource::subscribe(self, sink))
     }
 }
 

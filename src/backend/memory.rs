@@ -5,20 +5,22 @@ use std::{
     collections::BTreeMap,
     fmt,
     ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::SystemTime,
 };
 
-use dashmap::{DashMap, Entry};
-
-use super::{ApiKeyBackend, Cursor, KeySource, PageRequest, Touch};
+use super::{
+    ApiKeyBackend, Change, ChangeSink, Cursor, KeySource, PageRequest, Subscription, Touch,
+};
 use crate::{
     error::BackendError,
     key::ApiKey,
+    sync::{DashMap, Entry, Mutex, MutexGuard},
     token::{KeyId, LookupKey},
 };
 
-/// Keys in memory. Clones are one backend, which several stores can share.
+/// Keys in memory. Clones are one backend, which several stores can share: each of them notices at
+/// once what another writes.
 #[derive(Clone, Default)]
 pub struct MemoryBackend(Arc<Shared>);
 
@@ -27,6 +29,8 @@ struct Shared {
     records: DashMap<LookupKey, ApiKey>,
     /// Held while a record comes or goes, so that the index has every record and no other.
     by_user: Mutex<BTreeMap<String, BTreeMap<Place, LookupKey>>>,
+    /// The caches of the stores that share this.
+    sinks: Mutex<Vec<ChangeSink>>,
 }
 
 /// Orders from the newest to the oldest.
@@ -45,6 +49,17 @@ impl MemoryBackend {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn sinks(&self) -> MutexGuard<'_, Vec<ChangeSink>> {
+        self.0.sinks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called after the change, and after the locks on the records are gone.
+    fn tell(&self, key: LookupKey) {
+        for sink in &*self.sinks() {
+            sink.changed(Change::Key(key));
+        }
+    }
 }
 
 fn place(at: &Cursor) -> Place {
@@ -56,19 +71,29 @@ impl KeySource for MemoryBackend {
         let record = |key| self.0.records.get(key).map(|record| record.clone());
         Ok(keys.iter().filter_map(record).collect())
     }
+
+    async fn subscribe(&self, sink: ChangeSink) -> Result<Subscription, BackendError> {
+        let mut sinks = self.sinks();
+        sinks.retain(|sink| !sink.is_closed());
+        sinks.push(sink);
+        Ok(Subscription::direct())
+    }
 }
 
 impl ApiKeyBackend for MemoryBackend {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        let mut index = self.index();
-        let Entry::Vacant(vacant) = self.0.records.entry(key.lookup_key()) else {
-            return Ok(false);
-        };
-        vacant.insert(key.clone());
-        index
-            .entry(key.user_id.clone())
-            .or_default()
-            .insert(place(&Cursor::of(key)), key.lookup_key());
+        {
+            let mut index = self.index();
+            let Entry::Vacant(vacant) = self.0.records.entry(key.lookup_key()) else {
+                return Ok(false);
+            };
+            vacant.insert(key.clone());
+            index
+                .entry(key.user_id.clone())
+                .or_default()
+                .insert(place(&Cursor::of(key)), key.lookup_key());
+        }
+        self.tell(key.lookup_key());
         Ok(true)
     }
 
@@ -80,23 +105,27 @@ impl ApiKeyBackend for MemoryBackend {
                     last_used_at,
                     ..key.clone()
                 };
-                Ok(true)
             }
-            _ => Ok(false),
+            _ => return Ok(false),
         }
+        self.tell(key.lookup_key());
+        Ok(true)
     }
 
     async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        let mut index = self.index();
-        let Some((_, removed)) = self.0.records.remove(&id.lookup_key()) else {
-            return Ok(false);
-        };
-        if let Some(places) = index.get_mut(&removed.user_id) {
-            places.remove(&place(&Cursor::of(&removed)));
-            if places.is_empty() {
-                index.remove(&removed.user_id);
+        {
+            let mut index = self.index();
+            let Some((_, removed)) = self.0.records.remove(&id.lookup_key()) else {
+                return Ok(false);
+            };
+            if let Some(places) = index.get_mut(&removed.user_id) {
+                places.remove(&place(&Cursor::of(&removed)));
+                if places.is_empty() {
+                    index.remove(&removed.user_id);
+                }
             }
         }
+        self.tell(id.lookup_key());
         Ok(true)
     }
 

@@ -1,15 +1,20 @@
 //! Where keys are kept: the two traits to implement for a place of one's own, and ours.
 
+mod changes;
 mod erased;
 mod memory;
 mod page;
 
 use std::{sync::Arc, time::SystemTime};
 
-pub(crate) use self::erased::{DynBackend, DynSource};
 pub use self::{
+    changes::{Change, ChangeFeed, ChangeSink, Subscription},
     memory::MemoryBackend,
     page::{Cursor, Page, PageRequest, ParseCursorError},
+};
+pub(crate) use self::{
+    changes::{DynFeed, TakesChanges, Told},
+    erased::{DynBackend, DynSource},
 };
 use crate::{
     error::BackendError,
@@ -48,6 +53,8 @@ use crate::{
 /// * The order is free, and what is not there is left out. Records that weren't asked for are
 ///   ignored.
 /// * A call may be dropped at any `.await`.
+/// * Where changes can be told, tell them: see [`subscribe`](Self::subscribe). Otherwise a record is
+///   read again every few seconds while its key is in use.
 ///
 /// # Making records
 ///
@@ -65,6 +72,24 @@ pub trait KeySource: Send + Sync + 'static {
         &self,
         keys: &[LookupKey],
     ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send;
+
+    /// How a cache over this source learns that a record came, changed or went: whoever wrote it,
+    /// here or elsewhere.
+    ///
+    /// Every change that is made after this has returned has to be told. A source that doesn't say
+    /// tells nothing, and each of its records is believed for
+    /// [`max_staleness`](crate::CacheConfig::max_staleness), 5 seconds, before it is read again.
+    ///
+    /// # Errors
+    ///
+    /// Where nothing can be told now. It is called again later.
+    fn subscribe(
+        &self,
+        sink: ChangeSink,
+    ) -> impl Future<Output = Result<Subscription, BackendError>> + Send {
+        let _ = sink;
+        async { Ok(Subscription::none()) }
+    }
 }
 
 /// A source that can be written, too: keys that [`ApiKeyStore`](crate::ApiKeyStore) manages, in a
@@ -137,23 +162,23 @@ pub trait ApiKeyBackend: KeySource {
 
     /// Notes when keys were used. A key that isn't there, or was used later, is left as it is.
     ///
-    /// It is called when a key is used whose last use is over a minute old, and the request waits
-    /// for it: answer quickly. An error is logged, costs the request nothing, and lets the next use
-    /// of the key try again.
+    /// It is called every few seconds with the keys that were used whose last use was over a minute
+    /// old, up to 1,000 at once. No request waits for it. It is not a change that a cache has to be
+    /// told of.
     ///
     /// # Errors
     ///
-    /// Where not all of it was noted.
+    /// Where not all of it was noted: the same and what has come since is tried again later.
     fn touch(&self, touches: &[Touch]) -> impl Future<Output = Result<(), BackendError>> + Send;
 }
 
 /// The record under `wanted` among what a source gave; two of them are an error, since one may be
 /// revoked and the other not.
-pub(crate) fn only_record(
-    found: Vec<ApiKey>,
+pub(crate) fn only_record<'a>(
+    found: &'a [ApiKey],
     wanted: &LookupKey,
-) -> Result<Option<ApiKey>, BackendError> {
-    let mut found = found.into_iter().filter(|key| key.lookup_key() == *wanted);
+) -> Result<Option<&'a ApiKey>, BackendError> {
+    let mut found = found.iter().filter(|key| key.lookup_key() == *wanted);
     match (found.next(), found.next()) {
         (_, Some(_)) => Err(BackendError::corrupt("two records of one key")),
         (record, None) => Ok(record),
@@ -184,6 +209,13 @@ impl<S: KeySource> KeySource for Arc<S> {
         keys: &[LookupKey],
     ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send {
         S::get_many(self, keys)
+    }
+
+    fn subscribe(
+        &self,
+        sink: ChangeSink,
+    ) -> impl Future<Output = Result<Subscription, BackendError>> + Send {
+        S::subscribe(self, sink)
     }
 }
 

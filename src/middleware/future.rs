@@ -78,7 +78,7 @@ where
     {
         let asked = config.clone();
         let waiting = Waiting {
-            answer: Box::pin(async move { asked.resolver().resolve(&token).await }),
+            answer: Box::pin(async move { asked.resolve(&token).await }),
             request,
             ready,
             config,

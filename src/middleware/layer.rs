@@ -10,7 +10,7 @@ use super::{
     answers::Answers,
     credentials::{self, Presented},
 };
-use crate::resolver::KeyResolver;
+use crate::{context::AuthContext, resolver::KeyResolver, token::ApiKeyToken, verify::VerifyError};
 
 /// Lets in requests that carry a valid key; see the [crate's documentation](crate).
 ///
@@ -67,6 +67,7 @@ struct Settings {
     optional: bool,
     pass_foreign: bool,
     strip: bool,
+    fresh: bool,
 }
 
 impl<R: KeyResolver> ApiKeyLayer<R> {
@@ -84,6 +85,7 @@ impl<R: KeyResolver> ApiKeyLayer<R> {
                 optional: false,
                 pass_foreign: false,
                 strip: false,
+                fresh: false,
             },
         };
         Self {
@@ -178,6 +180,30 @@ impl<R, F> ApiKeyLayer<R, F> {
         self
     }
 
+    /// Checks each request against what is stored now, and not against what is cached: for routes
+    /// where a revocation that was made elsewhere has to count at once. Costs a read of the database
+    /// for each request; requests that come at the same moment share one.
+    ///
+    /// A layer for such routes alone goes inside one for all of them, which turns the others away
+    /// first:
+    ///
+    /// ```
+    /// # use axum::{Router, routing::{get, post}};
+    /// # use tower_api_key::{ApiKeyLayer, ApiKeyStore};
+    /// # async fn notes() {}
+    /// # async fn pay() {}
+    /// # let store = ApiKeyStore::in_memory();
+    /// let app: Router = Router::new()
+    ///     .route("/notes", get(notes))
+    ///     .route("/pay", post(pay).layer(ApiKeyLayer::new(store.clone()).fresh()))
+    ///     .route_layer(ApiKeyLayer::new(store));
+    /// ```
+    #[must_use]
+    pub fn fresh(mut self) -> Self {
+        self.settings().fresh = true;
+        self
+    }
+
     /// Answers rejections with `response`, a closure or a type; see [`ResponseForRejection`](crate::ResponseForRejection). Guards
     /// behind the layer answer with it, too.
     ///
@@ -260,12 +286,27 @@ impl<R, F> fmt::Debug for ApiKeyLayer<R, F> {
 }
 
 impl<R: KeyResolver, F> Config<R, F> {
-    pub(super) fn resolver(&self) -> &R {
-        &self.resolver
-    }
-
     pub(super) fn answers(&self) -> &Arc<Answers<F>> {
         &self.answers
+    }
+
+    /// What the resolver can say without waiting, if that will do.
+    pub(super) fn resolve_now(
+        &self,
+        token: &ApiKeyToken,
+    ) -> Option<Result<AuthContext, VerifyError>> {
+        if self.settings.fresh {
+            return None;
+        }
+        self.resolver.resolve_now(token)
+    }
+
+    pub(super) async fn resolve(&self, token: &ApiKeyToken) -> Result<AuthContext, VerifyError> {
+        if self.settings.fresh {
+            self.resolver.resolve_fresh(token).await
+        } else {
+            self.resolver.resolve(token).await
+        }
     }
 
     /// What the request presents. `Nothing` and `Foreign` come back only where they may pass.

@@ -77,7 +77,7 @@ where
             pass_anonymous(&mut request, self.config.answers());
             return ResponseFuture::passed(self.inner.call(request));
         };
-        match self.config.resolver().resolve_now(&token) {
+        match self.config.resolve_now(&token) {
             Some(Ok(context)) => {
                 pass_authenticated(&mut request, context, self.config.answers());
                 ResponseFuture::passed(self.inner.call(request))

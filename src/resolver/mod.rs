@@ -1,7 +1,9 @@
 //! From a token to who is calling.
 
 mod cached;
+mod loader;
 mod touch;
+mod watch;
 
 use std::sync::{Arc, LazyLock};
 
@@ -61,6 +63,22 @@ pub trait KeyResolver: Send + Sync + 'static {
         token: &ApiKeyToken,
     ) -> impl Future<Output = Result<AuthContext, VerifyError>> + Send;
 
+    /// The same, of what is true now and not of what is remembered: for routes where a change that was
+    /// made elsewhere must count at once. The layer asks here where it is told to be
+    /// [`fresh`](crate::ApiKeyLayer::fresh).
+    ///
+    /// A resolver that remembers nothing needn't say anything else than [`resolve`](Self::resolve).
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve).
+    fn resolve_fresh(
+        &self,
+        token: &ApiKeyToken,
+    ) -> impl Future<Output = Result<AuthContext, VerifyError>> + Send {
+        self.resolve(token)
+    }
+
     /// The same answer, where it can be given from memory, without waiting.
     ///
     /// The layer asks here first: an answer costs no boxed future and no copy of the service behind
@@ -85,6 +103,13 @@ impl<R: KeyResolver> KeyResolver for Arc<R> {
         token: &ApiKeyToken,
     ) -> impl Future<Output = Result<AuthContext, VerifyError>> + Send {
         R::resolve(self, token)
+    }
+
+    fn resolve_fresh(
+        &self,
+        token: &ApiKeyToken,
+    ) -> impl Future<Output = Result<AuthContext, VerifyError>> + Send {
+        R::resolve_fresh(self, token)
     }
 
     fn resolve_now(&self, token: &ApiKeyToken) -> Option<Result<AuthContext, VerifyError>> {

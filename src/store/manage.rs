@@ -1,8 +1,9 @@
 //! Making, listing and ending keys.
 
-use super::ApiKeyStore;
+use super::{ApiKeyStore, write::carry_out};
 use crate::{
     backend::{Cursor, Page, PageRequest, only_record},
+    cache::Freshness,
     error::{BackendError, StoreError},
     key::{ApiKey, IssuedKey, NewApiKey},
     token::{ApiKeyToken, KeyId},
@@ -34,7 +35,7 @@ impl ApiKeyStore {
             let token = ApiKeyToken::generate(self.resolver.brand())?;
             let hash = self.resolver.peppers().hash(&token)?;
             let key = new.clone().into_key(&token, hash, now);
-            if self.backend.insert(&key).await? {
+            if self.insert(key.clone()).await? {
                 return Ok(IssuedKey { token, key });
             }
             drawn += 1;
@@ -44,7 +45,8 @@ impl ApiKeyStore {
         }
     }
 
-    /// The key with this id, whatever its state.
+    /// The key with this id, whatever its state, as the backend has it. A use that is still to be
+    /// written shows already.
     ///
     /// # Errors
     ///
@@ -52,7 +54,11 @@ impl ApiKeyStore {
     pub async fn get(&self, id: &KeyId) -> Result<Option<ApiKey>, StoreError> {
         let wanted = id.lookup_key();
         let found = self.backend.get_many(&[wanted]).await?;
-        Ok(only_record(found, &wanted)?)
+        let mut key = only_record(&found, &wanted)?.cloned();
+        if let Some(key) = &mut key {
+            self.resolver.overlay(key);
+        }
+        Ok(key)
     }
 
     /// The keys of a user, the newest first, revoked and expired ones among them.
@@ -90,6 +96,9 @@ impl ApiKeyStore {
         } else {
             None
         };
+        for key in &mut keys {
+            self.resolver.overlay(key);
+        }
         Ok(Page { keys, next })
     }
 
@@ -119,9 +128,10 @@ impl ApiKeyStore {
         let Ok(token) = self.parse(token) else {
             return Ok(false);
         };
-        match self.resolver.check(&token).await {
-            Ok((key, _)) => self.revoke_record(key).await,
-            Err(VerifyError::Expired | VerifyError::Disabled) => self.revoke(&token.key_id()).await,
+        match self.resolver.check(&token, Freshness::Fresh).await {
+            Ok(_) | Err(VerifyError::Expired | VerifyError::Disabled) => {
+                self.revoke(&token.key_id()).await
+            }
             Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
             Err(_) => Ok(false),
         }
@@ -165,7 +175,21 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the record may be gone or not).
     pub async fn delete(&self, id: &KeyId) -> Result<bool, StoreError> {
-        Ok(self.backend.delete(id).await?)
+        let (backend, id) = (self.backend.clone(), *id);
+        let delete = async move { backend.delete(&id).await };
+        Ok(carry_out(self.resolver.cache(), id.lookup_key(), delete).await?)
+    }
+
+    async fn insert(&self, key: ApiKey) -> Result<bool, BackendError> {
+        let (backend, place) = (self.backend.clone(), key.lookup_key());
+        let insert = async move { backend.insert(&key).await };
+        carry_out(self.resolver.cache(), place, insert).await
+    }
+
+    async fn update(&self, key: ApiKey, expected: u64) -> Result<bool, BackendError> {
+        let (backend, place) = (self.backend.clone(), key.lookup_key());
+        let update = async move { backend.update(&key, expected).await };
+        carry_out(self.resolver.cache(), place, update).await
     }
 
     async fn revoke_record(&self, key: ApiKey) -> Result<bool, StoreError> {
@@ -194,7 +218,7 @@ impl ApiKeyStore {
             key.version = expected.checked_add(1).ok_or_else(|| {
                 BackendError::corrupt("a record that claims to have been changed 2^64 times")
             })?;
-            if self.backend.update(&key, expected).await? {
+            if self.update(key.clone(), expected).await? {
                 return Ok(true);
             }
             match self.get(&id).await? {

@@ -1,17 +1,19 @@
 //! Keys in a backend: made, checked, listed and ended.
 
+mod builder;
 mod manage;
+mod write;
 
 use std::{fmt, sync::Arc};
 
+pub use self::builder::ApiKeyStoreBuilder;
 use crate::{
     backend::{ApiKeyBackend, DynBackend, MemoryBackend},
-    clock::Clock,
-    context::AuthContext,
-    error::{ConfigError, StoreError},
-    key::ApiKey,
-    resolver::{CachedResolver, CachedResolverBuilder, KeyResolver},
-    token::{ApiKeyToken, Brand, Peppers, TokenFormat},
+    cache::{CacheStats, CheckedConfig, Freshness},
+    context::{AuthContext, Caller, HasCaller},
+    error::StoreError,
+    resolver::{CachedResolver, KeyResolver},
+    token::{ApiKeyToken, Peppers, TokenFormat},
     verify::VerifyError,
 };
 
@@ -48,16 +50,14 @@ impl ApiKeyStore {
     /// first needed.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self::builder(MemoryBackend::new()).build_with(Peppers::ephemeral())
+        Self::builder(MemoryBackend::new())
+            .build_with(Peppers::ephemeral(), CheckedConfig::default())
     }
 
     /// A store over `backend`. Peppers have to be given.
     pub fn builder(backend: impl ApiKeyBackend) -> ApiKeyStoreBuilder {
         let backend: Arc<dyn DynBackend> = Arc::new(backend);
-        ApiKeyStoreBuilder {
-            backend: backend.clone(),
-            resolver: CachedResolverBuilder::noting_use(backend),
-        }
+        ApiKeyStoreBuilder::over(backend)
     }
 
     /// Who `token` speaks for. Counts as a use of the key.
@@ -67,6 +67,16 @@ impl ApiKeyStore {
     /// See [`VerifyError`].
     pub async fn verify(&self, token: impl AsRef<[u8]>) -> Result<AuthContext, VerifyError> {
         self.resolve(&self.parse(token)?).await
+    }
+
+    /// The same, from a record that is read for it, whatever is cached: a change that was made
+    /// elsewhere counts at once.
+    ///
+    /// # Errors
+    ///
+    /// See [`VerifyError`].
+    pub async fn verify_fresh(&self, token: impl AsRef<[u8]>) -> Result<AuthContext, VerifyError> {
+        self.resolve_fresh(&self.parse(token)?).await
     }
 
     /// Whether `token` is good now. Doesn't count as a use of the key.
@@ -89,19 +99,46 @@ impl ApiKeyStore {
         token: impl AsRef<[u8]>,
         scope: &str,
     ) -> Result<bool, StoreError> {
-        self.asks(token, |key| key.scopes.allows(scope)).await
+        self.asks(token, |key| key.scopes().allows(scope)).await
+    }
+
+    /// What the cache has done, and what it holds.
+    #[must_use]
+    pub fn cache_stats(&self) -> CacheStats {
+        self.resolver.cache_stats()
+    }
+
+    /// Forgets all that is cached, for an operator who has changed keys behind the back of a backend
+    /// that tells nothing. What is changed through the store needs no such thing.
+    pub fn invalidate_all(&self) {
+        self.resolver.invalidate_all();
+    }
+
+    /// Writes when keys were last used, where that is still to be written, and ends the background
+    /// tasks: when no more requests come, before the process ends.
+    ///
+    /// The store still answers. It doesn't note any more when keys are used, and reads them again
+    /// every [`max_staleness`](crate::CacheConfig::max_staleness), since nobody listens for changes.
+    ///
+    /// Dropping the last clone ends the tasks, too, and writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] where something couldn't be written. Call it again to try again.
+    pub async fn shutdown(&self) -> Result<(), StoreError> {
+        Ok(self.resolver.shut_down().await?)
     }
 
     async fn asks(
         &self,
         token: impl AsRef<[u8]>,
-        question: impl FnOnce(&ApiKey) -> bool,
+        question: impl FnOnce(&Caller) -> bool,
     ) -> Result<bool, StoreError> {
         let Ok(token) = self.parse(token) else {
             return Ok(false);
         };
-        match self.resolver.check(&token).await {
-            Ok((key, _)) => Ok(question(&key)),
+        match self.resolver.check(&token, Freshness::Cached).await {
+            Ok(key) => Ok(question(key.caller())),
             Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
             Err(_) => Ok(false),
         }
@@ -120,6 +157,13 @@ impl KeyResolver for ApiKeyStore {
         self.resolver.resolve(token)
     }
 
+    fn resolve_fresh(
+        &self,
+        token: &ApiKeyToken,
+    ) -> impl Future<Output = Result<AuthContext, VerifyError>> + Send {
+        self.resolver.resolve_fresh(token)
+    }
+
     fn resolve_now(&self, token: &ApiKeyToken) -> Option<Result<AuthContext, VerifyError>> {
         self.resolver.resolve_now(token)
     }
@@ -132,75 +176,6 @@ impl KeyResolver for ApiKeyStore {
 impl fmt::Debug for ApiKeyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiKeyStore")
-            .field("resolver", &self.resolver)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What an [`ApiKeyStore`] is made from.
-///
-/// ```
-/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// use tower_api_key::{ApiKeyStore, Brand, MemoryBackend, Pepper, Peppers};
-///
-/// let store = ApiKeyStore::builder(MemoryBackend::new())
-///     .peppers(Peppers::new(Pepper::from_env("v1", "API_KEY_PEPPER")?))
-///     .brand(Brand::new("acme")?)
-///     .build()
-///     .await?;
-/// # Ok(()) }
-/// ```
-#[must_use = "nothing is made before `build`"]
-pub struct ApiKeyStoreBuilder {
-    backend: Arc<dyn DynBackend>,
-    resolver: CachedResolverBuilder,
-}
-
-impl ApiKeyStoreBuilder {
-    /// What secrets are hashed with.
-    pub fn peppers(mut self, peppers: Peppers) -> Self {
-        self.resolver = self.resolver.peppers(peppers);
-        self
-    }
-
-    /// What tokens begin with, `pk` by default. Tokens of another brand are none of this store's.
-    ///
-    /// A brand is a label: it isn't part of what is stored or hashed. Stores that must not take each
-    /// other's keys, such as `test` and `live`, need backends or peppers of their own.
-    pub fn brand(mut self, brand: Brand) -> Self {
-        self.resolver = self.resolver.brand(brand);
-        self
-    }
-
-    /// Where the time is read from, the system's clock by default.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.resolver = self.resolver.clock(clock);
-        self
-    }
-
-    /// Makes the store.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::MissingPeppers`].
-    pub async fn build(self) -> Result<ApiKeyStore, ConfigError> {
-        Ok(ApiKeyStore {
-            backend: self.backend,
-            resolver: self.resolver.build().await?,
-        })
-    }
-
-    fn build_with(self, peppers: Peppers) -> ApiKeyStore {
-        ApiKeyStore {
-            backend: self.backend,
-            resolver: self.resolver.build_with(peppers),
-        }
-    }
-}
-
-impl fmt::Debug for ApiKeyStoreBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKeyStoreBuilder")
             .field("resolver", &self.resolver)
             .finish_non_exhaustive()
     }

@@ -146,11 +146,11 @@ async fn revoking_all_ends_every_key_of_that_user_and_no_other() {
     for _ in 0..=2 * PageRequest::MAX_LIMIT {
         tokens.push(fixture.token(&[]).await);
     }
-    fixture.backend.set_broken(true);
+    fixture.set_broken(true);
     assert!(is_the_outage(
         &store.revoke_all_for_user(USER).await.unwrap_err()
     ));
-    fixture.backend.set_broken(false);
+    fixture.set_broken(false);
     assert_eq!(
         store.revoke_all_for_user(USER).await.unwrap(),
         tokens.len() - 1

@@ -36,7 +36,7 @@ async fn each_way_of_not_being_good_has_a_name_and_the_secret_is_asked_first() {
             "malformed"
         );
     }
-    fixture.backend.set_broken(true);
+    fixture.set_broken(true);
     for (token, _) in &cases {
         let result = fixture.store.verify(token).await;
         assert_eq!(outcome(&result), "unavailable");
@@ -46,7 +46,7 @@ async fn each_way_of_not_being_good_has_a_name_and_the_secret_is_asked_first() {
             "malformed"
         );
     }
-    fixture.backend.set_broken(false);
+    fixture.set_broken(false);
     for (token, expected) in &cases {
         assert_eq!(verified(&fixture.store, token).await, *expected);
     }
@@ -190,7 +190,7 @@ async fn questions_by_token_need_the_secret_and_are_not_uses() {
     }
     assert_eq!(fixture.backend.touches(), 0);
 
-    fixture.backend.set_broken(true);
+    fixture.set_broken(true);
     let errors = [
         store.is_active(&good).await.unwrap_err(),
         store.has_scope(&good, "notes:read").await.unwrap_err(),
@@ -202,7 +202,7 @@ async fn questions_by_token_need_the_secret_and_are_not_uses() {
             "{error:?}"
         );
     }
-    fixture.backend.set_broken(false);
+    fixture.set_broken(false);
     assert!(store.is_active(&good).await.unwrap());
 }
 

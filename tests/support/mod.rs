@@ -29,8 +29,9 @@ use std::{
 use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, KeyId, KeySource, LookupKey, ManualClock,
-    MemoryBackend, NewApiKey, PageRequest, Pepper, Peppers, Scopes, Touch,
+    ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, ChangeSink, KeyId, KeySource, LookupKey,
+    ManualClock, MemoryBackend, NewApiKey, PageRequest, Pepper, Peppers, Scopes, Subscription,
+    Touch,
 };
 
 /// What the clocks of the tests show at first.
@@ -66,6 +67,14 @@ impl Fixture {
             store,
             backend,
             clock,
+        }
+    }
+
+    /// The backend fails from here on, or answers again. Nothing is cached when it begins to fail.
+    pub fn set_broken(&self, broken: bool) {
+        self.backend.set_broken(broken);
+        if broken {
+            self.store.invalidate_all();
         }
     }
 
@@ -181,6 +190,10 @@ impl KeySource for Breakable {
         self.state.reads.fetch_add(1, Ordering::SeqCst);
         self.check()?;
         self.inner.get_many(keys).await
+    }
+
+    async fn subscribe(&self, sink: ChangeSink) -> Result<Subscription, BackendError> {
+        self.inner.subscribe(sink).await
     }
 }
 

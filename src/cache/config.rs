@@ -1,0 +1,221 @@
+//! How large the cache is, and how long it believes what it holds.
+
+use std::time::Duration;
+
+use crate::{
+    clock::{COARSE, millis},
+    error::ConfigError,
+};
+
+/// How many keys a cache holds, how long it believes them, and how it reads those that it doesn't
+/// hold.
+///
+/// ```
+/// # async fn run(backend: tower_api_key::MemoryBackend) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use tower_api_key::{ApiKeyStore, CacheConfig, Peppers};
+///
+/// let cache = CacheConfig::new().capacity(1_000_000).max_staleness(Duration::from_secs(2));
+/// let store = ApiKeyStore::builder(backend).peppers(Peppers::ephemeral()).cache(cache).build().await?;
+/// # Ok(()) }
+/// ```
+///
+/// Settings that can't work are errors when the store or the resolver is built.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is cached before it is given to a builder"]
+pub struct CacheConfig {
+    capacity: usize,
+    time_to_live: Duration,
+    max_staleness: Duration,
+    unknown_capacity: usize,
+    unknown_time_to_live: Duration,
+    max_loads: usize,
+    max_waiting_loads: usize,
+    load_timeout: Duration,
+    serve_stale: Option<Duration>,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CacheConfig {
+    /// The defaults that each method names.
+    pub const fn new() -> Self {
+        Self {
+            capacity: 100_000,
+            time_to_live: Duration::from_secs(60),
+            max_staleness: Duration::from_secs(5),
+            unknown_capacity: 10_000,
+            unknown_time_to_live: Duration::from_secs(1),
+            max_loads: 8,
+            max_waiting_loads: 10_000,
+            load_timeout: Duration::from_secs(3),
+            serve_stale: None,
+        }
+    }
+
+    /// How many keys are remembered, 100,000 by default; about 400 bytes each. Where there are more,
+    /// those that weren't used lately make room.
+    pub const fn capacity(mut self, keys: usize) -> Self {
+        self.capacity = keys;
+        self
+    }
+
+    /// After how long a key is read again whatever the source has told, 60 seconds by default.
+    pub const fn time_to_live(mut self, limit: Duration) -> Self {
+        self.time_to_live = limit;
+        self
+    }
+
+    /// How long a change that is made elsewhere may go unnoticed, 5 seconds by default: a key is
+    /// believed for so long after it was read, or after the source last proved that it
+    /// [tells of changes](crate::KeySource::subscribe), whichever came later. It holds while
+    /// the connection that carries changes is dead.
+    ///
+    /// Changes through the same store count at once.
+    pub const fn max_staleness(mut self, limit: Duration) -> Self {
+        self.max_staleness = limit;
+        self
+    }
+
+    /// How many ids are remembered that no key has, 10,000 by default. They take no room from keys.
+    pub const fn unknown_capacity(mut self, ids: usize) -> Self {
+        self.unknown_capacity = ids;
+        self
+    }
+
+    /// For how long an id is remembered that no key has, 1 second by default.
+    pub const fn unknown_time_to_live(mut self, limit: Duration) -> Self {
+        self.unknown_time_to_live = limit;
+        self
+    }
+
+    /// How many reads of the source are under way at once, 8 by default. What is asked for meanwhile
+    /// waits, and is then read together, up to 256 keys at once.
+    pub const fn max_loads(mut self, reads: usize) -> Self {
+        self.max_loads = reads;
+        self
+    }
+
+    /// How many keys may wait to be read, 10,000 by default. Requests for further ones are answered
+    /// 503.
+    pub const fn max_waiting_loads(mut self, keys: usize) -> Self {
+        self.max_waiting_loads = keys;
+        self
+    }
+
+    /// How long a request waits for its key to be read, and how long one read may take, 3 seconds by
+    /// default. Then the request is answered 503.
+    pub const fn load_timeout(mut self, limit: Duration) -> Self {
+        self.load_timeout = limit;
+        self
+    }
+
+    /// Lets keys that are in the cache go on working for so much longer while the source can't
+    /// answer. Off by default.
+    ///
+    /// **A key that is revoked meanwhile, elsewhere, works until the source answers again, or until
+    /// this much time has passed beyond [`max_staleness`](Self::max_staleness).** Secrets and expiry
+    /// are checked all the same.
+    pub const fn serve_stale(mut self, beyond: Duration) -> Self {
+        self.serve_stale = Some(beyond);
+        self
+    }
+
+    pub(crate) fn checked(self) -> Result<CheckedConfig, ConfigError> {
+        let error = |setting, problem| Err(ConfigError::Cache { setting, problem });
+        let Self {
+            capacity,
+            max_loads,
+            ..
+        } = self;
+        if capacity == 0 || capacity >= MAX_KEYS {
+            return error("capacity", "is between 1 and 4,000,000,000 keys");
+        }
+        if self.unknown_capacity >= MAX_KEYS {
+            return error("unknown_capacity", "is at most 4,000,000,000 ids");
+        }
+        if max_loads == 0 || self.max_waiting_loads == 0 {
+            return error("max_loads", "and `max_waiting_loads` are at least 1");
+        }
+        if !(LEAST_STALENESS..=LONGEST).contains(&self.max_staleness) {
+            return error("max_staleness", "is between 50 milliseconds and a day");
+        }
+        if !(LEAST_STALENESS..=LONGEST).contains(&self.time_to_live) {
+            return error("time_to_live", "is between 50 milliseconds and a day");
+        }
+        if self.unknown_time_to_live.is_zero() || self.unknown_time_to_live > MAX_UNKNOWN {
+            return error(
+                "unknown_time_to_live",
+                "is more than 0 and at most a minute",
+            );
+        }
+        if self.load_timeout.is_zero() || self.load_timeout > LONGEST {
+            return error("load_timeout", "is more than 0 and at most a day");
+        }
+        if self
+            .serve_stale
+            .is_some_and(|beyond| beyond.is_zero() || beyond > LONGEST)
+        {
+            return error("serve_stale", "is more than 0 and at most a day");
+        }
+        Ok(CheckedConfig(self))
+    }
+}
+
+/// The places of keys are counted in 32 bits.
+const MAX_KEYS: usize = 4_000_000_001;
+/// Several times what a coarse clock is late.
+const LEAST_STALENESS: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_UNKNOWN: Duration = Duration::from_secs(60);
+
+/// Settings that can work. Times in milliseconds, as the cache compares them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CheckedConfig(CacheConfig);
+
+impl CheckedConfig {
+    pub(super) fn capacity(&self) -> usize {
+        self.0.capacity
+    }
+
+    pub(super) fn unknown_capacity(&self) -> usize {
+        self.0.unknown_capacity
+    }
+
+    /// A little less than asked for: the time may be read a little late.
+    pub(super) fn staleness_millis(&self) -> u64 {
+        millis(self.0.max_staleness - COARSE)
+    }
+
+    pub(super) fn time_to_live_millis(&self) -> u64 {
+        millis(self.0.time_to_live - COARSE)
+    }
+
+    pub(super) fn unknown_millis(&self) -> u64 {
+        millis(self.0.unknown_time_to_live).max(1)
+    }
+
+    pub(super) fn serve_stale_millis(&self) -> Option<u64> {
+        self.0.serve_stale.map(millis)
+    }
+
+    pub(crate) fn max_staleness(&self) -> Duration {
+        self.0.max_staleness
+    }
+
+    pub(crate) fn max_loads(&self) -> usize {
+        self.0.max_loads
+    }
+
+    pub(crate) fn max_waiting_loads(&self) -> usize {
+        self.0.max_waiting_loads
+    }
+
+    pub(crate) fn load_timeout(&self) -> Duration {
+        self.0.load_timeout
+    }
+}

@@ -1,0 +1,73 @@
+//! One load of one key, and those who wait for it.
+
+use std::sync::Arc;
+
+use super::entry::{CachedKey, Found};
+use crate::{
+    error::Unavailable,
+    sync::{AtomicBool, Ordering, watch},
+    token::LookupKey,
+};
+
+/// A load that was asked for. It belongs to nobody who waits for it.
+pub(crate) struct Flight {
+    key: LookupKey,
+    /// How often everything had been invalidated when it was asked for.
+    pub(super) epoch: u64,
+    /// What was cached before, too old to be believed.
+    pub(super) previous: Option<Arc<CachedKey>>,
+    began: AtomicBool,
+    stale: AtomicBool,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+pub(crate) type Outcome = Result<Found, Unavailable>;
+
+impl Flight {
+    pub(super) fn new(key: LookupKey, epoch: u64, previous: Option<Arc<CachedKey>>) -> Self {
+        Self {
+            key,
+            epoch,
+            previous,
+            began: AtomicBool::new(false),
+            stale: AtomicBool::new(false),
+            outcome: watch::Sender::new(None),
+        }
+    }
+
+    pub(crate) fn key(&self) -> &LookupKey {
+        &self.key
+    }
+
+    /// From now on the source is being read: who needs what is newer than this can't join.
+    pub(crate) fn begin(&self) {
+        self.began.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.began.load(Ordering::SeqCst)
+    }
+
+    /// The key changed after the load was asked for: what it brings is news of yesterday.
+    pub(super) fn mark_stale(&self) {
+        self.stale.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn land(&self, outcome: Outcome) {
+        self.outcome.send_replace(Some(outcome));
+    }
+
+    /// What the load brings. It may be dropped at any time: the load goes on.
+    pub(crate) async fn outcome(&self) -> Outcome {
+        let mut outcome = self.outcome.subscribe();
+        let landed = outcome.wait_for(Option::is_some).await;
+        match landed.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            _ => Err(Unavailable::load_failed("the load was given up")),
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! What is remembered of a source: keys that were read, ids that no key has, and loads under way.
+//!
+//! # Rules
+//!
+//! * A load is registered before it begins, and remembered only where it is still registered when it
+//!   lands ([`fence`]). An invalidation ends the registration.
+//! * What was read is believed for a while after it was read, and for longer where the source is known
+//!   to tell of changes ([`lease`]).
+//! * Keys have places, and are evicted for other keys only ([`places`]). Ids that no key has are
+//!   bounded apart from them ([`unknown`]).
+//! * Here nothing waits: no lock is held across an `.await`, and none is taken under another, but for
+//!   that of a shard of the table.
+
+mod config;
+mod entry;
+mod fence;
+mod flight;
+mod lease;
+mod places;
+mod stats;
+mod table;
+mod unknown;
+
+use std::sync::Arc;
+
+pub use self::{config::CacheConfig, stats::CacheStats};
+pub(crate) use self::{
+    config::CheckedConfig,
+    entry::{CachedKey, Found},
+    flight::{Flight, Outcome},
+};
+use self::{
+    lease::Lease,
+    places::Places,
+    stats::{Counter, Striped},
+    table::{Joined, Seen, Slot, Table},
+    unknown::{UnknownId, UnknownIds},
+};
+use crate::{
+    backend::{Change, TakesChanges},
+    clock::Moment,
+    error::Unavailable,
+    key::ApiKey,
+    sync::{AtomicU64, Ordering},
+    token::LookupKey,
+};
+
+/// The cache of one resolver.
+pub(crate) struct Cache {
+    config: CheckedConfig,
+    table: Table,
+    places: Places,
+    unknown: UnknownIds,
+    lease: Lease,
+    /// Until when a source that has just failed isn't asked for what may be served stale, in
+    /// milliseconds on the monotonic clock.
+    spared_until: AtomicU64,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    hits: Striped,
+    misses: Counter,
+    loads: Counter,
+    reads: Counter,
+    shared_loads: Counter,
+    failed_loads: Counter,
+    evictions: Counter,
+    stale_refused: Counter,
+    stale_served: Counter,
+}
+
+/// How new an answer has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// As new as the cache promises.
+    Cached,
+    /// Read after it was asked for.
+    Fresh,
+}
+
+/// What a request gets that wasn't answered from memory.
+pub(crate) enum Begun {
+    Landed(Found),
+    Waiting(Arc<Flight>),
+    /// The caller has to see to it that the flight lands: with [`Cache::land`].
+    Leading(Arc<Flight>),
+}
+
+/// For how long a source that has failed isn't asked for what may be served stale.
+const SPARED_MILLIS: u64 = 1_000;
+
+impl Cache {
+    pub(crate) fn new(config: CheckedConfig) -> Self {
+        Self {
+            table: Table::new(),
+            places: Places::new(config.capacity()),
+            unknown: UnknownIds::new(config.unknown_capacity()),
+            lease: Lease::none(),
+            spared_until: AtomicU64::new(0),
+            counts: Counts::default(),
+            config,
+        }
+    }
+
+    pub(crate) fn config(&self) -> &CheckedConfig {
+        &self.config
+    }
+
+    /// What is known of `key` and can be believed.
+    pub(crate) fn get(&self, key: &LookupKey, now: Moment) -> Option<Found> {
+        let found = match self.table.see(key, now) {
+            Seen::Key(cached) if self.is_good(&cached, now) => {
+                cached.mark_used();
+                Found::Key(cached)
+            }
+            Seen::Key(cached) if self.is_spared(now) && self.may_serve_stale(&cached, now) => {
+                self.counts.stale_served.count();
+                return Some(Found::Key(cached));
+            }
+            Seen::Unknown => Found::Unknown,
+            Seen::Key(_) | Seen::Nothing => return None,
+        };
+        self.counts.hits.count();
+        Some(found)
+    }
+
+    /// Joins the load of a key that wasn't found, or begins one.
+    pub(crate) fn begin(&self, key: &LookupKey, now: Moment, freshness: Freshness) -> Begun {
+        let is_good = |cached: &CachedKey| self.is_good(cached, now);
+        let is_good: Option<&dyn Fn(&CachedKey) -> bool> = match freshness {
+            Freshness::Cached => Some(&is_good),
+            Freshness::Fresh => None,
+        };
+        match self.table.join(key, now, is_good) {
+            Joined::Landed(found) => Begun::Landed(found),
+            Joined::Waiting(flight) => {
+                self.counts.shared_loads.count();
+                Begun::Waiting(flight)
+            }
+            Joined::Leading(flight) => {
+                self.counts.loads.count();
+                Begun::Leading(flight)
+            }
+        }
+    }
+
+    /// Ends a flight, with what was read at `read_at` or with why nothing was, and tells those who
+    /// wait for it. Nothing that failed is remembered.
+    pub(crate) fn land(
+        &self,
+        flight: &Arc<Flight>,
+        read: Result<Option<&ApiKey>, Unavailable>,
+        read_at: Moment,
+    ) {
+        let outcome = match read {
+            Ok(Some(key)) => Ok(Found::Key(self.remember(flight, key, read_at))),
+            Ok(None) => {
+                self.remember_unknown(flight, read_at);
+                Ok(Found::Unknown)
+            }
+            Err(error) => {
+                self.counts.failed_loads.count();
+                self.spare(read_at);
+                self.table.abandon(flight);
+                Err(error)
+            }
+        };
+        flight.land(outcome);
+    }
+
+    /// What was known before a load failed, where it is allowed to go on working.
+    pub(crate) fn instead_of(&self, flight: &Flight, now: Moment) -> Option<Found> {
+        let previous = flight.previous.as_ref()?;
+        let allowed = !flight.is_stale() && self.may_serve_stale(previous, now);
+        allowed.then(|| {
+            self.counts.stale_served.count();
+            Found::Key(previous.clone())
+        })
+    }
+
+    /// Nothing that was read before this is believed any more.
+    pub(crate) fn invalidate(&self, key: &LookupKey) {
+        if let Some(cached) = self.table.invalidate(key) {
+            self.places.take_back(&cached);
+        }
+    }
+
+    pub(crate) fn invalidate_all(&self) {
+        for cached in self.table.invalidate_all() {
+            self.places.take_back(&cached);
+        }
+    }
+
+    /// The source has told of every change that was made before `asked_at`.
+    pub(crate) fn extend_lease(&self, asked_at: Moment) {
+        self.lease.extend(asked_at, self.config.staleness_millis());
+    }
+
+    /// The source tells of changes before they count.
+    pub(crate) fn extend_lease_for_good(&self) {
+        self.lease.extend_for_good();
+    }
+
+    pub(crate) fn count_miss(&self) {
+        self.counts.misses.count();
+    }
+
+    pub(crate) fn count_read(&self) {
+        self.counts.reads.count();
+    }
+
+    pub(crate) fn stats(&self) -> CacheStats {
+        let counts = &self.counts;
+        CacheStats {
+            hits: counts.hits.sum(),
+            misses: counts.misses.sum(),
+            loads: counts.loads.sum(),
+            reads: counts.reads.sum(),
+            shared_loads: counts.shared_loads.sum(),
+            failed_loads: counts.failed_loads.sum(),
+            evictions: counts.evictions.sum(),
+            stale_refused: counts.stale_refused.sum(),
+            stale_served: counts.stale_served.sum(),
+            entries: self.places.taken() as u64,
+            unknown_entries: self.unknown.noted() as u64,
+            failed_touches: 0,
+        }
+    }
+
+    fn is_good(&self, cached: &CachedKey, now: Moment) -> bool {
+        let read_at = cached.read_at();
+        !read_at.is_older_than(self.config.time_to_live_millis(), now)
+            && (self.lease.holds(now)
+                || !read_at.is_older_than(self.config.staleness_millis(), now))
+    }
+
+    /// Whether `cached` has stopped being good less than the allowed time ago.
+    fn may_serve_stale(&self, cached: &CachedKey, now: Moment) -> bool {
+        let Some(beyond) = self.config.serve_stale_millis() else {
+            return false;
+        };
+        // As if the time had stood still for so long.
+        let then = Moment {
+            wall: now.wall.saturating_sub(beyond),
+            monotonic: now.monotonic.saturating_sub(beyond),
+        };
+        self.is_good(cached, then)
+    }
+
+    fn spare(&self, now: Moment) {
+        let until = now.monotonic.saturating_add(SPARED_MILLIS);
+        self.spared_until.store(until, Ordering::Relaxed);
+    }
+
+    fn is_spared(&self, now: Moment) -> bool {
+        now.monotonic < self.spared_until.load(Ordering::Relaxed)
+    }
+
+    fn remember(&self, flight: &Arc<Flight>, key: &ApiKey, read_at: Moment) -> Arc<CachedKey> {
+        let cached = Arc::new(CachedKey::new(key, read_at));
+        let evicted = self.places.give(&cached, flight.previous.as_ref());
+        if let Some(evicted) = evicted {
+            self.counts.evictions.count();
+            self.table.evict(&evicted.lookup_key(), &evicted);
+        }
+        if !self.table.insert(flight, Slot::Known(cached.clone())) {
+            self.counts.stale_refused.count();
+            self.places.take_back(&cached);
+        }
+        cached
+    }
+
+    fn remember_unknown(&self, flight: &Arc<Flight>, read_at: Moment) {
+        if let Some(previous) = &flight.previous {
+            self.places.take_back(previous);
+        }
+        if !self.unknown.are_remembered() {
+            self.table.abandon(flight);
+            return;
+        }
+        let until = read_at
+            .monotonic
+            .saturating_add(self.config.unknown_millis());
+        if !self.table.insert(flight, Slot::Unknown(until)) {
+            self.counts.stale_refused.count();
+            return;
+        }
+        let id = UnknownId {
+            key: *flight.key(),
+            until,
+        };
+        for gone in self.unknown.note(id, read_at.monotonic) {
+            self.table.forget_unknown(&gone);
+        }
+    }
+}
+
+impl TakesChanges for Cache {
+    fn changed(&self, change: Change) {
+        match change {
+            Change::Key(key) => self.invalidate(&key),
+            Change::Everything => self.invalidate_all(),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Which key makes room for another: CLOCK over those that are cached.
+
+use std::sync::{Arc, PoisonError};
+
+use super::entry::{CachedKey, NOWHERE};
+use crate::sync::{Mutex, MutexGuard};
+
+/// As many places as the cache may hold keys. A key gets its place before it comes into the table,
+/// and gives it back when it has left it: so every key in the table has one.
+///
+/// Only insertions and removals come here. A hit sets a mark on the key itself.
+pub(super) struct Places {
+    capacity: usize,
+    clock: Mutex<ClockHand>,
+}
+
+#[derive(Default)]
+struct ClockHand {
+    keys: Vec<Option<Arc<CachedKey>>>,
+    free: Vec<u32>,
+    hand: usize,
+}
+
+/// How many keys that were used lately are passed over for one insertion, so that it takes no longer
+/// the more there are. The hand stays where it got to.
+const MAX_SPARED: usize = 1_024;
+
+impl Places {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            clock: Mutex::default(),
+        }
+    }
+
+    /// Gives `key` a place: that of `previous`, a free one, or that of a key which wasn't used lately.
+    /// The latter comes back and has to leave the table.
+    pub(super) fn give(
+        &self,
+        key: &Arc<CachedKey>,
+        previous: Option<&Arc<CachedKey>>,
+    ) -> Option<Arc<CachedKey>> {
+        let mut clock = self.clock();
+        let place = previous.and_then(|previous| clock.take_from(previous));
+        let place = place.or_else(|| clock.free.pop());
+        let place = match place {
+            Some(place) => place,
+            None if clock.keys.len() < self.capacity => {
+                clock.keys.push(None);
+                place_at(clock.keys.len() - 1)
+            }
+            None => clock.find_unused(),
+        };
+        key.set_place(place);
+        let evicted = clock.keys[place as usize].replace(key.clone());
+        if let Some(evicted) = &evicted {
+            evicted.set_place(NOWHERE);
+        }
+        evicted
+    }
+
+    /// Takes back the place of a key that has left the table, or hasn't come into it.
+    pub(super) fn take_back(&self, key: &Arc<CachedKey>) {
+        let mut clock = self.clock();
+        if let Some(place) = clock.take_from(key) {
+            clock.free.push(place);
+        }
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        let clock = self.clock();
+        clock.keys.len() - clock.free.len()
+    }
+
+    fn clock(&self) -> MutexGuard<'_, ClockHand> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClockHand {
+    /// The place that `key` has to give, if it has one still.
+    fn take_from(&mut self, key: &Arc<CachedKey>) -> Option<u32> {
+        let place = key.place();
+        let taken = self.keys.get_mut(place as usize)?;
+        taken.take_if(|other| Arc::ptr_eq(other, key))?;
+        key.set_place(NOWHERE);
+        Some(place)
+    }
+
+    fn find_unused(&mut self) -> u32 {
+        for _ in 0..MAX_SPARED {
+            let at = self.advance();
+            let spared = self.keys[at].as_ref().is_some_and(|key| key.take_used());
+            if !spared {
+                return place_at(at);
+            }
+        }
+        place_at(self.advance())
+    }
+
+    fn advance(&mut self) -> usize {
+        let at = self.hand;
+        self.hand = (at + 1) % self.keys.len();
+        at
+    }
+}
+
+fn place_at(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(NOWHERE)
+}

@@ -1,0 +1,232 @@
+//! What is known under each look-up key, and what is being read. No lock leaves this file.
+
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use super::{
+    entry::{CachedKey, Found, NOWHERE},
+    fence,
+    flight::Flight,
+    unknown::UnknownId,
+};
+use crate::{
+    clock::Moment,
+    sync::{AtomicU64, Entry, Map, Ordering, map},
+    token::LookupKey,
+};
+
+/// Everything that is said of one key is said under the lock of one shard: that it is cached, that
+/// it is being read, that it isn't to be believed any more.
+pub(super) struct Table {
+    slots: Map<SlotKey, Slot, foldhash::fast::RandomState>,
+    /// How often everything was invalidated.
+    epoch: AtomicU64,
+    /// Taken out, loads bring back what was revoked: a test looks whether that would be noticed.
+    #[cfg(all(test, shuttle))]
+    pub(super) without_fence: bool,
+}
+
+/// Two words wide, since there may be a million of them.
+pub(super) enum Slot {
+    Known(Arc<CachedKey>),
+    /// No key has this id; remembered until then, in milliseconds on the monotonic clock.
+    Unknown(u64),
+    Loading(Arc<Flight>),
+}
+
+/// Hashed as three words by a fast, seeded hash. All of the bytes, since ids are public and strangers
+/// choose those that they ask for.
+#[derive(PartialEq, Eq)]
+struct SlotKey(LookupKey);
+
+impl Hash for SlotKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for bytes in self.0.as_bytes().as_chunks::<8>().0 {
+            state.write_u64(u64::from_ne_bytes(*bytes));
+        }
+    }
+}
+
+/// What a request finds that needs a key.
+pub(super) enum Seen {
+    /// Read already, perhaps too long ago.
+    Key(Arc<CachedKey>),
+    Unknown,
+    Nothing,
+}
+
+/// What a request gets that has found nothing to believe.
+pub(super) enum Joined {
+    /// Another has brought it meanwhile.
+    Landed(Found),
+    /// Another reads it.
+    Waiting(Arc<Flight>),
+    /// It is up to this one to read it.
+    Leading(Arc<Flight>),
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        Self {
+            slots: map(foldhash::fast::RandomState::default()),
+            epoch: AtomicU64::new(0),
+            #[cfg(all(test, shuttle))]
+            without_fence: false,
+        }
+    }
+
+    pub(super) fn see(&self, key: &LookupKey, now: Moment) -> Seen {
+        let Some(slot) = self.slots.get(&SlotKey(*key)) else {
+            return Seen::Nothing;
+        };
+        match &*slot {
+            Slot::Known(key) => Seen::Key(key.clone()),
+            Slot::Unknown(until) if now.monotonic < *until => Seen::Unknown,
+            Slot::Unknown(_) => Seen::Nothing,
+            Slot::Loading(flight) => match &flight.previous {
+                Some(key) => Seen::Key(key.clone()),
+                None => Seen::Nothing,
+            },
+        }
+    }
+
+    /// Joins the load of `key`, or registers one. `is_good` says whether what is cached by now will
+    /// do; who passes `None` takes nothing that was read, or begun to be read, before.
+    pub(super) fn join(
+        &self,
+        key: &LookupKey,
+        now: Moment,
+        is_good: Option<&dyn Fn(&CachedKey) -> bool>,
+    ) -> Joined {
+        let mut entry = match self.slots.entry(SlotKey(*key)) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(entry) => {
+                let flight = self.flight(key, None);
+                entry.insert(Slot::Loading(flight.clone()));
+                return Joined::Leading(flight);
+            }
+        };
+        let previous = match (entry.get(), is_good) {
+            (Slot::Known(cached), Some(is_good)) if is_good(cached) => {
+                return Joined::Landed(Found::Key(cached.clone()));
+            }
+            (Slot::Unknown(until), Some(_)) if now.monotonic < *until => {
+                return Joined::Landed(Found::Unknown);
+            }
+            (Slot::Loading(flight), _) if is_good.is_some() || !flight.has_begun() => {
+                return Joined::Waiting(flight.clone());
+            }
+            (Slot::Loading(flight), _) => flight.previous.clone(),
+            (Slot::Known(cached), _) => Some(cached.clone()),
+            (Slot::Unknown(_), _) => None,
+        };
+        let flight = self.flight(key, previous);
+        entry.insert(Slot::Loading(flight.clone()));
+        Joined::Leading(flight)
+    }
+
+    fn flight(&self, key: &LookupKey, previous: Option<Arc<CachedKey>>) -> Arc<Flight> {
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        Arc::new(Flight::new(*key, epoch, previous))
+    }
+
+    /// Puts what `flight` has brought where the flight is registered, if it still is and nothing was
+    /// invalidated since; returns whether it did.
+    pub(super) fn insert(&self, flight: &Arc<Flight>, new: Slot) -> bool {
+        let mut entry = match self.slots.entry(SlotKey(*flight.key())) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(entry) => {
+                if self.is_unfenced() {
+                    entry.insert(new);
+                }
+                return self.is_unfenced();
+            }
+        };
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        if !fence::may_insert(entry.get(), flight, epoch) && !self.is_unfenced() {
+            return false;
+        }
+        // It was evicted before it came in, so nothing would ever evict it.
+        if matches!(&new, Slot::Known(key) if key.place() == NOWHERE) {
+            entry.remove();
+            return false;
+        }
+        entry.insert(new);
+        true
+    }
+
+    /// Ends a flight that has brought nothing: what was there before is there again.
+    pub(super) fn abandon(&self, flight: &Arc<Flight>) {
+        let Entry::Occupied(mut entry) = self.slots.entry(SlotKey(*flight.key())) else {
+            return;
+        };
+        if !fence::is_registered(entry.get(), flight) {
+            return;
+        }
+        let previous = flight.previous.clone();
+        match previous.filter(|key| key.place() != NOWHERE && !flight.is_stale()) {
+            Some(previous) => drop(entry.insert(Slot::Known(previous))),
+            None => drop(entry.remove()),
+        }
+    }
+
+    /// Forgets what is known under `key`, and whoever reads it now will not be remembered. Returns
+    /// the key that was cached.
+    pub(super) fn invalidate(&self, key: &LookupKey) -> Option<Arc<CachedKey>> {
+        let (_, slot) = self.slots.remove(&SlotKey(*key))?;
+        slot.retire()
+    }
+
+    /// The same for every key. What is being read now isn't remembered even where its shard has been
+    /// cleared already.
+    pub(super) fn invalidate_all(&self) -> Vec<Arc<CachedKey>> {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        let mut cached = Vec::new();
+        self.slots.retain(|_, slot| {
+            cached.extend(slot.retire());
+            false
+        });
+        cached
+    }
+
+    /// Removes a key that had to make room. A flight that would fall back on it asks for its place.
+    pub(super) fn evict(&self, key: &LookupKey, evicted: &Arc<CachedKey>) {
+        self.slots.remove_if(
+            &SlotKey(*key),
+            |_, slot| matches!(slot, Slot::Known(known) if Arc::ptr_eq(known, evicted)),
+        );
+    }
+
+    pub(super) fn forget_unknown(&self, id: &UnknownId) {
+        self.slots.remove_if(
+            &SlotKey(id.key),
+            |_, slot| matches!(slot, Slot::Unknown(until) if *until == id.until),
+        );
+    }
+
+    #[cfg(not(all(test, shuttle)))]
+    fn is_unfenced(&self) -> bool {
+        false
+    }
+
+    #[cfg(all(test, shuttle))]
+    fn is_unfenced(&self) -> bool {
+        self.without_fence
+    }
+}
+
+impl Slot {
+    /// Lets those who wait know that it isn't to be believed; returns the key that was cached.
+    fn retire(&self) -> Option<Arc<CachedKey>> {
+        match self {
+            Self::Known(key) => Some(key.clone()),
+            Self::Unknown(_) => None,
+            Self::Loading(flight) => {
+                flight.mark_stale();
+                flight.previous.clone()
+            }
+        }
+    }
+}

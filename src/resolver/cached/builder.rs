@@ -1,0 +1,118 @@
+//! What a resolver is made from.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{CachedResolver, Inner};
+use crate::{
+    backend::{DynBackend, DynSource},
+    cache::{Cache, CacheConfig, CheckedConfig},
+    clock::{Clock, SystemClock},
+    error::ConfigError,
+    resolver::{loader::Loader, touch::Toucher, watch::Watch},
+    token::{Brand, Peppers, TokenFormat},
+};
+
+/// What a [`CachedResolver`] is made from.
+#[must_use = "nothing is made before `build`"]
+pub struct CachedResolverBuilder {
+    source: Arc<dyn DynSource>,
+    /// Where uses are written to, and how often.
+    touched: Option<(Arc<dyn DynBackend>, Duration)>,
+    peppers: Option<Peppers>,
+    clock: Arc<dyn Clock>,
+    brand: Brand,
+    cache: CacheConfig,
+}
+
+impl CachedResolverBuilder {
+    pub(super) fn over(source: Arc<dyn DynSource>) -> Self {
+        Self {
+            source,
+            touched: None,
+            peppers: None,
+            clock: Arc::new(SystemClock),
+            brand: Brand::default(),
+            cache: CacheConfig::new(),
+        }
+    }
+
+    /// A resolver that notes in `backend` when keys are used.
+    pub(crate) fn noting_use(backend: Arc<dyn DynBackend>) -> Self {
+        Self {
+            touched: Some((backend.clone(), Toucher::EVERY)),
+            ..Self::over(backend)
+        }
+    }
+
+    pub(crate) fn note_use_every(mut self, every: Duration) -> Self {
+        self.touched = self.touched.map(|(backend, _)| (backend, every));
+        self
+    }
+
+    /// What the hashes of the secrets were made with.
+    pub fn peppers(mut self, peppers: Peppers) -> Self {
+        self.peppers = Some(peppers);
+        self
+    }
+
+    /// What tokens begin with, `pk` by default.
+    pub fn brand(mut self, brand: Brand) -> Self {
+        self.brand = brand;
+        self
+    }
+
+    /// How much is remembered, and for how long.
+    pub fn cache(mut self, cache: CacheConfig) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// Where the time is read from, the system's clock by default. Timeouts and intervals are
+    /// tokio's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Makes the resolver. It asks the source for nothing before the first token comes.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::MissingPeppers`], [`ConfigError::Cache`].
+    #[expect(
+        clippy::unused_async,
+        reason = "so that sources that have to be asked at start can come"
+    )]
+    pub async fn build(self) -> Result<CachedResolver, ConfigError> {
+        let peppers = self.peppers.clone().ok_or(ConfigError::MissingPeppers)?;
+        let cache = self.cache.clone().checked()?;
+        Ok(self.build_with(peppers, cache))
+    }
+
+    pub(crate) fn build_with(self, peppers: Peppers, cache: CheckedConfig) -> CachedResolver {
+        let cache = Arc::new(Cache::new(cache));
+        let Self { source, clock, .. } = self;
+        CachedResolver(Arc::new(Inner {
+            loader: Loader::new(source.clone(), cache.clone(), clock.clone()),
+            watch: Watch::new(source, cache.clone(), clock.clone()),
+            toucher: self
+                .touched
+                .map(|(backend, every)| Toucher::new(backend, every)),
+            cache,
+            peppers,
+            clock,
+            format: TokenFormat::new(self.brand),
+        }))
+    }
+}
+
+impl fmt::Debug for CachedResolverBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedResolverBuilder")
+            .field("peppers", &self.peppers)
+            .field("clock", &self.clock)
+            .field("brand", &self.brand)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,290 @@
+//! The resolver over any source.
+
+mod builder;
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+pub use self::builder::CachedResolverBuilder;
+use super::{KeyResolver, loader::Loader, touch::Toucher, watch::Watch};
+use crate::{
+    backend::KeySource,
+    cache::{Begun, Cache, CacheStats, CachedKey, Flight, Found, Freshness, Outcome},
+    clock::{COARSE, Clock, Moment, millis, saturating_add, storable, unix_millis},
+    context::{AuthContext, HasCaller},
+    error::{BackendError, Unavailable},
+    key::ApiKey,
+    sync::{in_runtime, timeout},
+    token::{ApiKeyToken, Brand, LookupKey, Peppers, TokenFormat},
+    trace,
+    verify::{VerifyError, verify},
+};
+
+/// Reads the keys of tokens from a [`KeySource`], remembers them, and verifies each token. Clones are
+/// one resolver with one cache.
+///
+/// A token whose key is remembered is verified without waiting: its secret, its expiry, and whether
+/// it was revoked. What is remembered, and for how long, is set with a [`CacheConfig`](crate::CacheConfig).
+///
+/// It reads in tasks of its own, so it needs a tokio runtime with timers, as `#[tokio::main]` makes.
+///
+/// ```
+/// # async fn run(keys: impl tower_api_key::KeySource) -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_api_key::{ApiKeyLayer, CachedResolver, Pepper, Peppers};
+///
+/// let resolver = CachedResolver::builder(keys)
+///     .peppers(Peppers::new(Pepper::from_env("v1", "API_KEY_PEPPER")?))
+///     .build()
+///     .await?;
+/// let layer = ApiKeyLayer::new(resolver);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct CachedResolver(Arc<Inner>);
+
+/// When the last handle goes, the tasks end with it.
+struct Inner {
+    cache: Arc<Cache>,
+    loader: Arc<Loader>,
+    watch: Watch,
+    toucher: Option<Toucher>,
+    peppers: Peppers,
+    clock: Arc<dyn Clock>,
+    format: TokenFormat,
+}
+
+/// How often a key is read again that changes while it is read, before the last answer will do.
+const ATTEMPTS: usize = 3;
+
+impl CachedResolver {
+    /// A resolver over `source`. Peppers have to be given.
+    pub fn builder(source: impl KeySource) -> CachedResolverBuilder {
+        CachedResolverBuilder::over(Arc::new(source))
+    }
+
+    /// What the cache has done, and what it holds.
+    #[must_use]
+    pub fn cache_stats(&self) -> CacheStats {
+        let mut stats = self.0.cache.stats();
+        stats.failed_touches = self.0.toucher.as_ref().map_or(0, Toucher::failures);
+        stats
+    }
+
+    /// Ends the background tasks. Keys are still verified, and believed for
+    /// [`max_staleness`](crate::CacheConfig::max_staleness) after each was read, since nobody listens for
+    /// changes any more.
+    ///
+    /// # Errors
+    ///
+    /// Where it couldn't be written when keys were last used: only a resolver that belongs to an
+    /// [`ApiKeyStore`](crate::ApiKeyStore) writes that.
+    pub(crate) async fn shut_down(&self) -> Result<(), BackendError> {
+        self.0.watch.stop();
+        match &self.0.toucher {
+            Some(toucher) => toucher.shut_down().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets all that is cached. What is being read now is read again.
+    ///
+    /// For an operator who has changed keys behind the back of a source that tells nothing, and can't
+    /// wait for [`max_staleness`](crate::CacheConfig::max_staleness).
+    pub fn invalidate_all(&self) {
+        self.0.cache.invalidate_all();
+    }
+
+    /// The key of `token`, where it is good now. Doesn't count as a use.
+    pub(crate) async fn check(
+        &self,
+        token: &ApiKeyToken,
+        freshness: Freshness,
+    ) -> Result<Arc<CachedKey>, VerifyError> {
+        if freshness == Freshness::Cached
+            && let Some(checked) = self.check_now(token)
+        {
+            return checked;
+        }
+        // A token that another store's format has parsed.
+        if !self.0.format.claims(token.expose()) {
+            return Err(VerifyError::Unknown);
+        }
+        let found = self
+            .load(&token.lookup_key(), freshness)
+            .await
+            .map_err(VerifyError::Unavailable)?;
+        self.verified(token, found, self.0.clock.now())
+    }
+
+    /// The same from memory alone.
+    fn check_now(&self, token: &ApiKeyToken) -> Option<Result<Arc<CachedKey>, VerifyError>> {
+        if !self.0.format.claims(token.expose()) {
+            return None;
+        }
+        let now = self.0.clock.coarse_now();
+        let moment = Moment {
+            wall: unix_millis(now),
+            monotonic: millis(self.0.clock.coarse_monotonic()),
+        };
+        let found = self.0.cache.get(&token.lookup_key(), moment)?;
+        Some(self.verified(token, found, now))
+    }
+
+    /// `now` may be late by as much as a coarse clock is.
+    fn verified(
+        &self,
+        token: &ApiKeyToken,
+        found: Found,
+        now: SystemTime,
+    ) -> Result<Arc<CachedKey>, VerifyError> {
+        let peppers = &self.0.peppers;
+        match found {
+            Found::Unknown => {
+                verify(token, None, peppers, now)?;
+                Err(VerifyError::Unknown)
+            }
+            Found::Key(key) => {
+                let ends_soon = |end| now < end && end <= saturating_add(now, COARSE);
+                let now = match key.caller().expires_at() {
+                    Some(end) if ends_soon(end) => self.0.clock.now(),
+                    _ => now,
+                };
+                verify(token, Some(key.key()), peppers, now)?;
+                Ok(key)
+            }
+        }
+    }
+
+    async fn load(&self, key: &LookupKey, freshness: Freshness) -> Result<Found, Unavailable> {
+        if !in_runtime() {
+            return Err(Unavailable::load_failed(
+                "there is no tokio runtime to read the key on",
+            ));
+        }
+        self.0.watch.ensure_started();
+        self.0.cache.count_miss();
+        let limit = self.0.cache.config().load_timeout();
+        let mut waited_for = None;
+        let read = timeout(limit, self.read(key, freshness, &mut waited_for)).await;
+        read.unwrap_or_else(|_| Err(Unavailable::load_failed("the key wasn't read in time")))
+            .or_else(|error| {
+                let stale = match (freshness, &waited_for) {
+                    (Freshness::Cached, Some(flight)) => {
+                        self.0.cache.instead_of(flight, self.moment())
+                    }
+                    _ => None,
+                };
+                stale.ok_or(error)
+            })
+    }
+
+    /// Reads `key`, or waits for another who does. A key that has changed meanwhile is read again.
+    async fn read(
+        &self,
+        key: &LookupKey,
+        freshness: Freshness,
+        waited_for: &mut Option<Arc<Flight>>,
+    ) -> Outcome {
+        let mut attempts = 0;
+        loop {
+            let flight = match self.0.cache.begin(key, self.moment(), freshness) {
+                Begun::Landed(found) => return Ok(found),
+                Begun::Waiting(flight) => flight,
+                Begun::Leading(flight) => {
+                    self.0.loader.load(flight.clone());
+                    flight
+                }
+            };
+            let flight = &*waited_for.insert(flight);
+            let outcome = flight.outcome().await;
+            attempts += 1;
+            if !flight.is_stale() || attempts == ATTEMPTS {
+                return outcome;
+            }
+        }
+    }
+
+    fn accepted(&self, key: Arc<CachedKey>) -> AuthContext {
+        if let Some(toucher) = &self.0.toucher {
+            toucher.used(&key, unix_millis(self.0.clock.coarse_now()));
+        }
+        AuthContext::of(key)
+    }
+
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        &self.0.cache
+    }
+
+    /// Puts into `key` what isn't written yet of its last use.
+    pub(crate) fn overlay(&self, key: &mut ApiKey) {
+        if let Some(toucher) = &self.0.toucher {
+            toucher.overlay(key);
+        }
+    }
+
+    pub(crate) fn peppers(&self) -> &Peppers {
+        &self.0.peppers
+    }
+
+    pub(crate) fn brand(&self) -> &Brand {
+        self.0.format.brand()
+    }
+
+    /// The time now, as a backend can store it.
+    pub(crate) fn now(&self) -> SystemTime {
+        storable(self.0.clock.now())
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::coarse(&*self.0.clock)
+    }
+}
+
+impl KeyResolver for CachedResolver {
+    async fn resolve(&self, token: &ApiKeyToken) -> Result<AuthContext, VerifyError> {
+        self.resolve_as(token, Freshness::Cached).await
+    }
+
+    async fn resolve_fresh(&self, token: &ApiKeyToken) -> Result<AuthContext, VerifyError> {
+        self.resolve_as(token, Freshness::Fresh).await
+    }
+
+    fn resolve_now(&self, token: &ApiKeyToken) -> Option<Result<AuthContext, VerifyError>> {
+        let checked = self.check_now(token)?;
+        Some(match checked {
+            Ok(key) => Ok(self.accepted(key)),
+            Err(error) => {
+                trace::not_accepted(token.key_id(), &error);
+                Err(error)
+            }
+        })
+    }
+
+    fn token_format(&self) -> &TokenFormat {
+        &self.0.format
+    }
+}
+
+impl CachedResolver {
+    async fn resolve_as(
+        &self,
+        token: &ApiKeyToken,
+        freshness: Freshness,
+    ) -> Result<AuthContext, VerifyError> {
+        let key = self
+            .check(token, freshness)
+            .await
+            .inspect_err(|error| trace::not_accepted(token.key_id(), error))?;
+        Ok(self.accepted(key))
+    }
+}
+
+impl fmt::Debug for CachedResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedResolver")
+            .field("peppers", &self.0.peppers)
+            .field("clock", &self.0.clock)
+            .field("format", &self.0.format)
+            .field("stats", &self.cache_stats())
+            .finish_non_exhaustive()
+    }
+}

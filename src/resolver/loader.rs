@@ -1,0 +1,201 @@
+//! Reading keys from the source: together, a few reads at a time, and apart from the requests that
+//! wait for them.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::{Arc, PoisonError},
+    task::Poll,
+};
+
+use crate::{
+    backend::{DynSource, only_record},
+    cache::{Cache, Flight},
+    clock::{Clock, Moment},
+    error::{BackendError, Unavailable},
+    key::ApiKey,
+    sync::{Mutex, MutexGuard, spawn, timeout},
+    token::LookupKey,
+};
+
+/// How many keys are asked for in one read.
+const MAX_BATCH: usize = 256;
+
+/// After how many single reads in a row that failed, of a batch that had failed as a whole, the
+/// source is taken to be down, and the rest isn't tried.
+const MAX_FAILED_SINGLY: usize = 3;
+
+/// Takes loads to the source.
+pub(super) struct Loader {
+    source: Arc<dyn DynSource>,
+    cache: Arc<Cache>,
+    clock: Arc<dyn Clock>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Arc<Flight>>,
+    /// How many tasks read.
+    readers: usize,
+}
+
+impl Loader {
+    pub(super) fn new(
+        source: Arc<dyn DynSource>,
+        cache: Arc<Cache>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            source,
+            cache,
+            clock,
+            queue: Mutex::default(),
+        })
+    }
+
+    /// Sees to it that the flight lands, whatever becomes of the caller.
+    pub(super) fn load(self: &Arc<Self>, flight: Arc<Flight>) {
+        let config = self.cache.config();
+        let mut queue = self.queue();
+        if queue.waiting.len() >= config.max_waiting_loads() {
+            drop(queue);
+            let why = Unavailable::load_failed("too many keys wait to be read already");
+            self.fail(&flight, why);
+            return;
+        }
+        queue.waiting.push_back(flight);
+        if queue.readers < config.max_loads() {
+            queue.readers += 1;
+            drop(queue);
+            let reader = Reader {
+                loader: self.clone(),
+                batch: Vec::new(),
+                is_done: false,
+            };
+            drop(spawn(reader.run()));
+        }
+    }
+
+    fn land(&self, flight: &Arc<Flight>, found: &[ApiKey], read_at: Moment) {
+        match only_record(found, flight.key()) {
+            Ok(record) => self.cache.land(flight, Ok(record), read_at),
+            Err(error) => self.fail(flight, error.into()),
+        }
+    }
+
+    fn fail(&self, flight: &Arc<Flight>, why: Unavailable) {
+        self.cache.land(flight, Err(why), self.now());
+    }
+
+    fn now(&self) -> Moment {
+        Moment::now(&*self.clock)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One read, with its time limit. A source that panics has failed.
+    async fn read(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+        let limit = self.cache.config().load_timeout();
+        self.cache.count_read();
+        let mut reading = pin!(timeout(limit, self.source.get_many(keys)));
+        let read = poll_fn(|cx| {
+            let poll = catch_unwind(AssertUnwindSafe(|| reading.as_mut().poll(cx)));
+            poll.unwrap_or_else(|_| Poll::Ready(Ok(Err(failed("the source panicked")))))
+        });
+        read.await
+            .unwrap_or_else(|_| Err(failed("the source took too long to answer")))
+    }
+}
+
+fn failed(why: &'static str) -> BackendError {
+    BackendError::unavailable(why)
+}
+
+/// One of the tasks that read, until nothing waits any more.
+struct Reader {
+    loader: Arc<Loader>,
+    /// What it reads, in so far as it hasn't landed.
+    batch: Vec<Arc<Flight>>,
+    is_done: bool,
+}
+
+impl Reader {
+    async fn run(mut self) {
+        while self.take_batch() {
+            let keys: Vec<_> = self.batch.iter().map(|flight| *flight.key()).collect();
+            self.batch.iter().for_each(|flight| flight.begin());
+            let read_at = self.loader.now();
+            match self.loader.read(&keys).await {
+                Ok(found) => {
+                    for flight in self.batch.drain(..) {
+                        self.loader.land(&flight, &found, read_at);
+                    }
+                }
+                Err(error) if keys.len() == 1 => self.fail(&error),
+                Err(_) => self.read_singly().await,
+            }
+        }
+    }
+
+    /// Whether there was anything to take. Otherwise this reader isn't counted any more.
+    fn take_batch(&mut self) -> bool {
+        let mut queue = self.loader.queue();
+        let count = queue.waiting.len().min(MAX_BATCH);
+        self.batch.extend(queue.waiting.drain(..count));
+        if count == 0 {
+            queue.readers -= 1;
+            self.is_done = true;
+        }
+        count > 0
+    }
+
+    /// One key that can't be read must not take the others along.
+    async fn read_singly(&mut self) {
+        let mut failed = 0;
+        while let Some(flight) = self.batch.last().cloned() {
+            let read_at = self.loader.now();
+            match self.loader.read(&[*flight.key()]).await {
+                Ok(found) => {
+                    failed = 0;
+                    self.loader.land(&flight, &found, read_at);
+                }
+                Err(error) => {
+                    failed = if error.is_corrupt() { 0 } else { failed + 1 };
+                    if failed == MAX_FAILED_SINGLY {
+                        self.fail(&error);
+                        return;
+                    }
+                    self.loader.fail(&flight, error.into());
+                }
+            }
+            self.batch.pop();
+        }
+    }
+
+    fn fail(&mut self, error: &BackendError) {
+        for flight in self.batch.drain(..) {
+            self.loader.fail(&flight, error.clone().into());
+        }
+    }
+}
+
+/// A runtime that ends drops its tasks: nobody may wait for them.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        let mut queue = self.loader.queue();
+        queue.readers -= 1;
+        if queue.readers == 0 {
+            self.batch.extend(queue.waiting.drain(..));
+        }
+        drop(queue);
+        self.fail(&failed("the runtime ended that the key was read on"));
+    }
+}

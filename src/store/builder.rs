@@ -1,0 +1,103 @@
+//! What a store is made from.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::ApiKeyStore;
+use crate::{
+    backend::DynBackend,
+    cache::{CacheConfig, CheckedConfig},
+    clock::Clock,
+    error::ConfigError,
+    resolver::CachedResolverBuilder,
+    token::{Brand, Peppers},
+};
+
+/// What an [`ApiKeyStore`] is made from.
+///
+/// ```
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_api_key::{ApiKeyStore, Brand, MemoryBackend, Pepper, Peppers};
+///
+/// let store = ApiKeyStore::builder(MemoryBackend::new())
+///     .peppers(Peppers::new(Pepper::from_env("v1", "API_KEY_PEPPER")?))
+///     .brand(Brand::new("acme")?)
+///     .build()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[must_use = "nothing is made before `build`"]
+pub struct ApiKeyStoreBuilder {
+    backend: Arc<dyn DynBackend>,
+    resolver: CachedResolverBuilder,
+}
+
+impl ApiKeyStoreBuilder {
+    pub(super) fn over(backend: Arc<dyn DynBackend>) -> Self {
+        Self {
+            backend: backend.clone(),
+            resolver: CachedResolverBuilder::noting_use(backend),
+        }
+    }
+
+    /// What secrets are hashed with.
+    pub fn peppers(mut self, peppers: Peppers) -> Self {
+        self.resolver = self.resolver.peppers(peppers);
+        self
+    }
+
+    /// What tokens begin with, `pk` by default. Tokens of another brand are none of this store's.
+    ///
+    /// A brand is a label: it isn't part of what is stored or hashed. Stores that must not take each
+    /// other's keys, such as `test` and `live`, need backends or peppers of their own.
+    pub fn brand(mut self, brand: Brand) -> Self {
+        self.resolver = self.resolver.brand(brand);
+        self
+    }
+
+    /// How much is remembered, and for how long.
+    pub fn cache(mut self, cache: CacheConfig) -> Self {
+        self.resolver = self.resolver.cache(cache);
+        self
+    }
+
+    /// How often it is written when keys were last used, 5 seconds by default. It is noted at most
+    /// once a minute for each key, and shows at once in what this store reads.
+    pub fn note_use_every(mut self, interval: Duration) -> Self {
+        self.resolver = self.resolver.note_use_every(interval);
+        self
+    }
+
+    /// Where the time is read from, the system's clock by default. Timeouts and intervals are
+    /// tokio's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.resolver = self.resolver.clock(clock);
+        self
+    }
+
+    /// Makes the store.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::MissingPeppers`], [`ConfigError::Cache`].
+    pub async fn build(self) -> Result<ApiKeyStore, ConfigError> {
+        Ok(ApiKeyStore {
+            backend: self.backend,
+            resolver: self.resolver.build().await?,
+        })
+    }
+
+    pub(super) fn build_with(self, peppers: Peppers, cache: CheckedConfig) -> ApiKeyStore {
+        ApiKeyStore {
+            backend: self.backend,
+            resolver: self.resolver.build_with(peppers, cache),
+        }
+    }
+}
+
+impl fmt::Debug for ApiKeyStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKeyStoreBuilder")
+            .field("resolver", &self.resolver)
+            .finish_non_exhaustive()
+    }
+}
