@@ -112,6 +112,8 @@ mod cache;
 mod clock;
 mod context;
 mod error;
+#[cfg(all(test, shuttle))]
+mod explore;
 mod guard;
 mod key;
 mod middleware;

@@ -53,7 +53,7 @@ mod real {
         task::{AbortHandle, JoinHandle},
         time::{sleep, timeout},
     };
-    use std::{hash::Hash, marker::PhantomData};
+    use std::{cell::Cell, hash::Hash, marker::PhantomData};
 
     /// Shuttle's map has a hasher of its own.
     pub(crate) type Map<K, V, S> = <PhantomData<S> as Hashed>::Map<K, V>;
@@ -74,11 +74,40 @@ mod real {
         true
     }
 
+    thread_local! {
+        /// How many tasks that were started here haven't ended. Shuttle runs all of them on one thread.
+        static TASKS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    struct Counted;
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            TASKS.set(TASKS.get().saturating_sub(1));
+        }
+    }
+
     pub(crate) fn spawn<F>(future: F) -> Result<JoinHandle<F::Output>, F>
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        Ok(shuttle_tokio::task::spawn(future))
+        TASKS.set(TASKS.get() + 1);
+        let counted = Counted;
+        Ok(shuttle_tokio::task::spawn(async move {
+            let _counted = counted;
+            future.await
+        }))
+    }
+
+    /// Those of an execution before this one don't count.
+    pub(crate) fn forget_tasks() {
+        TASKS.set(0);
+    }
+
+    pub(crate) async fn all_tasks_have_ended() {
+        while TASKS.get() > 0 {
+            shuttle_tokio::task::yield_now().await;
+        }
     }
 }
 

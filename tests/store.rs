@@ -7,6 +7,8 @@ mod support;
 
 #[path = "store/backends.rs"]
 mod backends;
+#[path = "store/last_used.rs"]
+mod last_used;
 #[path = "store/managing.rs"]
 mod managing;
 #[path = "store/verifying.rs"]

@@ -31,7 +31,7 @@ impl Flight {
             previous,
             began: AtomicBool::new(false),
             stale: AtomicBool::new(false),
-            outcome: watch::Sender::new(None),
+            outcome: watch::channel(None).0,
         }
     }
 

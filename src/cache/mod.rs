@@ -23,6 +23,8 @@ mod unknown;
 
 use std::sync::Arc;
 
+#[cfg(all(test, shuttle))]
+pub(crate) use self::fence::taken_out::take_out;
 pub use self::{config::CacheConfig, stats::CacheStats};
 pub(crate) use self::{
     config::CheckedConfig,

@@ -23,9 +23,6 @@ pub(super) struct Table {
     slots: Map<SlotKey, Slot, foldhash::fast::RandomState>,
     /// How often everything was invalidated.
     epoch: AtomicU64,
-    /// Taken out, loads bring back what was revoked: a test looks whether that would be noticed.
-    #[cfg(all(test, shuttle))]
-    pub(super) without_fence: bool,
 }
 
 /// Two words wide, since there may be a million of them.
@@ -38,7 +35,7 @@ pub(super) enum Slot {
 
 /// Hashed as three words by a fast, seeded hash. All of the bytes, since ids are public and strangers
 /// choose those that they ask for.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct SlotKey(LookupKey);
 
 impl Hash for SlotKey {
@@ -72,8 +69,6 @@ impl Table {
         Self {
             slots: map(foldhash::fast::RandomState::default()),
             epoch: AtomicU64::new(0),
-            #[cfg(all(test, shuttle))]
-            without_fence: false,
         }
     }
 
@@ -135,26 +130,29 @@ impl Table {
     /// Puts what `flight` has brought where the flight is registered, if it still is and nothing was
     /// invalidated since; returns whether it did.
     pub(super) fn insert(&self, flight: &Arc<Flight>, new: Slot) -> bool {
-        let mut entry = match self.slots.entry(SlotKey(*flight.key())) {
-            Entry::Occupied(entry) => entry,
-            Entry::Vacant(entry) => {
-                if self.is_unfenced() {
+        // A key that was evicted before it came in: nothing would ever evict it.
+        let has_lost_its_place = || matches!(&new, Slot::Known(key) if key.place() == NOWHERE);
+        let epoch = || self.epoch.load(Ordering::SeqCst);
+        match self.slots.entry(SlotKey(*flight.key())) {
+            Entry::Occupied(mut entry) => {
+                let may_insert = fence::may_insert(Some(entry.get()), flight, epoch());
+                if may_insert && has_lost_its_place() {
+                    entry.remove();
+                    return false;
+                }
+                if may_insert {
                     entry.insert(new);
                 }
-                return self.is_unfenced();
+                may_insert
             }
-        };
-        let epoch = self.epoch.load(Ordering::SeqCst);
-        if !fence::may_insert(entry.get(), flight, epoch) && !self.is_unfenced() {
-            return false;
+            Entry::Vacant(entry) => {
+                let may_insert = fence::may_insert(None, flight, epoch());
+                if may_insert {
+                    entry.insert(new);
+                }
+                may_insert
+            }
         }
-        // It was evicted before it came in, so nothing would ever evict it.
-        if matches!(&new, Slot::Known(key) if key.place() == NOWHERE) {
-            entry.remove();
-            return false;
-        }
-        entry.insert(new);
-        true
     }
 
     /// Ends a flight that has brought nothing: what was there before is there again.
@@ -204,16 +202,6 @@ impl Table {
             &SlotKey(id.key),
             |_, slot| matches!(slot, Slot::Unknown(until) if *until == id.until),
         );
-    }
-
-    #[cfg(not(all(test, shuttle)))]
-    fn is_unfenced(&self) -> bool {
-        false
-    }
-
-    #[cfg(all(test, shuttle))]
-    fn is_unfenced(&self) -> bool {
-        self.without_fence
     }
 }
 

@@ -2,7 +2,7 @@
 //! wait for them.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
@@ -127,8 +127,8 @@ struct Reader {
 impl Reader {
     async fn run(mut self) {
         while self.take_batch() {
-            let keys: Vec<_> = self.batch.iter().map(|flight| *flight.key()).collect();
             self.batch.iter().for_each(|flight| flight.begin());
+            let keys = self.keys();
             let read_at = self.loader.now();
             match self.loader.read(&keys).await {
                 Ok(found) => {
@@ -152,6 +152,12 @@ impl Reader {
             self.is_done = true;
         }
         count > 0
+    }
+
+    /// Each once. Where a key was invalidated while it waited, there are several flights for it.
+    fn keys(&self) -> Vec<LookupKey> {
+        let keys = self.batch.iter().map(|flight| *flight.key());
+        keys.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// One key that can't be read must not take the others along.

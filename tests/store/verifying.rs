@@ -1,4 +1,4 @@
-//! Whether a token is good, at what time, and what is noted of its use.
+//! Whether a token is good, and at what time.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -206,58 +206,10 @@ async fn questions_by_token_need_the_secret_and_are_not_uses() {
     assert!(store.is_active(&good).await.unwrap());
 }
 
-#[tokio::test]
-async fn the_last_use_is_noted_when_the_one_before_is_over_a_minute_old() {
-    let fixture = Fixture::new().await;
-    let token = fixture.token(&[]).await;
-    let id = id_of(&token);
-    let at = |seconds| start() + Duration::from_secs(seconds);
-    // Seconds on the clock, the last use afterwards, writes so far.
-    let cases = [
-        (0, 0, 1),
-        (1, 0, 1),
-        (60, 0, 1),
-        (61, 61, 2),
-        (5, 61, 2),
-        (121, 61, 2),
-        (122, 122, 3),
-    ];
-    for (now, noted, writes) in cases {
-        fixture.clock.set(at(now));
-        assert_eq!(
-            verified(&fixture.store, &with_wrong_secret(&token)).await,
-            "wrong secret"
-        );
-        assert_eq!(verified(&fixture.store, &token).await, "good");
-        let key = fixture.store.get(&id).await.unwrap().unwrap();
-        assert_eq!(
-            (key.last_used_at, key.version),
-            (Some(at(noted)), 1),
-            "{now}"
-        );
-        assert_eq!(fixture.backend.touches(), writes, "{now}");
-    }
-    fixture.clock.set(UNIX_EPOCH - SECOND);
-    assert_eq!(verified(&fixture.store, &token).await, "good");
-    assert_eq!(fixture.backend.touches(), 3);
-}
-
-#[tokio::test]
-async fn a_last_use_that_cannot_be_noted_does_not_fail_the_request() {
-    let fixture = Fixture::new().await;
-    let token = fixture.token(&[]).await;
-    fixture.backend.set_touches_broken(true);
-    assert_eq!(verified(&fixture.store, &token).await, "good");
-    assert_eq!(fixture.backend.touches(), 1);
-    fixture.backend.set_touches_broken(false);
-    assert_eq!(verified(&fixture.store, &token).await, "good");
-    let key = fixture.store.get(&id_of(&token)).await.unwrap().unwrap();
-    assert_eq!(key.last_used_at, Some(start()));
-}
-
 #[test]
 fn g12_wrong_input_never_panics() {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap();
     let fixture = runtime.block_on(Fixture::new());

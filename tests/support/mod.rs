@@ -10,10 +10,12 @@
 pub mod bare;
 #[cfg(feature = "axum")]
 pub mod echo;
+pub mod feed;
 pub mod folder;
 #[cfg(feature = "axum")]
 pub mod oneshot;
 pub mod process;
+pub mod steps;
 
 use std::{
     error::Error,
