@@ -11,7 +11,7 @@
 //!
 //! ```sh
 //! curl -i http://127.0.0.1:3000/notes -H "Authorization: Bearer $READER"   # 200
-//! sed -i s/notes:read/notes:write/ "$KEYS"    # and curl again: 403
+//! sed -i s/notes:read/notes:write/ "$KEYS"    # and curl again, a moment later: 403
 //! sed -i 's/ [^ ]*$//' "$KEYS"                # a broken line: 503, and not 401
 //! : > "$KEYS"                                 # no line: 401
 //! ```
@@ -23,19 +23,18 @@ use std::{
     collections::HashMap,
     env,
     error::Error,
-    fs::{self, File},
-    io::Read,
-    path::PathBuf,
+    fs, io,
+    path::{Path, PathBuf},
     process,
-    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{Router, routing::get};
 use tokio::task;
 use tower_api_key::{
-    ApiKey, ApiKeyLayer, ApiKeyToken, AuthContext, BackendError, Brand, CachedResolver, KeyId,
-    KeySource, LookupKey, Pepper, PepperId, Peppers, RequireScope, Scopes, SecretHash,
+    ApiKey, ApiKeyLayer, ApiKeyToken, AuthContext, BackendError, Brand, CacheConfig,
+    CachedResolver, Change, ChangeFeed, ChangeSink, KeyId, KeySource, LookupKey, Pepper, PepperId,
+    Peppers, RequireScope, Scopes, SecretHash, Subscription,
 };
 
 type AnyError = Box<dyn Error + Send + Sync>;
@@ -57,8 +56,12 @@ async fn main() -> Result<(), AnyError> {
         println!("reader: {}", token.expose());
     }
 
-    let resolver = CachedResolver::builder(KeyFile::at(path))
+    // A change of the file counts within a fifth of this, and within all of it when the file can't be
+    // looked at any more.
+    let max_staleness = Duration::from_secs(1);
+    let resolver = CachedResolver::builder(KeyFile(path))
         .peppers(peppers)
+        .cache(CacheConfig::new().max_staleness(max_staleness))
         .build()
         .await?;
     let app = Router::new()
@@ -80,16 +83,37 @@ fn file_in_new_folder() -> Result<PathBuf, AnyError> {
     Ok(folder.join("keys.txt"))
 }
 
-/// The keys of a file, read again when it has changed. Clones are one source.
-#[derive(Clone)]
-struct KeyFile(Arc<Shared>);
+/// The keys of a file. It is read for keys that the resolver doesn't remember: those that wait at
+/// the same moment come in one call.
+struct KeyFile(PathBuf);
 
-struct Shared {
-    path: PathBuf,
-    last_read: Mutex<Option<(Stamp, Arc<Keys>)>>,
+impl KeySource for KeyFile {
+    /// Whatever is wrong with the file is an error: a key that is left out looks as if it had never
+    /// been.
+    async fn get_many(&self, wanted: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+        let path = self.0.clone();
+        let bytes = blocking(move || fs::read(path)).await?;
+        let keys = keys_in(&bytes).map_err(BackendError::corrupt)?;
+        Ok(wanted
+            .iter()
+            .filter_map(|key| keys.get(key).cloned())
+            .collect())
+    }
+
+    /// A file doesn't call when it changes. It can be looked at.
+    async fn subscribe(&self, _: ChangeSink) -> Result<Subscription, BackendError> {
+        Ok(Subscription::feed(FileChanges {
+            path: self.0.clone(),
+            seen: None,
+        }))
+    }
 }
 
-type Keys = HashMap<LookupKey, ApiKey>;
+/// Whether the file has changed since one last looked.
+struct FileChanges {
+    path: PathBuf,
+    seen: Option<Stamp>,
+}
 
 /// By which a change is noticed.
 #[derive(PartialEq)]
@@ -98,57 +122,28 @@ struct Stamp {
     len: u64,
 }
 
-impl KeySource for KeyFile {
-    async fn get_many(&self, wanted: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        let file = self.clone();
-        // Files block, and the threads that serve requests must not.
-        let keys = task::spawn_blocking(move || file.keys())
-            .await
-            .map_err(BackendError::unavailable)??;
-        Ok(wanted
-            .iter()
-            .filter_map(|key| keys.get(key).cloned())
-            .collect())
-    }
-}
-
-impl KeyFile {
-    fn at(path: PathBuf) -> Self {
-        let last_read = Mutex::default();
-        Self(Arc::new(Shared { path, last_read }))
-    }
-
-    /// Whatever is wrong with the file is an error, and the keys of an earlier read don't stand in:
-    /// one of them may have been taken out since.
-    fn keys(&self) -> Result<Arc<Keys>, BackendError> {
-        let mut last_read = self
-            .0
-            .last_read
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut file = File::open(&self.0.path).map_err(BackendError::unavailable)?;
-        // Before the content: what is written in between then shows at the next call.
-        let stamp = Stamp::of(&file)?;
-        if let Some((last, keys)) = &*last_read
-            && *last == stamp
-        {
-            return Ok(keys.clone());
+impl ChangeFeed for FileChanges {
+    /// Called every fifth of `max_staleness`. That the file could be looked at is the proof that no
+    /// change was missed; where it can't be, nothing that was read before is believed for long.
+    async fn read(&mut self) -> Result<Vec<Change>, BackendError> {
+        let path = self.path.clone();
+        let stamp = blocking(move || Stamp::of(&path)).await?;
+        if self.seen.as_ref() == Some(&stamp) {
+            return Ok(Vec::new());
         }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)
-            .map_err(BackendError::unavailable)?;
-        let keys = Arc::new(keys_in(&bytes).map_err(BackendError::corrupt)?);
-        *last_read = stamp.is_settled().then(|| (stamp, keys.clone()));
-        Ok(keys)
+        self.seen = stamp.is_settled().then_some(stamp);
+        // Which of its lines has changed isn't known.
+        Ok(vec![Change::Everything])
     }
 }
 
 impl Stamp {
-    fn of(file: &File) -> Result<Self, BackendError> {
-        let metadata = file.metadata().map_err(BackendError::unavailable)?;
-        let modified = metadata.modified().map_err(BackendError::unavailable)?;
-        let len = metadata.len();
-        Ok(Self { modified, len })
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            modified: metadata.modified()?,
+            len: metadata.len(),
+        })
     }
 
     /// Whether a later change will show. It may not while the stamp is new: two changes within one
@@ -159,8 +154,17 @@ impl Stamp {
     }
 }
 
-fn keys_in(bytes: &[u8]) -> Result<Keys, AnyError> {
-    let mut keys = Keys::new();
+/// Files block, and the threads that serve requests must not.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, BackendError> {
+    let done = task::spawn_blocking(work).await;
+    done.map_err(BackendError::unavailable)?
+        .map_err(BackendError::unavailable)
+}
+
+fn keys_in(bytes: &[u8]) -> Result<HashMap<LookupKey, ApiKey>, AnyError> {
+    let mut keys = HashMap::new();
     for (at, line) in str::from_utf8(bytes)?.lines().enumerate() {
         let key = key_in(line).map_err(|error| format!("line {}: {error}", at + 1))?;
         if keys.insert(key.lookup_key(), key).is_some() {

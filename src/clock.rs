@@ -1,6 +1,7 @@
 //! Where the crate reads the time, so that a test can say what it is.
 
 use std::{
+    cell::OnceCell,
     fmt::Debug,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -33,19 +34,22 @@ pub trait Clock: Debug + Send + Sync + 'static {
         system::monotonic()
     }
 
-    /// [`now`](Self::now), as it was some milliseconds ago at the most: 10.
-    fn coarse_now(&self) -> SystemTime {
-        self.now()
+    /// The time from 1970 to [`now`](Self::now), as it was 10 milliseconds ago at the most: read on
+    /// every request.
+    fn coarse_unix_time(&self) -> Duration {
+        self.now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
-    /// [`monotonic`](Self::monotonic), as it was some milliseconds ago at the most: 10.
+    /// [`monotonic`](Self::monotonic), as it was 10 milliseconds ago at the most: read on every
+    /// request.
     fn coarse_monotonic(&self) -> Duration {
         self.monotonic()
     }
 }
 
 /// By how much a coarse time may be late.
-pub(crate) const COARSE: Duration = Duration::from_millis(10);
+pub(crate) const COARSE: Duration = Duration::from_millis(COARSE_MILLIS);
+const COARSE_MILLIS: u64 = 10;
 
 /// The clocks of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,8 +60,8 @@ impl Clock for SystemClock {
         SystemTime::now()
     }
 
-    fn coarse_now(&self) -> SystemTime {
-        system::coarse_now()
+    fn coarse_unix_time(&self) -> Duration {
+        system::coarse_unix_time()
     }
 
     fn coarse_monotonic(&self) -> Duration {
@@ -68,7 +72,7 @@ impl Clock for SystemClock {
 /// Read from the system each time, and kept by no ticker of ours, which could stand still.
 #[cfg(target_os = "linux")]
 mod system {
-    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+    use std::time::Duration;
 
     use rustix::time::{ClockId, clock_gettime};
 
@@ -80,8 +84,8 @@ mod system {
         since_zero(ClockId::MonotonicCoarse)
     }
 
-    pub(super) fn coarse_now() -> SystemTime {
-        UNIX_EPOCH + since_zero(ClockId::RealtimeCoarse)
+    pub(super) fn coarse_unix_time() -> Duration {
+        since_zero(ClockId::RealtimeCoarse)
     }
 
     fn since_zero(clock: ClockId) -> Duration {
@@ -95,7 +99,7 @@ mod system {
 mod system {
     use std::{
         sync::LazyLock,
-        time::{Duration, Instant, SystemTime},
+        time::{Duration, Instant, SystemTime, UNIX_EPOCH},
     };
 
     pub(super) fn monotonic() -> Duration {
@@ -107,8 +111,10 @@ mod system {
         monotonic()
     }
 
-    pub(super) fn coarse_now() -> SystemTime {
+    pub(super) fn coarse_unix_time() -> Duration {
         SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
     }
 }
 
@@ -127,17 +133,57 @@ impl Moment {
         }
     }
 
-    pub(crate) fn coarse(clock: &dyn Clock) -> Self {
+    /// Whether `limit` milliseconds have passed at `now`, on whichever clock they passed first.
+    pub(crate) fn is_older_than(self, limit: u64, now: &Now<'_>) -> bool {
+        now.monotonic() >= self.monotonic.saturating_add(limit)
+            || now.wall() >= self.wall.saturating_add(limit)
+    }
+}
+
+/// The coarse times of one request, in milliseconds. The time of day is read when it is first asked
+/// for: most requests need the other one alone.
+pub(crate) struct Now<'a> {
+    clock: &'a dyn Clock,
+    monotonic: u64,
+    wall: OnceCell<u64>,
+}
+
+impl<'a> Now<'a> {
+    pub(crate) fn of(clock: &'a dyn Clock) -> Self {
         Self {
-            wall: unix_millis(clock.coarse_now()),
+            clock,
             monotonic: millis(clock.coarse_monotonic()),
+            wall: OnceCell::new(),
         }
     }
 
-    /// Whether `limit` milliseconds have passed at `now`, on whichever clock they passed first.
-    pub(crate) fn is_older_than(self, limit: u64, now: Moment) -> bool {
-        now.monotonic >= self.monotonic.saturating_add(limit)
-            || now.wall >= self.wall.saturating_add(limit)
+    pub(crate) fn monotonic(&self) -> u64 {
+        self.monotonic
+    }
+
+    pub(crate) fn wall(&self) -> u64 {
+        *self
+            .wall
+            .get_or_init(|| millis(self.clock.coarse_unix_time()))
+    }
+
+    /// The time of day, read exactly where `end` may have come since the coarse clock last moved.
+    pub(crate) fn wall_against(&self, end: u64) -> u64 {
+        let coarse = self.wall();
+        if coarse < end && end - coarse <= COARSE_MILLIS {
+            unix_millis(self.clock.now())
+        } else {
+            coarse
+        }
+    }
+
+    /// What it was `by` milliseconds before.
+    pub(crate) fn before(&self, by: u64) -> Self {
+        Self {
+            clock: self.clock,
+            monotonic: self.monotonic.saturating_sub(by),
+            wall: OnceCell::from(self.wall().saturating_sub(by)),
+        }
     }
 }
 

@@ -1,8 +1,13 @@
 //! Who is calling.
 
-use std::{any::Any, fmt, sync::Arc, time::SystemTime};
+use std::{any::Any, fmt, num::NonZeroU64, sync::Arc, time::SystemTime};
 
-use crate::{key::ApiKey, scope::Scopes, token::KeyId};
+use crate::{
+    clock::{from_unix_millis, unix_millis},
+    key::ApiKey,
+    scope::Scopes,
+    token::KeyId,
+};
 
 /// Who is calling: the owner of the presented key, and what the key may do.
 ///
@@ -57,7 +62,8 @@ pub(crate) struct Caller {
     user_id_len: usize,
     has_name: bool,
     scopes: Scopes,
-    expires_at: Option<SystemTime>,
+    /// In milliseconds since 1970.
+    expires_at: Option<NonZeroU64>,
 }
 
 impl Caller {
@@ -66,7 +72,7 @@ impl Caller {
         user_id: &str,
         name: Option<&str>,
         scopes: Scopes,
-        expires_at: Option<SystemTime>,
+        expires_at: Option<NonZeroU64>,
     ) -> Self {
         Self {
             key_id,
@@ -81,7 +87,8 @@ impl Caller {
     pub(crate) fn of(key: &ApiKey) -> Self {
         let ApiKey { id, user_id, .. } = key;
         let name = key.name.as_deref();
-        Self::new(*id, user_id, name, key.scopes.clone(), key.expires_at)
+        let expires_at = key.expires_at.map(expiry);
+        Self::new(*id, user_id, name, key.scopes.clone(), expires_at)
     }
 
     pub(crate) fn key_id(&self) -> &KeyId {
@@ -92,8 +99,9 @@ impl Caller {
         &self.scopes
     }
 
-    pub(crate) fn expires_at(&self) -> Option<SystemTime> {
-        self.expires_at
+    /// In milliseconds since 1970.
+    pub(crate) fn expires_at(&self) -> Option<u64> {
+        self.expires_at.map(NonZeroU64::get)
     }
 
     fn user_id(&self) -> &str {
@@ -103,6 +111,11 @@ impl Caller {
     fn name(&self) -> Option<&str> {
         self.has_name.then(|| &self.texts[self.user_id_len..])
     }
+}
+
+/// What ended with 1970 or before might as well have ended a millisecond later.
+fn expiry(end: SystemTime) -> NonZeroU64 {
+    NonZeroU64::new(unix_millis(end)).unwrap_or(NonZeroU64::MIN)
 }
 
 impl HasCaller for Caller {
@@ -143,11 +156,11 @@ impl AuthContext {
         }
     }
 
-    /// The same with the key's end.
+    /// The same with the key's end, in whole milliseconds.
     #[must_use]
     pub fn with_expiry(self, expires_at: SystemTime) -> Self {
         let mut caller = self.caller().clone();
-        caller.expires_at = Some(expires_at);
+        caller.expires_at = Some(expiry(expires_at));
         Self {
             caller: Arc::new(caller),
             ..self
@@ -191,7 +204,7 @@ impl AuthContext {
     /// When the key ends.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
-        self.caller().expires_at
+        self.caller().expires_at().and_then(from_unix_millis)
     }
 
     pub(crate) fn with_layer(mut self, layer: LayerHandle) -> Self {

@@ -98,7 +98,11 @@ impl ApiKey {
     /// A key that is revoked and expired is called revoked.
     #[must_use]
     pub fn status(&self, now: SystemTime) -> KeyStatus {
-        KeyStatus::at(now, self.ended(), self.expires_at)
+        match self.ended() {
+            Some(ended) => ended,
+            None if self.expires_at.is_some_and(|end| now >= end) => KeyStatus::Expired,
+            None => KeyStatus::Active,
+        }
     }
 
     /// What the key is whatever the time.
@@ -126,19 +130,6 @@ pub enum KeyStatus {
 }
 
 impl KeyStatus {
-    /// A key ends with its last moment: `now >= expires_at`.
-    pub(crate) fn at(
-        now: SystemTime,
-        ended: Option<KeyStatus>,
-        expires_at: Option<SystemTime>,
-    ) -> Self {
-        match ended {
-            Some(ended) => ended,
-            None if expires_at.is_some_and(|end| now >= end) => Self::Expired,
-            None => Self::Active,
-        }
-    }
-
     /// The name of the state: `active`, `expired`, `disabled`, `revoked`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -1,8 +1,7 @@
 //! The decision: does this token open anything now? Pure, so that it can be read and tested alone.
 
-use std::time::SystemTime;
-
 use crate::{
+    clock::Now,
     context::Caller,
     error::{BackendError, Unavailable},
     key::{ApiKey, KeyStatus},
@@ -66,12 +65,16 @@ impl KnownKey {
         &self.caller
     }
 
-    fn status(&self, now: SystemTime) -> KeyStatus {
-        KeyStatus::at(now, self.ended, self.caller.expires_at())
+    fn status(&self, now: &Now<'_>) -> KeyStatus {
+        match (self.ended, self.caller.expires_at()) {
+            (Some(ended), _) => ended,
+            (None, Some(end)) if now.wall_against(end) >= end => KeyStatus::Expired,
+            (None, _) => KeyStatus::Active,
+        }
     }
 }
 
-/// Whether `token` is the token of `key`, and `key` works at `now`.
+/// Whether `token` is the token of `key`, and `key` works now.
 ///
 /// The secret comes first: only its holder learns that a key is expired, revoked or disabled. With
 /// no key, a hash is computed and compared all the same.
@@ -79,7 +82,7 @@ pub(crate) fn verify(
     token: &ApiKeyToken,
     key: Option<&KnownKey>,
     peppers: &Peppers,
-    now: SystemTime,
+    now: &Now<'_>,
 ) -> Result<(), VerifyError> {
     let right = peppers
         .verify(token, key.map(|key| &key.secret_hash))

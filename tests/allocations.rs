@@ -7,14 +7,15 @@ use std::{
     hint::black_box,
     pin::pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use allocation_counter::{AllocationInfo, measure};
 use http::{Request, Response};
 use tower::{Layer, Service, util::MapRequestLayer};
 use tower_api_key::{
-    ApiKeyLayer, ApiKeyToken, AuthContext, Brand, KeyResolver, Pepper, Peppers, RequireScope,
-    Scopes, VerifyError,
+    ApiKeyLayer, ApiKeyStore, ApiKeyToken, AuthContext, Brand, KeyResolver, NewApiKey, Pepper,
+    Peppers, RequireScope, Scopes, VerifyError,
 };
 
 /// Knows one key by heart.
@@ -83,6 +84,17 @@ where
     })
 }
 
+/// What the insertion of one extension costs.
+fn baseline(token: &ApiKeyToken) -> AllocationInfo {
+    let insert = MapRequestLayer::new(|mut request: Request<()>| {
+        request.extensions_mut().insert(SameSize::default());
+        request
+    });
+    let baseline = cost_of_a_request(insert.layer(Inner), token);
+    assert!(baseline.count_total > 0, "nothing is counted");
+    baseline
+}
+
 #[test]
 fn a_request_with_a_known_key_costs_the_insertion_of_one_extension() {
     let token = ApiKeyToken::generate(&Brand::default()).unwrap();
@@ -90,16 +102,37 @@ fn a_request_with_a_known_key_costs_the_insertion_of_one_extension() {
         auth: auth(&token),
         token: token.clone(),
     });
-    let insert = MapRequestLayer::new(|mut request: Request<()>| {
-        request.extensions_mut().insert(SameSize::default());
-        request
-    });
-
-    let baseline = cost_of_a_request(insert.layer(Inner), &token);
-    assert!(baseline.count_total > 0, "nothing is counted");
+    let baseline = baseline(&token);
     assert_eq!(cost_of_a_request(layer.layer(Inner), &token), baseline);
     let guarded = layer.layer(RequireScope("notes:read").layer(Inner));
     assert_eq!(cost_of_a_request(guarded, &token), baseline);
+}
+
+#[tokio::test]
+async fn a_request_with_a_cached_key_of_a_store_costs_the_same() {
+    let store = ApiKeyStore::in_memory();
+    let layer = ApiKeyLayer::new(store.clone());
+    let new = || {
+        let scopes = Scopes::of(["tags:*", "notes:read", "notes:write"]).unwrap();
+        NewApiKey::for_user("user_1", scopes).name("CI")
+    };
+    let hour = Duration::from_secs(3_600);
+    for new in [new(), new().expires_in(hour)] {
+        let issued = store.create(new).await.unwrap();
+        let token = issued.token();
+        let baseline = baseline(token);
+        // Reads the key, and notes its use.
+        store.verify(token.expose()).await.unwrap();
+        let before = store.cache_stats();
+        for _ in 0..100 {
+            let guarded = RequireScope("notes:read").layer(Inner);
+            assert_eq!(cost_of_a_request(layer.layer(Inner), token), baseline);
+            assert_eq!(cost_of_a_request(layer.layer(guarded), token), baseline);
+        }
+        let after = store.cache_stats();
+        assert_eq!(after.hits - before.hits, 200);
+        assert_eq!(after.misses, before.misses);
+    }
 }
 
 #[test]

@@ -2,6 +2,10 @@
 //! doesn't any more, with strangers who ask for ids that nobody has, with reads that fail and hang.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
+#![allow(
+    clippy::unchecked_time_subtraction,
+    reason = "a test whose times don't fit has failed"
+)]
 
 mod support;
 
@@ -11,14 +15,24 @@ mod bounds;
 mod clocks;
 #[path = "cache/lease.rs"]
 mod lease;
+#[path = "cache/loads.rs"]
+mod loads;
 #[path = "cache/node.rs"]
 mod node;
 #[path = "cache/outages.rs"]
 mod outages;
+#[path = "cache/outlived.rs"]
+mod outlived;
+#[path = "cache/reentry.rs"]
+mod reentry;
 #[path = "cache/settings.rs"]
 mod settings;
+#[path = "cache/silence.rs"]
+mod silence;
 #[path = "cache/stale.rs"]
 mod stale;
+#[path = "cache/told.rs"]
+mod told;
 
 use std::time::Duration;
 

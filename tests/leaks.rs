@@ -21,9 +21,9 @@ use support::{
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyLayer, ApiKeyStore, ApiKeyToken, AuthContext, CachedResolver,
-    Cursor, KeyId, MemoryBackend, NewApiKey, PageRequest, Pepper, PepperId, Peppers, RequireScope,
-    Scopes, SecretHash, StoreError, TokenFormat,
+    ApiKey, ApiKeyBackend, ApiKeyLayer, ApiKeyStore, ApiKeyToken, AuthContext, CacheConfig,
+    CachedResolver, Change, Cursor, KeyId, MemoryBackend, NewApiKey, PageRequest, Pepper, PepperId,
+    Peppers, RequireScope, Scopes, SecretHash, StoreError, TokenFormat, Touch,
 };
 
 #[tokio::test]
@@ -64,6 +64,10 @@ async fn no_debug_text_has_a_secret() {
         ("context", &context),
         ("page", &page.await.unwrap()),
         ("cursor", &Cursor::of(key)),
+        ("change", &Change::Key(token.lookup_key())),
+        ("touch", &Touch::new(token.key_id(), key.created_at)),
+        ("cache", &CacheConfig::new()),
+        ("stats", &fixture.store.cache_stats()),
         ("memory", &memory),
         ("store", &fixture.store),
         ("store's builder", &builder()),
@@ -160,6 +164,8 @@ fn a_pepper_file_that_is_not_hex_is_not_repeated() {
     let error = Pepper::from_file("v1", &path).unwrap_err();
     Canaries::new(&[]).assert_absent("the error", &shown(&error));
 }
+
+const NOT_NOTED: &str = "the last uses of API keys were not noted";
 
 fn app(store: &ApiKeyStore) -> Router {
     let layer = ApiKeyLayer::new(store.clone());
@@ -261,6 +267,8 @@ async fn g7_no_secret_or_pepper_is_ever_shown() {
         canaries.assert_absent("a response", &seen);
         fixture.set_broken(false);
     }
+    let error = fixture.store.shutdown().await.unwrap_err();
+    canaries.assert_absent("an error", &shown(&error));
     let log = log.text();
     canaries.assert_absent("the log", &log);
     assert!(
@@ -269,18 +277,16 @@ async fn g7_no_secret_or_pepper_is_ever_shown() {
     );
     if cfg!(feature = "tracing") {
         let id = id_of(&good).to_string();
-        for event in [
-            "an API key was not accepted",
-            "the last use of an API key was not noted",
+        for (event, field) in [
+            ("an API key was not accepted", &*id),
+            ("API keys can't be checked", "the cable was pulled"),
+            (NOT_NOTED, "the cable was pulled"),
+            (NOT_NOTED, "keys=1 "),
         ] {
-            let told = |line: &str| line.contains(event) && line.contains(&id);
-            assert!(log.lines().any(told), "{event}\n{log}");
+            let told = |line: &str| line.contains(event) && line.contains(field);
+            assert!(log.lines().any(told), "{event}: {field}\n{log}");
         }
         assert!(log.contains("a request was rejected"));
-        let outage = |line: &str| {
-            line.contains("API keys can't be checked") && line.contains("the cable was pulled")
-        };
-        assert!(log.lines().any(outage));
         assert!(log.contains("a guard ran on a request that no `ApiKeyLayer` has seen"));
     }
 }
@@ -321,6 +327,7 @@ async fn a_name_cannot_forge_a_log_line() {
         let request = request.body(Body::empty()).unwrap();
         app(&fixture.store).oneshot(request).await.unwrap();
     }
+    assert!(fixture.store.shutdown().await.is_err());
     let log = log.text();
     let split = log
         .lines()
@@ -329,4 +336,5 @@ async fn a_name_cannot_forge_a_log_line() {
         log.contains("forged") && !split && !log.contains('\u{1b}'),
         "{log}"
     );
+    assert_eq!(log.contains(NOT_NOTED), cfg!(feature = "tracing"), "{log}");
 }

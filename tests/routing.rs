@@ -2,6 +2,8 @@
 //! they get.
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
+#[path = "routing/cached.rs"]
+mod cached;
 mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

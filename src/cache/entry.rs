@@ -16,8 +16,8 @@ pub(crate) struct CachedKey {
     key: KnownKey,
     /// When its reading began.
     read_at: Moment,
-    /// In milliseconds since 1970; 0 is never.
-    last_noted_use: AtomicU64,
+    /// From when on, in milliseconds on the monotonic clock, a use is noted again.
+    note_use_from: AtomicU64,
     /// Where it stands among those that may be evicted, or [`NOWHERE`].
     place: AtomicU32,
     used_lately: AtomicBool,
@@ -30,7 +30,7 @@ impl CachedKey {
         Self {
             key: KnownKey::of(key),
             read_at,
-            last_noted_use: AtomicU64::new(key.last_used_at.map_or(0, unix_millis)),
+            note_use_from: AtomicU64::new(note_use_from(key, read_at)),
             place: AtomicU32::new(NOWHERE),
             used_lately: AtomicBool::new(false),
         }
@@ -48,15 +48,15 @@ impl CachedKey {
         self.read_at
     }
 
-    /// Notes a use at `now`, in milliseconds since 1970, if the last one is over `every` old; returns
-    /// whether it did. A last use in the future, by a clock that stepped back since, is left alone.
-    pub(crate) fn note_use(&self, now: u64, every: u64) -> bool {
-        let last = self.last_noted_use.load(Ordering::Relaxed);
-        let is_due = last == 0 || now > last.saturating_add(every);
-        is_due
+    /// Whether a use at `now`, in milliseconds on the monotonic clock, is to be noted: by the one caller
+    /// who is told so.
+    pub(crate) fn is_use_to_be_noted(&self, now: u64) -> bool {
+        let from = self.note_use_from.load(Ordering::Relaxed);
+        let next = now.saturating_add(NOTE_USE_EVERY);
+        now >= from
             && self
-                .last_noted_use
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .note_use_from
+                .compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
     }
 
@@ -78,6 +78,19 @@ impl CachedKey {
     pub(super) fn set_place(&self, place: u32) {
         self.place.store(place, Ordering::SeqCst);
     }
+}
+
+/// How old the last use of a key has to be before the next one is noted, in milliseconds.
+pub(crate) const NOTE_USE_EVERY: u64 = 60_000;
+
+/// A last use in the future, by a clock that stepped back since, is one of just now.
+fn note_use_from(key: &ApiKey, read_at: Moment) -> u64 {
+    let Some(last) = key.last_used_at else {
+        return 0;
+    };
+    let age = read_at.wall.saturating_sub(unix_millis(last));
+    let wait = (NOTE_USE_EVERY + 1).saturating_sub(age);
+    read_at.monotonic.saturating_add(wait)
 }
 
 impl HasCaller for CachedKey {

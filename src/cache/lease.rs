@@ -1,7 +1,7 @@
 //! For how long the source is known to tell of changes.
 
 use crate::{
-    clock::Moment,
+    clock::{Moment, Now},
     sync::{AtomicU64, Ordering},
 };
 
@@ -14,6 +14,9 @@ pub(super) struct Lease {
     wall_end: AtomicU64,
     monotonic_end: AtomicU64,
 }
+
+/// No time comes after it.
+const FOR_GOOD: u64 = u64::MAX;
 
 impl Lease {
     pub(super) fn none() -> Self {
@@ -33,12 +36,13 @@ impl Lease {
 
     /// For a source that tells of its changes before it makes them known.
     pub(super) fn extend_for_good(&self) {
-        self.set(u64::MAX, u64::MAX);
+        self.set(FOR_GOOD, FOR_GOOD);
     }
 
-    pub(super) fn holds(&self, now: Moment) -> bool {
-        now.monotonic < self.monotonic_end.load(Ordering::Acquire)
-            && now.wall < self.wall_end.load(Ordering::Acquire)
+    pub(super) fn holds(&self, now: &Now<'_>) -> bool {
+        let wall_end = self.wall_end.load(Ordering::Acquire);
+        now.monotonic() < self.monotonic_end.load(Ordering::Acquire)
+            && (wall_end == FOR_GOOD || now.wall() < wall_end)
     }
 
     fn set(&self, wall_end: u64, monotonic_end: u64) {

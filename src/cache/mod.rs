@@ -28,7 +28,7 @@ pub(crate) use self::fence::taken_out::take_out;
 pub use self::{config::CacheConfig, stats::CacheStats};
 pub(crate) use self::{
     config::CheckedConfig,
-    entry::{CachedKey, Found},
+    entry::{CachedKey, Found, NOTE_USE_EVERY},
     flight::{Flight, Outcome},
 };
 use self::{
@@ -40,7 +40,7 @@ use self::{
 };
 use crate::{
     backend::{Change, TakesChanges},
-    clock::Moment,
+    clock::{Moment, Now},
     error::Unavailable,
     key::ApiKey,
     sync::{AtomicU64, Ordering},
@@ -111,7 +111,7 @@ impl Cache {
     }
 
     /// What is known of `key` and can be believed.
-    pub(crate) fn get(&self, key: &LookupKey, now: Moment) -> Option<Found> {
+    pub(crate) fn get(&self, key: &LookupKey, now: &Now<'_>) -> Option<Found> {
         let found = match self.table.see(key, now) {
             Seen::Key(cached) if self.is_good(&cached, now) => {
                 cached.mark_used();
@@ -129,7 +129,7 @@ impl Cache {
     }
 
     /// Joins the load of a key that wasn't found, or begins one.
-    pub(crate) fn begin(&self, key: &LookupKey, now: Moment, freshness: Freshness) -> Begun {
+    pub(crate) fn begin(&self, key: &LookupKey, now: &Now<'_>, freshness: Freshness) -> Begun {
         let is_good = |cached: &CachedKey| self.is_good(cached, now);
         let is_good: Option<&dyn Fn(&CachedKey) -> bool> = match freshness {
             Freshness::Cached => Some(&is_good),
@@ -173,7 +173,7 @@ impl Cache {
     }
 
     /// What was known before a load failed, where it is allowed to go on working.
-    pub(crate) fn instead_of(&self, flight: &Flight, now: Moment) -> Option<Found> {
+    pub(crate) fn instead_of(&self, flight: &Flight, now: &Now<'_>) -> Option<Found> {
         let previous = flight.previous.as_ref()?;
         let allowed = !flight.is_stale() && self.may_serve_stale(previous, now);
         allowed.then(|| {
@@ -231,24 +231,18 @@ impl Cache {
         }
     }
 
-    fn is_good(&self, cached: &CachedKey, now: Moment) -> bool {
+    fn is_good(&self, cached: &CachedKey, now: &Now<'_>) -> bool {
         let read_at = cached.read_at();
-        !read_at.is_older_than(self.config.time_to_live_millis(), now)
+        let time_to_live = self.config.time_to_live_millis();
+        now.monotonic() < read_at.monotonic.saturating_add(time_to_live)
             && (self.lease.holds(now)
                 || !read_at.is_older_than(self.config.staleness_millis(), now))
     }
 
     /// Whether `cached` has stopped being good less than the allowed time ago.
-    fn may_serve_stale(&self, cached: &CachedKey, now: Moment) -> bool {
-        let Some(beyond) = self.config.serve_stale_millis() else {
-            return false;
-        };
-        // As if the time had stood still for so long.
-        let then = Moment {
-            wall: now.wall.saturating_sub(beyond),
-            monotonic: now.monotonic.saturating_sub(beyond),
-        };
-        self.is_good(cached, then)
+    fn may_serve_stale(&self, cached: &CachedKey, now: &Now<'_>) -> bool {
+        let beyond = self.config.serve_stale_millis();
+        beyond.is_some_and(|beyond| self.is_good(cached, &now.before(beyond)))
     }
 
     fn spare(&self, now: Moment) {
@@ -256,8 +250,8 @@ impl Cache {
         self.spared_until.store(until, Ordering::Relaxed);
     }
 
-    fn is_spared(&self, now: Moment) -> bool {
-        now.monotonic < self.spared_until.load(Ordering::Relaxed)
+    fn is_spared(&self, now: &Now<'_>) -> bool {
+        now.monotonic() < self.spared_until.load(Ordering::Relaxed)
     }
 
     fn remember(&self, flight: &Arc<Flight>, key: &ApiKey, read_at: Moment) -> Arc<CachedKey> {

@@ -12,7 +12,7 @@ use super::{
     unknown::UnknownId,
 };
 use crate::{
-    clock::Moment,
+    clock::Now,
     sync::{AtomicU64, Entry, Map, Ordering, map},
     token::LookupKey,
 };
@@ -72,13 +72,13 @@ impl Table {
         }
     }
 
-    pub(super) fn see(&self, key: &LookupKey, now: Moment) -> Seen {
+    pub(super) fn see(&self, key: &LookupKey, now: &Now<'_>) -> Seen {
         let Some(slot) = self.slots.get(&SlotKey(*key)) else {
             return Seen::Nothing;
         };
         match &*slot {
             Slot::Known(key) => Seen::Key(key.clone()),
-            Slot::Unknown(until) if now.monotonic < *until => Seen::Unknown,
+            Slot::Unknown(until) if now.monotonic() < *until => Seen::Unknown,
             Slot::Unknown(_) => Seen::Nothing,
             Slot::Loading(flight) => match &flight.previous {
                 Some(key) => Seen::Key(key.clone()),
@@ -92,7 +92,7 @@ impl Table {
     pub(super) fn join(
         &self,
         key: &LookupKey,
-        now: Moment,
+        now: &Now<'_>,
         is_good: Option<&dyn Fn(&CachedKey) -> bool>,
     ) -> Joined {
         let mut entry = match self.slots.entry(SlotKey(*key)) {
@@ -107,7 +107,7 @@ impl Table {
             (Slot::Known(cached), Some(is_good)) if is_good(cached) => {
                 return Joined::Landed(Found::Key(cached.clone()));
             }
-            (Slot::Unknown(until), Some(_)) if now.monotonic < *until => {
+            (Slot::Unknown(until), Some(_)) if now.monotonic() < *until => {
                 return Joined::Landed(Found::Unknown);
             }
             (Slot::Loading(flight), _) if is_good.is_some() || !flight.has_begun() => {

@@ -52,6 +52,24 @@ impl CredentialHeader {
     pub(super) fn name(&self) -> &HeaderName {
         &self.name
     }
+
+    /// What this header holds of a credential. It is hidden from logs from now on: `Debug` of the
+    /// value shows `Sensitive`, and HPACK doesn't index it.
+    fn text_in<'h>(&self, headers: &'h mut HeaderMap) -> Result<Option<&'h [u8]>, RejectionReason> {
+        // Where no header has two values, this one hasn't.
+        let may_repeat = headers.len() > headers.keys_len();
+        if may_repeat && headers.get_all(&self.name).iter().nth(1).is_some() {
+            return Err(RejectionReason::InvalidRequest);
+        }
+        let Some(value) = headers.get_mut(&self.name) else {
+            return Ok(None);
+        };
+        value.set_sensitive(true);
+        match self.scheme {
+            Scheme::None => Ok(Some(value.as_bytes())),
+            Scheme::Bearer => after_bearer(value.as_bytes()),
+        }
+    }
 }
 
 /// What a request's headers hold for the layer.
@@ -62,28 +80,31 @@ pub(super) enum Presented<'a> {
     /// A token that is somebody else's to check.
     Foreign,
     /// In this header, a well-formed token of ours.
-    Token(&'a HeaderName, ApiKeyToken),
+    Token(&'a HeaderName),
 }
 
 /// No token of any format is near this long. What is longer is refused by its length, unless it is
 /// foreign and passed on.
 const MAX_LEN: usize = 1_024;
 
-/// Reads the one credential of a request.
+/// Reads the one credential of a request, and hides the headers that it looks at. A token of ours comes
+/// to be in `token`.
 ///
 /// `pass_foreign` says what becomes of a token that isn't of `format`: it is passed on, whatever
 /// its length, or it is malformed.
+#[inline]
 pub(super) fn read<'a>(
-    headers: &HeaderMap,
+    headers: &mut HeaderMap,
     from: &'a [CredentialHeader],
     format: &TokenFormat,
     pass_foreign: bool,
+    token: &mut ApiKeyToken,
 ) -> Result<Presented<'a>, RejectionReason> {
     let Some((name, text)) = only(headers, from)? else {
         return Ok(Presented::Nothing);
     };
-    if let Ok(token) = format.parse(text) {
-        return Ok(Presented::Token(name, token));
+    if format.read(text, token) {
+        return Ok(Presented::Token(name));
     }
     let foreign = pass_foreign && !format.claims(text);
     if !foreign && text.len() > MAX_LEN {
@@ -99,33 +120,34 @@ pub(super) fn read<'a>(
 
 /// The credential, still unread, if there is exactly one (RFC 6750 §2: never more than one).
 fn only<'h, 'a>(
-    headers: &'h HeaderMap,
+    headers: &'h mut HeaderMap,
     from: &'a [CredentialHeader],
 ) -> Result<Option<(&'a HeaderName, &'h [u8])>, RejectionReason> {
-    let mut found = None;
-    for header in from {
-        let mut values = headers.get_all(&header.name).iter();
-        let Some(value) = values.next() else {
-            continue;
-        };
-        if values.next().is_some() {
-            return Err(RejectionReason::InvalidRequest);
+    let mut found = from.first();
+    if from.len() > 1 {
+        found = None;
+        for header in from {
+            if header.text_in(headers)?.is_some() && found.replace(header).is_some() {
+                return Err(RejectionReason::InvalidRequest);
+            }
         }
-        let text = match header.scheme {
-            Scheme::None => Some(value.as_bytes()),
-            Scheme::Bearer => after_bearer(value.as_bytes())?,
-        };
-        if text.is_some() && found.is_some() {
-            return Err(RejectionReason::InvalidRequest);
-        }
-        found = found.or(text.map(|text| (&header.name, text)));
     }
-    Ok(found)
+    let Some(header) = found else {
+        return Ok(None);
+    };
+    let text = header.text_in(headers)?;
+    Ok(text.map(|text| (&header.name, text)))
 }
 
 /// What follows `Bearer` and its spaces; nothing where the scheme is another one.
 fn after_bearer(value: &[u8]) -> Result<Option<&[u8]>, RejectionReason> {
     const BEARER: &[u8] = b"bearer";
+    // As almost everybody writes it.
+    if let Some(rest) = value.strip_prefix(b"Bearer ")
+        && rest.first() != Some(&b' ')
+    {
+        return Ok(Some(rest));
+    }
     let Some((scheme, rest)) = value.split_at_checked(BEARER.len()) else {
         return Ok(None);
     };

@@ -309,10 +309,16 @@ impl<R: KeyResolver, F> Config<R, F> {
         }
     }
 
-    /// What the request presents. `Nothing` and `Foreign` come back only where they may pass.
+    /// What the request presents. `Nothing` and `Foreign` come back only where they may pass, and a
+    /// token comes to be in `token`.
+    ///
+    /// What may hold a token is hidden from logs: the headers that the layer reads, and every
+    /// `Authorization`, where people put keys in forms that it doesn't read.
+    #[inline]
     pub(super) fn read_credentials(
         &self,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
+        token: &mut ApiKeyToken,
     ) -> Result<Presented<'_>, RejectionReason> {
         let Settings {
             headers: from,
@@ -320,7 +326,11 @@ impl<R: KeyResolver, F> Config<R, F> {
             pass_foreign,
             ..
         } = &self.settings;
-        match credentials::read(headers, from, self.resolver.token_format(), *pass_foreign)? {
+        if from.iter().all(|header| *header.name() != AUTHORIZATION) {
+            hide_authorization(headers);
+        }
+        let format = self.resolver.token_format();
+        match credentials::read(headers, from, format, *pass_foreign, token)? {
             Presented::Nothing if !optional => Err(RejectionReason::MissingCredentials),
             presented => Ok(presented),
         }
@@ -332,25 +342,12 @@ impl<R: KeyResolver, F> Config<R, F> {
             headers.remove(name);
         }
     }
+}
 
-    /// Hides from logs what may hold a token: the headers that the layer reads, of which there is
-    /// one each by now, and every `Authorization`, where people put keys in forms that it doesn't
-    /// read. `Debug` of a value shows `Sensitive` from then on, and HPACK doesn't index it.
-    pub(super) fn hide(&self, headers: &mut HeaderMap) {
-        let mut reads_authorization = false;
-        for header in &*self.settings.headers {
-            reads_authorization |= *header.name() == AUTHORIZATION;
-            if let Some(value) = headers.get_mut(header.name()) {
-                value.set_sensitive(true);
-            }
-        }
-        if !reads_authorization {
-            for (_, value) in headers
-                .iter_mut()
-                .filter(|(name, _)| **name == AUTHORIZATION)
-            {
-                value.set_sensitive(true);
-            }
+fn hide_authorization(headers: &mut HeaderMap) {
+    for (name, value) in headers.iter_mut() {
+        if *name == AUTHORIZATION {
+            value.set_sensitive(true);
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     future::ResponseFuture,
     layer::Config,
 };
-use crate::{context::AuthContext, resolver::KeyResolver};
+use crate::{context::AuthContext, resolver::KeyResolver, token::ApiKeyToken};
 
 /// A service behind an [`ApiKeyLayer`](super::ApiKeyLayer).
 pub struct ApiKeyService<S, R, F> {
@@ -61,22 +61,16 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let presented = match self.config.read_credentials(request.headers()) {
-            Ok(presented) => presented,
-            Err(reason) => return ResponseFuture::rejected(self.config.answers().reject(reason)),
-        };
-        let token = match presented {
-            Presented::Token(header, token) => {
-                self.config.strip(request.headers_mut(), header);
-                Some(token)
+        let mut token = ApiKeyToken::unread();
+        let headers = request.headers_mut();
+        match self.config.read_credentials(headers, &mut token) {
+            Ok(Presented::Token(header)) => self.config.strip(headers, header),
+            Ok(Presented::Foreign | Presented::Nothing) => {
+                pass_anonymous(&mut request, self.config.answers());
+                return ResponseFuture::passed(self.inner.call(request));
             }
-            Presented::Foreign | Presented::Nothing => None,
-        };
-        self.config.hide(request.headers_mut());
-        let Some(token) = token else {
-            pass_anonymous(&mut request, self.config.answers());
-            return ResponseFuture::passed(self.inner.call(request));
-        };
+            Err(reason) => return ResponseFuture::rejected(self.config.answers().reject(reason)),
+        }
         match self.config.resolve_now(&token) {
             Some(Ok(context)) => {
                 pass_authenticated(&mut request, context, self.config.answers());

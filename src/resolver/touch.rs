@@ -9,8 +9,8 @@ use std::{
 
 use crate::{
     backend::{DynBackend, Touch},
-    cache::CachedKey,
-    clock::{from_unix_millis, millis, saturating_add},
+    cache::{CachedKey, NOTE_USE_EVERY},
+    clock::{Now, from_unix_millis, saturating_add},
     context::HasCaller,
     error::BackendError,
     key::ApiKey,
@@ -40,8 +40,6 @@ struct Uses {
     is_shut_down: bool,
 }
 
-/// How old a noted use has to be for the next one to be noted.
-const DEBOUNCE: Duration = Duration::from_secs(60);
 /// How many keys wait to be written. The uses of others aren't noted then.
 const MAX_WAITING: usize = 1_000_000;
 const MAX_BATCH: usize = 1_000;
@@ -61,10 +59,10 @@ impl Toucher {
         }
     }
 
-    /// Notes that `key` was used at `now`, in milliseconds since 1970.
-    pub(super) fn used(&self, key: &CachedKey, now: u64) {
-        if key.note_use(now, millis(DEBOUNCE)) {
-            self.gather(*key.caller().key_id(), now);
+    /// Notes that `key` is used now.
+    pub(super) fn used(&self, key: &CachedKey, now: &Now<'_>) {
+        if key.is_use_to_be_noted(now.monotonic()) {
+            self.gather(*key.caller().key_id(), now.wall());
         }
     }
 
@@ -143,7 +141,9 @@ impl Uses {
         }
         let is_full = self.last.len() >= MAX_WAITING;
         match self.last.entry(id) {
-            Entry::Occupied(mut last) if used_at > saturating_add(*last.get(), DEBOUNCE) => {
+            Entry::Occupied(mut last)
+                if used_at > saturating_add(*last.get(), Duration::from_millis(NOTE_USE_EVERY)) =>
+            {
                 last.insert(used_at);
                 true
             }

@@ -41,7 +41,23 @@ impl TokenFormat {
     ///
     /// [`MalformedToken`] where the text is anything but exactly one well-formed token.
     pub fn parse(&self, text: impl AsRef<[u8]>) -> Result<ApiKeyToken, MalformedToken> {
-        ApiKeyToken::read(&self.brand, text.as_ref()).ok_or(MalformedToken(()))
+        let mut token = ApiKeyToken::unread();
+        if self.read(text.as_ref(), &mut token) {
+            Ok(token)
+        } else {
+            Err(MalformedToken(()))
+        }
+    }
+
+    /// Reads a token in place; returns whether there is one.
+    #[inline]
+    pub(crate) fn read(&self, text: &[u8], token: &mut ApiKeyToken) -> bool {
+        token.read(&self.brand, text).is_some()
+    }
+
+    /// Whether a token, which another format may have read, is one of these.
+    pub(crate) fn is_of(&self, token: &ApiKeyToken) -> bool {
+        self.claims(token.bytes())
     }
 
     pub(crate) fn brand(&self) -> &Brand {

@@ -42,7 +42,7 @@ impl SecretHash {
     /// The hash as 64 lowercase hex digits, for a database.
     #[must_use]
     pub fn to_hex(&self) -> String {
-        hex::encode(self.words.map(u64::to_be_bytes).as_flattened())
+        hex::encode(self.words.map(u64::to_ne_bytes).as_flattened())
     }
 
     /// Which pepper the hash was made with.
@@ -65,14 +65,15 @@ impl SecretHash {
 /// The HMAC of `secret` under a key that is scheduled already: two compressions less than keying
 /// it anew.
 pub(super) fn hmac(keyed: &Hmac<Sha256>, secret: &[u8]) -> Words {
-    let mac = keyed.clone().chain_update(secret).finalize();
-    words(&mac.into_bytes().into())
+    let mut mac = keyed.clone();
+    mac.update(secret);
+    words(&mac.finalize().into_bytes().into())
 }
 
 fn words(bytes: &[u8; 32]) -> Words {
     let mut words = [0; 4];
     for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
-        *word = u64::from_be_bytes(*bytes);
+        *word = u64::from_ne_bytes(*bytes);
     }
     words
 }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
-use super::short::ascii;
+use super::{alphabet, short::ascii};
 
 /// The public half of a key: `key_` and 32 characters of base64url. Safe to show and to log.
 ///
@@ -50,10 +50,9 @@ impl KeyId {
         text
     }
 
-    pub(super) fn decode(text: &[u8]) -> Option<Self> {
-        let mut bytes = [0; Self::LEN];
-        let written = BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes);
-        (written == Ok(Self::LEN)).then_some(Self(bytes))
+    #[inline]
+    pub(super) fn decode(text: &[u8; Self::ENCODED_LEN]) -> Option<Self> {
+        alphabet::decode(text).map(Self)
     }
 }
 
@@ -75,7 +74,7 @@ impl FromStr for KeyId {
 
     fn from_str(text: &str) -> Result<Self, ParseKeyIdError> {
         text.strip_prefix(Self::PREFIX)
-            .and_then(|id| Self::decode(id.as_bytes()))
+            .and_then(|id| Self::decode(id.as_bytes().try_into().ok()?))
             .ok_or(ParseKeyIdError(()))
     }
 }

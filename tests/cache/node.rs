@@ -17,18 +17,18 @@ use tower_api_key::{
 use crate::support::{PEPPER, USER, feed::Remote, start};
 
 /// One of the processes that use a backend.
-pub struct Node {
-    pub store: ApiKeyStore,
-    pub remote: Remote,
-    pub clock: TokioClock,
+pub(crate) struct Node {
+    pub(crate) store: ApiKeyStore,
+    pub(crate) remote: Remote,
+    pub(crate) clock: TokioClock,
 }
 
 impl Node {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(CacheConfig::new()).await
     }
 
-    pub async fn with(cache: CacheConfig) -> Self {
+    pub(crate) async fn with(cache: CacheConfig) -> Self {
         let remote = Remote::default();
         let clock = TokioClock::new();
         let store = store_on(&remote, clock.clone(), cache).await;
@@ -40,23 +40,23 @@ impl Node {
     }
 
     /// The token of a new key that nothing is cached of.
-    pub async fn token(&self) -> String {
+    pub(crate) async fn token(&self) -> String {
         self.issue(new_key()).await
     }
 
-    pub async fn issue(&self, new: NewApiKey) -> String {
+    pub(crate) async fn issue(&self, new: NewApiKey) -> String {
         let issued = self.store.create(new).await.unwrap();
         issued.token().expose().to_owned()
     }
 
     /// The token of a new key that is cached.
-    pub async fn cached_token(&self) -> String {
+    pub(crate) async fn cached_token(&self) -> String {
         let token = self.token().await;
         assert_eq!(self.verify(&token).await, "good");
         token
     }
 
-    pub async fn tokens(&self, count: usize) -> Vec<String> {
+    pub(crate) async fn tokens(&self, count: usize) -> Vec<String> {
         let mut tokens = Vec::new();
         for _ in 0..count {
             tokens.push(self.token().await);
@@ -64,16 +64,16 @@ impl Node {
         tokens
     }
 
-    pub async fn verify(&self, token: &str) -> &'static str {
+    pub(crate) async fn verify(&self, token: &str) -> &'static str {
         outcome(&self.store.verify(token).await)
     }
 
-    pub async fn verify_fresh(&self, token: &str) -> &'static str {
+    pub(crate) async fn verify_fresh(&self, token: &str) -> &'static str {
         outcome(&self.store.verify_fresh(token).await)
     }
 
     /// What the cache says by itself.
-    pub fn cached(&self, token: &str) -> Option<&'static str> {
+    pub(crate) fn cached(&self, token: &str) -> Option<&'static str> {
         let token = token.parse().unwrap();
         self.store
             .resolve_now(&token)
@@ -81,7 +81,11 @@ impl Node {
     }
 }
 
-pub async fn store_on(remote: &Remote, clock: impl Clock, cache: CacheConfig) -> ApiKeyStore {
+pub(crate) async fn store_on(
+    remote: &Remote,
+    clock: impl Clock,
+    cache: CacheConfig,
+) -> ApiKeyStore {
     ApiKeyStore::builder(remote.clone())
         .peppers(Peppers::new(Pepper::new("v1", PEPPER).unwrap()))
         .clock(clock)
@@ -91,11 +95,11 @@ pub async fn store_on(remote: &Remote, clock: impl Clock, cache: CacheConfig) ->
         .unwrap()
 }
 
-pub fn new_key() -> NewApiKey {
+pub(crate) fn new_key() -> NewApiKey {
     NewApiKey::for_user(USER, Scopes::none())
 }
 
-pub fn outcome(result: &Result<AuthContext, VerifyError>) -> &'static str {
+pub(crate) fn outcome(result: &Result<AuthContext, VerifyError>) -> &'static str {
     match result {
         Ok(_) => "good",
         Err(VerifyError::Unknown) => "unknown",
@@ -111,7 +115,7 @@ pub fn outcome(result: &Result<AuthContext, VerifyError>) -> &'static str {
 /// Clocks that go with tokio's, so that a paused runtime moves its timers and the cache together.
 /// Clones are the same clocks.
 #[derive(Debug, Clone)]
-pub struct TokioClock {
+pub(crate) struct TokioClock {
     zero: Instant,
     /// By how many milliseconds the time of day was set forwards.
     set_by: Arc<AtomicI64>,
@@ -126,12 +130,12 @@ impl TokioClock {
     }
 
     /// The machine was suspended for so long, or somebody set the time of day.
-    pub fn set_forwards(&self, by: Duration) {
+    pub(crate) fn set_forwards(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap();
         self.set_by.fetch_add(by, Ordering::SeqCst);
     }
 
-    pub fn set_backwards(&self, by: Duration) {
+    pub(crate) fn set_backwards(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap();
         self.set_by.fetch_sub(by, Ordering::SeqCst);
     }

@@ -12,8 +12,8 @@ use std::{
 
 use tokio::{sync::watch, time::sleep};
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, ChangeSink, KeyId, KeySource, LookupKey,
-    MemoryBackend, PageRequest, Subscription, Touch,
+    ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, ChangeSink, KeyId, KeySource,
+    LookupKey, MemoryBackend, PageRequest, Subscription, Touch,
 };
 
 use super::{id_of, outage, start};
@@ -59,6 +59,7 @@ pub enum Subscribing {
 pub enum Reading {
     #[default]
     Answers,
+    /// The answer is under way for so long: it says what was true when it left.
     Slow(Duration),
     Fails,
     /// There is a row that can't be understood.
@@ -124,9 +125,9 @@ impl Remote {
         assert!(self.update(&key, version).await.unwrap());
     }
 
-    /// Tells of a change, whether there was one or not.
-    pub fn announce(&self, change: Change) {
-        self.0.log.send_modify(|log| log.push(change));
+    /// Tells of changes, whether there were any or not, all at once.
+    pub fn announce(&self, changes: impl IntoIterator<Item = Change>) {
+        self.0.log.send_modify(|log| log.extend(changes));
     }
 
     /// How often it was subscribed to, or tried to be.
@@ -163,8 +164,9 @@ impl KeySource for Remote {
             match rule.map_or_else(Reading::default, |rule| rule(keys)) {
                 Reading::Answers => break,
                 Reading::Slow(by) => {
+                    let found = self.0.records.get_many(keys).await;
                     sleep(by).await;
-                    break;
+                    return found;
                 }
                 Reading::Fails => return Err(outage()),
                 Reading::Corrupt => return Err(BackendError::corrupt("half a row")),
@@ -229,7 +231,8 @@ impl ChangeFeed for Following {
         self.far.feed_reads.fetch_add(1, Ordering::SeqCst);
         let mut changes = self.log.borrow()[self.told..].to_vec();
         let mut feed = self.far.feed.subscribe();
-        if let Feed::Slow(by) = *feed.borrow_and_update() {
+        let how = *feed.borrow_and_update();
+        if let Feed::Slow(by) = how {
             sleep(by).await;
         }
         let does_answer = |feed: &Feed| *feed != Feed::Stalled;
@@ -256,19 +259,19 @@ impl ChangeFeed for Following {
 impl ApiKeyBackend for Remote {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         let inserted = self.0.records.insert(key).await?;
-        self.announce(Change::Key(key.lookup_key()));
+        self.announce([Change::Key(key.lookup_key())]);
         Ok(inserted)
     }
 
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
         let updated = self.0.records.update(key, expected).await?;
-        self.announce(Change::Key(key.lookup_key()));
+        self.announce([Change::Key(key.lookup_key())]);
         Ok(updated)
     }
 
     async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
         let deleted = self.0.records.delete(id).await?;
-        self.announce(Change::Key(id.lookup_key()));
+        self.announce([Change::Key(id.lookup_key())]);
         Ok(deleted)
     }
 

@@ -45,6 +45,7 @@ struct Shared {
     tells: bool,
     plans: Mutex<VecDeque<(Step, Plan)>>,
     reads: AtomicUsize,
+    keys_read: AtomicUsize,
     writes: AtomicUsize,
 }
 
@@ -98,9 +99,19 @@ impl Steps {
         self.plan(step, Plan::Do(Order::Hang));
     }
 
+    /// From here on all calls pass that nobody says anything else about.
+    pub fn forget_plans(&self) {
+        self.0.plans.lock().unwrap().clear();
+    }
+
     /// How often `get_many` was called.
     pub fn reads(&self) -> usize {
         self.0.reads.load(Ordering::SeqCst)
+    }
+
+    /// How many keys `get_many` was asked for.
+    pub fn keys_read(&self) -> usize {
+        self.0.keys_read.load(Ordering::SeqCst)
     }
 
     /// How often `insert`, `update` or `delete` was called.
@@ -170,7 +181,7 @@ impl Stopped {
     }
 
     /// Returns when the call was dropped by its caller.
-    pub async fn is_given_up(mut self) {
+    pub async fn given_up(mut self) {
         self.order.closed().await;
     }
 
@@ -183,6 +194,7 @@ impl Stopped {
 impl KeySource for Steps {
     async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
         self.0.reads.fetch_add(1, Ordering::SeqCst);
+        self.0.keys_read.fetch_add(keys.len(), Ordering::SeqCst);
         self.at(Step::ReadAsked).await?;
         let found = self.0.inner.get_many(keys).await;
         self.at(Step::ReadTaken).await?;

@@ -9,8 +9,8 @@ use super::{KeyResolver, loader::Loader, touch::Toucher, watch::Watch};
 use crate::{
     backend::KeySource,
     cache::{Begun, Cache, CacheStats, CachedKey, Flight, Found, Freshness, Outcome},
-    clock::{COARSE, Clock, Moment, millis, saturating_add, storable, unix_millis},
-    context::{AuthContext, HasCaller},
+    clock::{Clock, Now, storable},
+    context::AuthContext,
     error::{BackendError, Unavailable},
     key::ApiKey,
     sync::{in_runtime, timeout},
@@ -51,6 +51,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     format: TokenFormat,
 }
+
+type Checked = Result<Arc<CachedKey>, VerifyError>;
 
 /// How often a key is read again that changes while it is read, before the last answer will do.
 const ATTEMPTS: usize = 3;
@@ -94,63 +96,41 @@ impl CachedResolver {
     }
 
     /// The key of `token`, where it is good now. Doesn't count as a use.
-    pub(crate) async fn check(
-        &self,
-        token: &ApiKeyToken,
-        freshness: Freshness,
-    ) -> Result<Arc<CachedKey>, VerifyError> {
+    pub(crate) async fn check(&self, token: &ApiKeyToken, freshness: Freshness) -> Checked {
         if freshness == Freshness::Cached
-            && let Some(checked) = self.check_now(token)
+            && let Some(checked) = self.check_now(token, &self.coarse())
         {
             return checked;
         }
         // A token that another store's format has parsed.
-        if !self.0.format.claims(token.expose()) {
+        if !self.0.format.is_of(token) {
             return Err(VerifyError::Unknown);
         }
         let found = self
             .load(&token.lookup_key(), freshness)
             .await
             .map_err(VerifyError::Unavailable)?;
-        self.verified(token, found, self.0.clock.now())
+        self.verified(token, found, &self.coarse())
     }
 
     /// The same from memory alone.
-    fn check_now(&self, token: &ApiKeyToken) -> Option<Result<Arc<CachedKey>, VerifyError>> {
-        if !self.0.format.claims(token.expose()) {
+    fn check_now(&self, token: &ApiKeyToken, now: &Now<'_>) -> Option<Checked> {
+        if !self.0.format.is_of(token) {
             return None;
         }
-        let now = self.0.clock.coarse_now();
-        let moment = Moment {
-            wall: unix_millis(now),
-            monotonic: millis(self.0.clock.coarse_monotonic()),
-        };
-        let found = self.0.cache.get(&token.lookup_key(), moment)?;
+        let found = self.0.cache.get(&token.lookup_key(), now)?;
         Some(self.verified(token, found, now))
     }
 
-    /// `now` may be late by as much as a coarse clock is.
-    fn verified(
-        &self,
-        token: &ApiKeyToken,
-        found: Found,
-        now: SystemTime,
-    ) -> Result<Arc<CachedKey>, VerifyError> {
-        let peppers = &self.0.peppers;
+    fn verified(&self, token: &ApiKeyToken, found: Found, now: &Now<'_>) -> Checked {
+        let key = match &found {
+            Found::Key(key) => Some(key.key()),
+            Found::Unknown => None,
+        };
+        verify(token, key, &self.0.peppers, now)?;
         match found {
-            Found::Unknown => {
-                verify(token, None, peppers, now)?;
-                Err(VerifyError::Unknown)
-            }
-            Found::Key(key) => {
-                let ends_soon = |end| now < end && end <= saturating_add(now, COARSE);
-                let now = match key.caller().expires_at() {
-                    Some(end) if ends_soon(end) => self.0.clock.now(),
-                    _ => now,
-                };
-                verify(token, Some(key.key()), peppers, now)?;
-                Ok(key)
-            }
+            Found::Key(key) => Ok(key),
+            Found::Unknown => Err(VerifyError::Unknown),
         }
     }
 
@@ -169,7 +149,7 @@ impl CachedResolver {
             .or_else(|error| {
                 let stale = match (freshness, &waited_for) {
                     (Freshness::Cached, Some(flight)) => {
-                        self.0.cache.instead_of(flight, self.moment())
+                        self.0.cache.instead_of(flight, &self.coarse())
                     }
                     _ => None,
                 };
@@ -186,7 +166,7 @@ impl CachedResolver {
     ) -> Outcome {
         let mut attempts = 0;
         loop {
-            let flight = match self.0.cache.begin(key, self.moment(), freshness) {
+            let flight = match self.0.cache.begin(key, &self.coarse(), freshness) {
                 Begun::Landed(found) => return Ok(found),
                 Begun::Waiting(flight) => flight,
                 Begun::Leading(flight) => {
@@ -203,9 +183,9 @@ impl CachedResolver {
         }
     }
 
-    fn accepted(&self, key: Arc<CachedKey>) -> AuthContext {
+    fn accepted(&self, key: Arc<CachedKey>, now: &Now<'_>) -> AuthContext {
         if let Some(toucher) = &self.0.toucher {
-            toucher.used(&key, unix_millis(self.0.clock.coarse_now()));
+            toucher.used(&key, now);
         }
         AuthContext::of(key)
     }
@@ -234,8 +214,8 @@ impl CachedResolver {
         storable(self.0.clock.now())
     }
 
-    fn moment(&self) -> Moment {
-        Moment::coarse(&*self.0.clock)
+    fn coarse(&self) -> Now<'_> {
+        Now::of(&*self.0.clock)
     }
 }
 
@@ -249,9 +229,10 @@ impl KeyResolver for CachedResolver {
     }
 
     fn resolve_now(&self, token: &ApiKeyToken) -> Option<Result<AuthContext, VerifyError>> {
-        let checked = self.check_now(token)?;
+        let now = self.coarse();
+        let checked = self.check_now(token, &now)?;
         Some(match checked {
-            Ok(key) => Ok(self.accepted(key)),
+            Ok(key) => Ok(self.accepted(key, &now)),
             Err(error) => {
                 trace::not_accepted(token.key_id(), &error);
                 Err(error)
@@ -274,7 +255,7 @@ impl CachedResolver {
             .check(token, freshness)
             .await
             .inspect_err(|error| trace::not_accepted(token.key_id(), error))?;
-        Ok(self.accepted(key))
+        Ok(self.accepted(key, &self.coarse()))
     }
 }
 
