@@ -26,7 +26,9 @@ const WARM_UP: usize = 300;
 
 fn main() -> Outcome {
     let arguments: Vec<_> = env::args().skip(1).collect();
-    let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     runtime.block_on(async {
         let (variants, token) = routers::variants().await?;
         match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {

@@ -25,7 +25,9 @@ const RANDOM_PER_HOT: u32 = 4;
 
 fn main() -> Outcome {
     let part = env::args().nth(1).unwrap_or_default();
-    let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     match part.as_str() {
         "keys" => runtime.block_on(keys(sized(1_000_000, 20_000))),
         "flood" => runtime.block_on(flood(sized(10_000_000, 100_000), sized(10_000, 1_000))),

@@ -24,7 +24,9 @@ fn main() -> Outcome {
     if !is_asked() {
         return Ok(());
     }
-    let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     runtime.block_on(async {
         let mut runners = runners().await?;
         let full = u64::try_from(sized(2 * CAPACITY, 100))?;

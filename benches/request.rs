@@ -19,7 +19,9 @@ use tokio::runtime::{self, Runtime};
 use tower_api_key::ApiKeyToken;
 
 fn main() -> Outcome {
-    let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     let (variants, token) = runtime.block_on(routers::variants())?;
     let mut runners: Vec<_> = variants
         .into_iter()

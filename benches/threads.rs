@@ -23,7 +23,9 @@ fn main() -> Outcome {
     if !is_asked() {
         return Ok(());
     }
-    let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     let cases = runtime.block_on(cases(sized(10_000, 100)))?;
     let runs: Vec<_> = (0..cases.len())
         .flat_map(|case| [(case, 1), (case, 2)])

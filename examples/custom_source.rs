@@ -6,6 +6,8 @@
 //! <key id> <user> <pepper id> <hash in hex> <scope>,<scope>
 //! ```
 //!
+//! Whoever changes it writes a new one beside it and renames that, so that nobody reads half of it.
+//!
 //! `cargo run --example custom_source` makes such a file with one key in it, and prints where it is
 //! and the key's token. `KEYS_FILE` names another file, `ADDR` another address. Then:
 //!

@@ -265,6 +265,9 @@ pub enum ConfigError {
         /// What it has to be.
         problem: &'static str,
     },
+    /// The interval in which uses of keys are written is 0.
+    #[error("`note_use_every` is more than 0")]
+    NoteUseEvery,
     /// A new pepper was needed, and the operating system gave no randomness.
     #[error("no pepper can be made")]
     Random(#[from] RandomError),

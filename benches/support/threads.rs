@@ -81,6 +81,8 @@ fn one_thread(
 
 fn prepared(tokens: &[ApiKeyToken]) -> Outcome<(Runtime, Vec<HeaderValue>)> {
     let credentials: Outcome<Vec<_>> = tokens.iter().map(credentials).collect();
-    let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     Ok((runtime, credentials?))
 }

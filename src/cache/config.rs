@@ -162,7 +162,7 @@ impl CacheConfig {
         {
             return error("serve_stale", "is more than 0 and at most a day");
         }
-        Ok(CheckedConfig(self))
+        Ok(CheckedConfig::new(self))
     }
 }
 
@@ -173,49 +173,56 @@ const LEAST_STALENESS: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_UNKNOWN: Duration = Duration::from_secs(60);
 
-/// Settings that can work. Times in milliseconds, as the cache compares them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct CheckedConfig(CacheConfig);
+/// Settings that can work, with times in milliseconds, as they are compared on every request.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckedConfig {
+    pub(super) time_to_live: u64,
+    pub(super) staleness: u64,
+    pub(super) unknown_time_to_live: u64,
+    pub(super) serve_stale: Option<u64>,
+    given: CacheConfig,
+}
+
+impl Default for CheckedConfig {
+    fn default() -> Self {
+        Self::new(CacheConfig::new())
+    }
+}
 
 impl CheckedConfig {
+    fn new(given: CacheConfig) -> Self {
+        // A little less than asked for: the time may be read a little late.
+        let early = |limit: Duration| millis(limit.saturating_sub(COARSE));
+        Self {
+            time_to_live: early(given.time_to_live),
+            staleness: early(given.max_staleness),
+            unknown_time_to_live: millis(given.unknown_time_to_live).max(1),
+            serve_stale: given.serve_stale.map(millis),
+            given,
+        }
+    }
+
     pub(super) fn capacity(&self) -> usize {
-        self.0.capacity
+        self.given.capacity
     }
 
     pub(super) fn unknown_capacity(&self) -> usize {
-        self.0.unknown_capacity
-    }
-
-    /// A little less than asked for: the time may be read a little late.
-    pub(super) fn staleness_millis(&self) -> u64 {
-        millis(self.0.max_staleness - COARSE)
-    }
-
-    pub(super) fn time_to_live_millis(&self) -> u64 {
-        millis(self.0.time_to_live - COARSE)
-    }
-
-    pub(super) fn unknown_millis(&self) -> u64 {
-        millis(self.0.unknown_time_to_live).max(1)
-    }
-
-    pub(super) fn serve_stale_millis(&self) -> Option<u64> {
-        self.0.serve_stale.map(millis)
+        self.given.unknown_capacity
     }
 
     pub(crate) fn max_staleness(&self) -> Duration {
-        self.0.max_staleness
+        self.given.max_staleness
     }
 
     pub(crate) fn max_loads(&self) -> usize {
-        self.0.max_loads
+        self.given.max_loads
     }
 
     pub(crate) fn max_waiting_loads(&self) -> usize {
-        self.0.max_waiting_loads
+        self.given.max_waiting_loads
     }
 
     pub(crate) fn load_timeout(&self) -> Duration {
-        self.0.load_timeout
+        self.given.load_timeout
     }
 }

@@ -52,7 +52,7 @@ impl CachedKey {
     /// who is told so.
     pub(crate) fn is_use_to_be_noted(&self, now: u64) -> bool {
         let from = self.note_use_from.load(Ordering::Relaxed);
-        let next = now.saturating_add(NOTE_USE_EVERY);
+        let next = now.saturating_add(NOTE_USE_EVERY + 1);
         now >= from
             && self
                 .note_use_from

@@ -197,7 +197,7 @@ impl Cache {
 
     /// The source has told of every change that was made before `asked_at`.
     pub(crate) fn extend_lease(&self, asked_at: Moment) {
-        self.lease.extend(asked_at, self.config.staleness_millis());
+        self.lease.extend(asked_at, self.config.staleness);
     }
 
     /// The source tells of changes before they count.
@@ -231,17 +231,16 @@ impl Cache {
         }
     }
 
+    #[inline]
     fn is_good(&self, cached: &CachedKey, now: &Now<'_>) -> bool {
         let read_at = cached.read_at();
-        let time_to_live = self.config.time_to_live_millis();
-        now.monotonic() < read_at.monotonic.saturating_add(time_to_live)
-            && (self.lease.holds(now)
-                || !read_at.is_older_than(self.config.staleness_millis(), now))
+        now.monotonic() < read_at.monotonic.saturating_add(self.config.time_to_live)
+            && (self.lease.holds(now) || !read_at.is_older_than(self.config.staleness, now))
     }
 
     /// Whether `cached` has stopped being good less than the allowed time ago.
     fn may_serve_stale(&self, cached: &CachedKey, now: &Now<'_>) -> bool {
-        let beyond = self.config.serve_stale_millis();
+        let beyond = self.config.serve_stale;
         beyond.is_some_and(|beyond| self.is_good(cached, &now.before(beyond)))
     }
 
@@ -278,7 +277,7 @@ impl Cache {
         }
         let until = read_at
             .monotonic
-            .saturating_add(self.config.unknown_millis());
+            .saturating_add(self.config.unknown_time_to_live);
         if !self.table.insert(flight, Slot::Unknown(until)) {
             self.counts.stale_refused.count();
             return;

@@ -62,6 +62,10 @@ pub(super) struct Config<R, F> {
 }
 
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the layer's own"
+)]
 struct Settings {
     headers: Arc<[CredentialHeader]>,
     optional: bool,

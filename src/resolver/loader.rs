@@ -3,20 +3,17 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    future::poll_fn,
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
     sync::{Arc, PoisonError},
-    task::Poll,
 };
 
+use super::ask::ask;
 use crate::{
     backend::{DynSource, only_record},
     cache::{Cache, Flight},
     clock::{Clock, Moment},
     error::{BackendError, Unavailable},
     key::ApiKey,
-    sync::{Mutex, MutexGuard, spawn, timeout},
+    sync::{Mutex, MutexGuard, spawn},
     token::LookupKey,
 };
 
@@ -98,22 +95,14 @@ impl Loader {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One read, with its time limit. A source that panics has failed.
     async fn read(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        let limit = self.cache.config().load_timeout();
         self.cache.count_read();
-        let mut reading = pin!(timeout(limit, self.source.get_many(keys)));
-        let read = poll_fn(|cx| {
-            let poll = catch_unwind(AssertUnwindSafe(|| reading.as_mut().poll(cx)));
-            poll.unwrap_or_else(|_| Poll::Ready(Ok(Err(failed("the source panicked")))))
-        });
-        read.await
-            .unwrap_or_else(|_| Err(failed("the source took too long to answer")))
+        ask(
+            self.cache.config().load_timeout(),
+            self.source.get_many(keys),
+        )
+        .await
     }
-}
-
-fn failed(why: &'static str) -> BackendError {
-    BackendError::unavailable(why)
 }
 
 /// One of the tasks that read, until nothing waits any more.
@@ -202,6 +191,7 @@ impl Drop for Reader {
             self.batch.extend(queue.waiting.drain(..));
         }
         drop(queue);
-        self.fail(&failed("the runtime ended that the key was read on"));
+        let ended = "the runtime ended that the key was read on";
+        self.fail(&BackendError::unavailable(ended));
     }
 }

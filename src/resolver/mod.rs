@@ -1,5 +1,6 @@
 //! From a token to who is calling.
 
+mod ask;
 mod cached;
 mod loader;
 mod touch;

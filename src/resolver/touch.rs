@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::ask::ask;
 use crate::{
     backend::{DynBackend, Touch},
     cache::{CachedKey, NOTE_USE_EVERY},
@@ -14,7 +15,7 @@ use crate::{
     context::HasCaller,
     error::BackendError,
     key::ApiKey,
-    sync::{AbortHandle, AtomicU64, Mutex, MutexGuard, Ordering, sleep, spawn, timeout},
+    sync::{AbortHandle, AtomicU64, Mutex, MutexGuard, Ordering, sleep, spawn},
     token::KeyId,
     trace,
 };
@@ -85,7 +86,7 @@ impl Toucher {
             gathered: self.gathered.clone(),
             is_done: false,
         };
-        // Without a runtime the flusher comes back and is dropped, and the next use tries again.
+        // Without a runtime the flusher comes back and is dropped, and the next one to be noted tries again.
         if let Ok(task) = spawn(flusher.run()) {
             let mut uses = self.gathered.uses();
             if uses.is_shut_down {
@@ -166,8 +167,7 @@ impl Gathered {
         };
         let mut outcome = Ok(());
         for batch in touches.chunks(MAX_BATCH) {
-            let written = timeout(WRITE_TIMEOUT, self.backend.touch(batch)).await;
-            match written.unwrap_or_else(|_| Err(BackendError::unavailable("it took too long"))) {
+            match ask(WRITE_TIMEOUT, self.backend.touch(batch)).await {
                 Ok(()) => self.forget(batch),
                 Err(error) => {
                     self.failures.fetch_add(1, Ordering::Relaxed);
@@ -209,7 +209,7 @@ impl Flusher {
             // A failure was counted and logged, and what failed is tried again.
             drop(self.gathered.flush().await);
             let mut uses = self.gathered.uses();
-            if uses.last.is_empty() {
+            if uses.last.is_empty() || uses.is_shut_down {
                 uses.has_flusher = false;
                 self.is_done = true;
                 return;
@@ -218,7 +218,7 @@ impl Flusher {
     }
 }
 
-/// A runtime that ends takes the task along, and the next use of a key starts another.
+/// A runtime that ends takes the task along, and the next use that is to be noted starts another.
 impl Drop for Flusher {
     fn drop(&mut self) {
         if !self.is_done {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::ask::ask;
 use crate::{
     backend::{ChangeSink, DynFeed, DynSource, TakesChanges, Told},
     cache::Cache,
@@ -73,6 +74,10 @@ impl Watch {
             && let Ok(task) = spawn(following)
         {
             *self.task() = Some(task.abort_handle());
+            // Whoever stopped it meanwhile has found no task.
+            if state.load(Ordering::SeqCst) == SETTLED {
+                task.abort();
+            }
         }
     }
 
@@ -102,8 +107,7 @@ impl Following {
         let heartbeat = self.0.cache.config().max_staleness() / READS_PER_STALENESS;
         let mut failures = 0;
         loop {
-            let subscribed = timeout(heartbeat * 2, self.subscribe()).await;
-            match subscribed.unwrap_or_else(|_| Err(too_long())) {
+            match ask(heartbeat * 2, self.subscribe()).await {
                 Ok(Told::Nothing) => return self.settle(),
                 Ok(Told::Directly) => {
                     self.0.cache.invalidate_all();
@@ -142,8 +146,7 @@ impl Following {
     ) -> BackendError {
         loop {
             let asked_at = Moment::now(&*self.0.clock);
-            let read = timeout(heartbeat * 2, feed.read()).await;
-            match read.unwrap_or_else(|_| Err(too_long())) {
+            match ask(heartbeat * 2, feed.read()).await {
                 Ok(changes) => changes
                     .into_iter()
                     .for_each(|change| self.0.cache.changed(change)),
@@ -166,8 +169,4 @@ impl Drop for Following {
         let state = &self.0.state;
         let _ = state.compare_exchange(FOLLOWING, IDLE, Ordering::SeqCst, Ordering::SeqCst);
     }
-}
-
-fn too_long() -> BackendError {
-    BackendError::unavailable("the source took too long to tell of changes")
 }

@@ -78,7 +78,7 @@ impl ApiKeyStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::MissingPeppers`], [`ConfigError::Cache`].
+    /// [`ConfigError::MissingPeppers`], [`ConfigError::Cache`], [`ConfigError::NoteUseEvery`].
     pub async fn build(self) -> Result<ApiKeyStore, ConfigError> {
         Ok(ApiKeyStore {
             backend: self.backend,

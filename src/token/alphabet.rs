@@ -60,8 +60,8 @@ fn decode_lanes(text: &Lanes, others: &mut Lanes) -> Lanes {
         *sextet = (is_upper & upper)
             | (is_lower & lower.wrapping_add(26))
             | (is_digit & digit.wrapping_add(52))
-            | (is_dash & 62)
-            | (is_line & 63);
+            | (is_dash & 0x3e)
+            | (is_line & 0x3f);
         *other |= !(is_upper | is_lower | is_digit | is_dash | is_line);
     }
     sextets

@@ -2,11 +2,17 @@
 
 use std::fmt;
 
-use hmac::{Hmac, Mac};
+use hmac::{
+    block_api::HmacCore,
+    digest::{
+        Output,
+        block_api::{Buffer, FixedOutputCore},
+    },
+};
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{PepperId, hex};
+use super::{PepperId, SECRET_LEN, hex};
 
 /// What is stored of a secret: HMAC-SHA256 under a pepper, and which pepper it was.
 ///
@@ -62,12 +68,16 @@ impl SecretHash {
     }
 }
 
-/// The HMAC of `secret` under a key that is scheduled already: two compressions less than keying
-/// it anew.
-pub(super) fn hmac(keyed: &Hmac<Sha256>, secret: &[u8]) -> Words {
-    let mut mac = keyed.clone();
-    mac.update(secret);
-    words(&mac.finalize().into_bytes().into())
+/// HMAC-SHA256 under a key that is scheduled already, which is two compressions less than keying it
+/// anew; without the buffer of a message that comes in pieces, which is an eighth of the rest.
+pub(super) type Keyed = HmacCore<Sha256>;
+
+pub(super) fn hmac(keyed: &Keyed, secret: &[u8; SECRET_LEN]) -> Words {
+    const { assert!(SECRET_LEN < 64, "one block, with its padding") }
+    let mut keyed = keyed.clone();
+    let mut hash = Output::<Keyed>::default();
+    keyed.finalize_fixed_core(&mut Buffer::<Keyed>::new(secret), &mut hash);
+    words(&hash.into())
 }
 
 fn words(bytes: &[u8; 32]) -> Words {

@@ -74,9 +74,8 @@ impl ApiKeyToken {
     }
 
     /// The 43 characters after the second dot.
-    pub(crate) fn secret(&self) -> &[u8] {
-        let bytes = self.bytes();
-        &bytes[bytes.len() - SECRET_LEN..]
+    pub(crate) fn secret(&self) -> &[u8; SECRET_LEN] {
+        self.bytes().last_chunk().unwrap_or(&[0; SECRET_LEN])
     }
 
     fn bytes(&self) -> &[u8] {

@@ -55,18 +55,6 @@ async fn g2_an_answer_to_what_was_asked_before_a_machine_was_suspended_proves_no
     assert_eq!(node.verify(&token).await, "revoked");
 }
 
-/// For sources in this process, which are suspended along with it.
-#[tokio::test(start_paused = true)]
-async fn after_a_machine_was_suspended_for_long_keys_are_read_again_even_if_all_changes_are_told() {
-    let node = Node::new().await;
-    node.remote.set_subscribing(Subscribing::Directly);
-    let token = node.cached_token().await;
-    node.clock.set_forwards(MAX_STALENESS);
-    assert_eq!(node.cached(&token), Some("good"));
-    node.clock.set_forwards(TIME_TO_LIVE - MAX_STALENESS);
-    assert_eq!(node.cached(&token), None);
-}
-
 #[tokio::test(start_paused = true)]
 async fn g2_a_time_of_day_that_is_set_backwards_lengthens_nothing() {
     for subscribing in [Subscribing::Feed, Subscribing::Nothing, Subscribing::Hangs] {

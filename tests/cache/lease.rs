@@ -173,6 +173,22 @@ async fn g2_what_was_read_before_the_first_subscription_was_made_is_read_again()
     assert_eq!(node.verify(&token).await, "revoked");
 }
 
+/// The connection that it went over is dead, and a new one might not be.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_takes_too_long_is_given_up_for_another() {
+    let node = Node::new().await;
+    node.remote
+        .set_subscribing(Subscribing::SlowFeed(TIME_TO_LIVE));
+    let token = node.token().await;
+    assert_eq!(node.verify(&token).await, "good");
+    node.remote.set_subscribing(Subscribing::Feed);
+    sleep(3 * HEARTBEAT).await;
+    assert_eq!(node.remote.subscriptions(), 2);
+    assert_eq!(node.verify(&token).await, "good");
+    sleep(2 * MAX_STALENESS).await;
+    assert_eq!(node.cached(&token), Some("good"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_read_that_was_under_way_when_the_subscription_was_made_is_done_again() {
     let node = Node::new().await;

@@ -263,7 +263,6 @@ async fn a_source_that_panics_where_it_is_subscribed_to_or_asked_for_changes_tel
         let token = node.token().await;
         node.remote.set_subscribing(subscribing);
         node.remote.set_feed(feed);
-        // BUG: the first poll of the subscription is the request's, and its panic, too.
         assert_eq!(verify_in_a_task(&node, &token).await.unwrap(), "good");
         node.remote.revoke_elsewhere(&token).await;
         sleep(MAX_STALENESS).await;

@@ -64,6 +64,8 @@ async fn g2_what_was_told_counts_before_the_proof_does() {
         observer.join().unwrap()
     });
     assert_eq!(cached(untouched), Some("good"), "there was a proof");
+    // BUG: a request that has seen the key before it was forgotten may ask for the lease after it was
+    // extended (once in twenty runs or so).
     assert!(!was_accepted);
 }
 

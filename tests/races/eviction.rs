@@ -5,7 +5,7 @@
 //! nothing will ever evict it, and the cache grows beyond its bound, key by key. Or it falls back on
 //! what it had before, which isn't there any more.
 
-use super::{Race, cache, is_cached, issue, verified};
+use super::{Race, cache, is_cached, issue, until, verified};
 use crate::support::steps::{Step, Steps, Stopped};
 
 /// A store that remembers `capacity` keys, and the tokens of so many more.
@@ -94,23 +94,60 @@ async fn nor_does_an_overtaken_load_take_away_its_place() {
     assert_eq!(remembered(&race, &others), 1);
 }
 
-/// A load that isn't remembered takes nobody's place for good.
+/// Nobody reads it again afterwards, who would take the place that was left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g8_a_key_that_is_revoked_while_it_is_read_leaves_no_place_behind() {
-    let (race, others) = full(2).await;
-    assert_eq!(race.verified().await, "good");
-    let stop = race.backend.stop_next(Step::ReadTaken);
-    let fresh = race.fresh_request();
-    let load = stop.await;
-    assert!(race.store.revoke(&race.id).await.unwrap());
-    load.go_on();
-    assert_eq!(fresh.await.unwrap(), "revoked");
-    for other in &others {
-        assert_eq!(verified(&race.store, other).await, "good");
+    for was_known in [true, false] {
+        let (race, others) = full(2).await;
+        if was_known {
+            assert_eq!(race.verified().await, "good");
+            assert_eq!(remembered(&race, &others), 1);
+        }
+        let stop = race.backend.stop_next(Step::ReadTaken);
+        let fresh = race.fresh_request();
+        let load = stop.await;
+        fresh.abort();
+        assert!(fresh.await.unwrap_err().is_cancelled());
+        assert!(race.store.revoke(&race.id).await.unwrap());
+        assert_eq!(remembered(&race, &others), 0);
+        load.go_on();
+        let has_landed = || race.store.cache_stats().stale_refused > 0 || race.is_cached();
+        until("the load has landed", has_landed).await;
+        let has_left = || race.store.cache_stats().entries == 0;
+        until("it has given back its place", has_left).await;
+        assert_eq!(remembered(&race, &others), 0);
     }
-    assert_eq!(race.store.cache_stats().entries, 2);
-    for other in &others {
-        assert!(is_cached(&race.store, other));
+}
+
+/// Two batches land at the same moment, and each key of the one takes the place of one of the other
+/// that hasn't come into the table yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn g8_a_key_that_is_evicted_before_it_has_come_in_does_not_come_in() {
+    let race = Race::with(Steps::default(), cache().capacity(1).max_loads(2)).await;
+    let mut others = Vec::new();
+    for _ in 0..400 {
+        others.push(issue(&race.store).await);
+    }
+    for _ in 0..20 {
+        race.store.invalidate_all();
+        let stops = [(); 2].map(|()| race.backend.stop_next(Step::ReadTaken));
+        let requests: Vec<_> = others
+            .iter()
+            .cloned()
+            .map(|token| {
+                let store = race.store.clone();
+                tokio::spawn(async move { verified(&store, &token).await })
+            })
+            .collect();
+        let mut loads = Vec::new();
+        for stop in stops {
+            loads.push(stop.await);
+        }
+        loads.into_iter().for_each(Stopped::go_on);
+        for request in requests {
+            assert_eq!(request.await.unwrap(), "good");
+        }
+        assert_eq!(remembered(&race, &others), 1);
     }
 }
 

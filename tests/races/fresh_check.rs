@@ -54,6 +54,29 @@ async fn an_older_load_that_lands_first_is_not_remembered() {
     assert_eq!(race.verified().await, "revoked");
 }
 
+/// It falls back on what was known before it, which the fresh one is about to disprove.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_load_that_fails_leaves_the_newer_one_alone() {
+    let race = Race::new().await;
+    assert_eq!(race.verified().await, "good");
+    let stop = race.backend.stop_next(Step::ReadTaken);
+    let older = race.fresh_request();
+    let load = stop.await;
+    race.change_elsewhere(|key| key.revoked_at = Some(start()))
+        .await;
+    let stop = race.backend.stop_next(Step::ReadTaken);
+    let fresh = race.fresh_request();
+    let fresh_load = stop.await;
+
+    load.fail();
+    assert_eq!(older.await.unwrap(), "unavailable");
+    fresh_load.go_on();
+    assert_eq!(fresh.await.unwrap(), "revoked");
+    let reads = race.backend.reads();
+    assert_eq!(race.verified().await, "revoked");
+    assert_eq!(race.backend.reads(), reads);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fresh_check_is_not_answered_from_memory() {
     let race = Race::new().await;

@@ -143,6 +143,33 @@ async fn g1_nor_does_one_that_lands_between_the_commit_and_the_return() {
     }
 }
 
+/// Whoever comes after the revocation waits for a load of their own, and not for what is there when
+/// the old one has landed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g1_nor_does_one_that_lands_while_the_key_is_read_anew() {
+    // What revoking by token has read is remembered, and nothing is read anew.
+    for end in [End::Revoke, End::RevokeAll, End::Delete] {
+        let race = Race::new().await;
+        let stop = race.backend.stop_next(Step::ReadTaken);
+        let before = race.request();
+        let load = stop.await;
+        assert!(end.carry_out(&race).await, "{end:?}");
+        let refused = race.store.cache_stats().stale_refused;
+        let stop = race.backend.stop_next(Step::ReadTaken);
+        let after = race.request();
+        let new_load = stop.await;
+
+        load.go_on();
+        let has_landed = || race.store.cache_stats().stale_refused > refused || race.is_cached();
+        until("the old load has landed", has_landed).await;
+        assert!(!race.is_cached(), "{end:?}");
+        new_load.go_on();
+        assert_eq!(after.await.unwrap(), end.refusal(), "{end:?}");
+        before.await.unwrap();
+        assert_eq!(race.verified().await, end.refusal(), "{end:?}");
+    }
+}
+
 /// The cache is cleared before the write; what is read between that and the commit is the key as it
 /// was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -228,8 +228,9 @@ struct Following {
 
 impl ChangeFeed for Following {
     async fn read(&mut self) -> Result<Vec<Change>, BackendError> {
-        self.far.feed_reads.fetch_add(1, Ordering::SeqCst);
         let mut changes = self.log.borrow()[self.told..].to_vec();
+        // What is announced from now on is for the next question.
+        self.far.feed_reads.fetch_add(1, Ordering::SeqCst);
         let mut feed = self.far.feed.subscribe();
         let how = *feed.borrow_and_update();
         if let Feed::Slow(by) = how {

@@ -86,6 +86,13 @@ impl CachedResolverBuilder {
     pub async fn build(self) -> Result<CachedResolver, ConfigError> {
         let peppers = self.peppers.clone().ok_or(ConfigError::MissingPeppers)?;
         let cache = self.cache.clone().checked()?;
+        if self
+            .touched
+            .as_ref()
+            .is_some_and(|(_, every)| every.is_zero())
+        {
+            return Err(ConfigError::NoteUseEvery);
+        }
         Ok(self.build_with(peppers, cache))
     }
 

@@ -1,19 +1,19 @@
-//! How long the tasks live that write uses and follow changes.
+//! How long the tasks live that write uses and follow changes, and what is done at their end.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     task::{JoinSet, yield_now},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tower_api_key::{
-    ApiKeyLayer, ApiKeyStore, ApiKeyStoreBuilder, AuthContext, MemoryBackend, Peppers,
+    ApiKeyLayer, ApiKeyStore, ApiKeyStoreBuilder, AuthContext, MemoryBackend, Peppers, StoreError,
 };
 
 use super::{EVERY, NO_CALL, at, flushed, noting::Node};
 use crate::{
-    SECOND, new_key,
+    SECOND, chain, is_the_outage, new_key,
     support::{
         feed::{Reading, Subscribing},
         unknown_token,
@@ -55,6 +55,63 @@ async fn a_store_that_is_not_used_has_no_task() {
     flushed().await;
     assert_eq!(tasks(), 0);
     drop(layer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_writes_what_waits_and_the_store_goes_on_verifying() {
+    let node = Node::new().await;
+    let (token, id) = node.key().await;
+    let (other, _) = node.key().await;
+    assert_eq!(verified(&node.store, &token).await, "good");
+    let before = Instant::now();
+    node.store.shutdown().await.unwrap();
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    assert_eq!(node.backend.sizes(), [1]);
+    assert_eq!(node.backend.written(&id).await, Some(at(0)));
+
+    for _ in 0..3 {
+        node.clock.advance(61 * SECOND);
+        for token in [&token, &other] {
+            assert_eq!(verified(&node.store, token).await, "good");
+            assert!(node.store.verify_fresh(token).await.is_ok());
+        }
+        sleep(10 * EVERY).await;
+    }
+    assert!(node.store.revoke(&id).await.unwrap());
+    assert_eq!(verified(&node.store, &token).await, "revoked");
+    assert_eq!(verified(&node.store, &other).await, "good");
+    node.store.shutdown().await.unwrap();
+    assert_eq!(node.backend.sizes(), NO_CALL, "uses aren't noted any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_says_what_it_could_not_write_and_can_be_called_again() {
+    let node = Node::new().await;
+    let (token, id) = node.key().await;
+    assert_eq!(verified(&node.store, &token).await, "good");
+    let fail = |fails| node.backend.set_failing(fails);
+    fail(true);
+    for failures in 1..=2 {
+        let error = node.store.shutdown().await.unwrap_err();
+        let told = matches!(error, StoreError::Unavailable(_)) && is_the_outage(&error);
+        assert!(told, "{error:?}");
+        assert_eq!(node.store.cache_stats().failed_touches, failures);
+        assert_eq!(node.shown(&id).await, Some(at(0)));
+    }
+    fail(false);
+    node.backend.set_hanging(true);
+    let before = Instant::now();
+    let error = node.store.shutdown().await.unwrap_err();
+    assert_eq!(before.elapsed(), 10 * SECOND);
+    let cause = chain(&error).last().unwrap().to_string();
+    assert!(cause.contains("too long"), "{error:?}");
+    // Given up by who called it.
+    assert!(timeout(SECOND, node.store.shutdown()).await.is_err());
+    assert_eq!(node.backend.written(&id).await, None);
+    node.backend.set_hanging(false);
+    node.store.shutdown().await.unwrap();
+    assert_eq!(node.backend.written(&id).await, Some(at(0)));
+    assert_eq!(node.backend.sizes(), [1; 5]);
 }
 
 #[tokio::test(start_paused = true)]
