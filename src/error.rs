@@ -98,12 +98,29 @@ enum Cause {
     Random(RandomError),
     #[error("{0}")]
     Load(&'static str),
+    #[error("the key wasn't read in time")]
+    TooSlow,
 }
 
 impl Unavailable {
     /// The key wasn't read, which isn't the backend's doing, or not for certain.
     pub(crate) fn load_failed(why: &'static str) -> Self {
         Self(Cause::Load(why))
+    }
+
+    /// Nothing has come from the backend in time.
+    pub(crate) fn too_slow() -> Self {
+        Self(Cause::TooSlow)
+    }
+
+    /// Whether the backend couldn't be asked. It could where it gave a record that can't be read, and
+    /// wasn't where too many others wait.
+    pub(crate) fn is_outage(&self) -> bool {
+        match &self.0 {
+            Cause::Backend(error) => !error.is_corrupt(),
+            Cause::TooSlow => true,
+            Cause::Pepper(_) | Cause::Random(_) | Cause::Load(_) => false,
+        }
     }
 
     /// The failure of the backend, where that is the cause.

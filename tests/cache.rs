@@ -23,6 +23,8 @@ mod node;
 mod outages;
 #[path = "cache/outlived.rs"]
 mod outlived;
+#[path = "cache/panics.rs"]
+mod panics;
 #[path = "cache/reentry.rs"]
 mod reentry;
 #[path = "cache/settings.rs"]

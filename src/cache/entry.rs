@@ -18,6 +18,9 @@ pub(crate) struct CachedKey {
     read_at: Moment,
     /// From when on, in milliseconds on the monotonic clock, a use is noted again.
     note_use_from: AtomicU64,
+    /// Where reading it anew has failed: until when the source isn't asked again, in milliseconds on
+    /// the monotonic clock. Otherwise 0.
+    failed_until: AtomicU64,
     /// Where it stands among those that may be evicted, or [`NOWHERE`].
     place: AtomicU32,
     used_lately: AtomicBool,
@@ -31,6 +34,7 @@ impl CachedKey {
             key: KnownKey::of(key),
             read_at,
             note_use_from: AtomicU64::new(note_use_from(key, read_at)),
+            failed_until: AtomicU64::new(0),
             place: AtomicU32::new(NOWHERE),
             used_lately: AtomicBool::new(false),
         }
@@ -60,6 +64,19 @@ impl CachedKey {
                 .is_ok()
     }
 
+    /// The source couldn't be asked for it at `now`.
+    pub(super) fn mark_failed(&self, now: u64) {
+        let until = now.saturating_add(SPARED_MILLIS);
+        self.failed_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether the source isn't to be asked for it now: it has just failed, or has failed and is being
+    /// asked again.
+    pub(super) fn is_source_spared(&self, now: u64, is_loading: bool) -> bool {
+        let until = self.failed_until.load(Ordering::Relaxed);
+        now < until || (until > 0 && is_loading)
+    }
+
     /// Spares it from the next eviction. Written to once, and not by every request.
     pub(super) fn mark_used(&self) {
         if !self.used_lately.load(Ordering::Relaxed) {
@@ -79,6 +96,9 @@ impl CachedKey {
         self.place.store(place, Ordering::SeqCst);
     }
 }
+
+/// For how long a source isn't asked again for a key that it couldn't be asked for.
+const SPARED_MILLIS: u64 = 1_000;
 
 /// How old the last use of a key has to be before the next one is noted, in milliseconds.
 pub(crate) const NOTE_USE_EVERY: u64 = 60_000;

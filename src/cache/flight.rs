@@ -17,7 +17,8 @@ pub(crate) struct Flight {
     /// What was cached before, too old to be believed.
     pub(super) previous: Option<Arc<CachedKey>>,
     began: AtomicBool,
-    stale: AtomicBool,
+    /// Shared with the flights that this one has overtaken: they are all on the way to one key.
+    stale: Arc<AtomicBool>,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
@@ -30,8 +31,16 @@ impl Flight {
             epoch,
             previous,
             began: AtomicBool::new(false),
-            stale: AtomicBool::new(false),
+            stale: Arc::new(AtomicBool::new(false)),
             outcome: watch::channel(None).0,
+        }
+    }
+
+    /// Another that takes the place of this one, since it has to be newer.
+    pub(super) fn overtaken(&self) -> Self {
+        Self {
+            stale: self.stale.clone(),
+            ..Self::new(self.key, self.epoch, self.previous.clone())
         }
     }
 
@@ -48,7 +57,8 @@ impl Flight {
         self.began.load(Ordering::SeqCst)
     }
 
-    /// The key changed after the load was asked for: what it brings is news of yesterday.
+    /// The key changed after the load was asked for: what it brings is news of yesterday, and so is
+    /// what the flights bring that it has overtaken.
     pub(super) fn mark_stale(&self) {
         self.stale.store(true, Ordering::SeqCst);
     }

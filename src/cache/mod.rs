@@ -43,7 +43,6 @@ use crate::{
     clock::{Moment, Now},
     error::Unavailable,
     key::ApiKey,
-    sync::{AtomicU64, Ordering},
     token::LookupKey,
 };
 
@@ -54,9 +53,6 @@ pub(crate) struct Cache {
     places: Places,
     unknown: UnknownIds,
     lease: Lease,
-    /// Until when a source that has just failed isn't asked for what may be served stale, in
-    /// milliseconds on the monotonic clock.
-    spared_until: AtomicU64,
     counts: Counts,
 }
 
@@ -90,9 +86,6 @@ pub(crate) enum Begun {
     Leading(Arc<Flight>),
 }
 
-/// For how long a source that has failed isn't asked for what may be served stale.
-const SPARED_MILLIS: u64 = 1_000;
-
 impl Cache {
     pub(crate) fn new(config: CheckedConfig) -> Self {
         Self {
@@ -100,7 +93,6 @@ impl Cache {
             places: Places::new(config.capacity()),
             unknown: UnknownIds::new(config.unknown_capacity()),
             lease: Lease::none(),
-            spared_until: AtomicU64::new(0),
             counts: Counts::default(),
             config,
         }
@@ -113,19 +105,31 @@ impl Cache {
     /// What is known of `key` and can be believed.
     pub(crate) fn get(&self, key: &LookupKey, now: &Now<'_>) -> Option<Found> {
         let found = match self.table.see(key, now) {
-            Seen::Key(cached) if self.is_good(&cached, now) => {
-                cached.mark_used();
-                Found::Key(cached)
+            Seen::Key { key, .. } if self.is_good(&key, now) => {
+                key.mark_used();
+                Found::Key(key)
             }
-            Seen::Key(cached) if self.is_spared(now) && self.may_serve_stale(&cached, now) => {
+            Seen::Key { key, is_loading }
+                if key.is_source_spared(now.monotonic(), is_loading)
+                    && self.may_serve_stale(&key, now) =>
+            {
                 self.counts.stale_served.count();
-                return Some(Found::Key(cached));
+                return Some(Found::Key(key));
             }
             Seen::Unknown => Found::Unknown,
-            Seen::Key(_) | Seen::Nothing => return None,
+            Seen::Key { .. } | Seen::Nothing => return None,
         };
         self.counts.hits.count();
         Some(found)
+    }
+
+    /// Whether `found`, which a load has brought, answers who asked at `asked_at`, in milliseconds on
+    /// the monotonic clock. Who came while it was read gets nothing that is too old to be cached.
+    pub(crate) fn answers(&self, found: &Found, asked_at: u64, now: &Now<'_>) -> bool {
+        match found {
+            Found::Unknown => true,
+            Found::Key(key) => key.read_at().monotonic >= asked_at || self.is_good(key, now),
+        }
     }
 
     /// Joins the load of a key that wasn't found, or begins one.
@@ -148,8 +152,8 @@ impl Cache {
         }
     }
 
-    /// Ends a flight, with what was read at `read_at` or with why nothing was, and tells those who
-    /// wait for it. Nothing that failed is remembered.
+    /// Ends a flight, with what was read since `read_at`, or with why nothing was by then, and tells
+    /// those who wait for it. Nothing that failed is remembered.
     pub(crate) fn land(
         &self,
         flight: &Arc<Flight>,
@@ -164,7 +168,9 @@ impl Cache {
             }
             Err(error) => {
                 self.counts.failed_loads.count();
-                self.spare(read_at);
+                if let Some(previous) = flight.previous.as_ref().filter(|_| error.is_outage()) {
+                    previous.mark_failed(read_at.monotonic);
+                }
                 self.table.abandon(flight);
                 Err(error)
             }
@@ -172,14 +178,20 @@ impl Cache {
         flight.land(outcome);
     }
 
-    /// What was known before a load failed, where it is allowed to go on working.
-    pub(crate) fn instead_of(&self, flight: &Flight, now: &Now<'_>) -> Option<Found> {
+    /// What was known before a load, where that failed with `error` and it is allowed to go on working.
+    pub(crate) fn instead_of(
+        &self,
+        flight: &Flight,
+        error: &Unavailable,
+        now: &Now<'_>,
+    ) -> Option<Found> {
         let previous = flight.previous.as_ref()?;
-        let allowed = !flight.is_stale() && self.may_serve_stale(previous, now);
-        allowed.then(|| {
-            self.counts.stale_served.count();
-            Found::Key(previous.clone())
-        })
+        if !error.is_outage() || flight.is_stale() || !self.may_serve_stale(previous, now) {
+            return None;
+        }
+        previous.mark_failed(now.monotonic());
+        self.counts.stale_served.count();
+        Some(Found::Key(previous.clone()))
     }
 
     /// Nothing that was read before this is believed any more.
@@ -244,17 +256,13 @@ impl Cache {
         beyond.is_some_and(|beyond| self.is_good(cached, &now.before(beyond)))
     }
 
-    fn spare(&self, now: Moment) {
-        let until = now.monotonic.saturating_add(SPARED_MILLIS);
-        self.spared_until.store(until, Ordering::Relaxed);
-    }
-
-    fn is_spared(&self, now: &Now<'_>) -> bool {
-        now.monotonic() < self.spared_until.load(Ordering::Relaxed)
-    }
-
     fn remember(&self, flight: &Arc<Flight>, key: &ApiKey, read_at: Moment) -> Arc<CachedKey> {
         let cached = Arc::new(CachedKey::new(key, read_at));
+        // Otherwise it would take the place of a key that is cached still.
+        if !self.table.is_registered(flight) {
+            self.counts.stale_refused.count();
+            return cached;
+        }
         let evicted = self.places.give(&cached, flight.previous.as_ref());
         if let Some(evicted) = evicted {
             self.counts.evictions.count();
@@ -268,7 +276,9 @@ impl Cache {
     }
 
     fn remember_unknown(&self, flight: &Arc<Flight>, read_at: Moment) {
-        if let Some(previous) = &flight.previous {
+        if let Some(previous) = &flight.previous
+            && self.table.is_registered(flight)
+        {
             self.places.take_back(previous);
         }
         if !self.unknown.are_remembered() {

@@ -48,8 +48,11 @@ impl Hash for SlotKey {
 
 /// What a request finds that needs a key.
 pub(super) enum Seen {
-    /// Read already, perhaps too long ago.
-    Key(Arc<CachedKey>),
+    /// Read already, perhaps too long ago, and perhaps on its way to be read again.
+    Key {
+        key: Arc<CachedKey>,
+        is_loading: bool,
+    },
     Unknown,
     Nothing,
 }
@@ -77,11 +80,17 @@ impl Table {
             return Seen::Nothing;
         };
         match &*slot {
-            Slot::Known(key) => Seen::Key(key.clone()),
+            Slot::Known(key) => Seen::Key {
+                key: key.clone(),
+                is_loading: false,
+            },
             Slot::Unknown(until) if now.monotonic() < *until => Seen::Unknown,
             Slot::Unknown(_) => Seen::Nothing,
             Slot::Loading(flight) => match &flight.previous {
-                Some(key) => Seen::Key(key.clone()),
+                Some(key) => Seen::Key {
+                    key: key.clone(),
+                    is_loading: true,
+                },
                 None => Seen::Nothing,
             },
         }
@@ -103,7 +112,7 @@ impl Table {
                 return Joined::Leading(flight);
             }
         };
-        let previous = match (entry.get(), is_good) {
+        let flight = match (entry.get(), is_good) {
             (Slot::Known(cached), Some(is_good)) if is_good(cached) => {
                 return Joined::Landed(Found::Key(cached.clone()));
             }
@@ -113,11 +122,10 @@ impl Table {
             (Slot::Loading(flight), _) if is_good.is_some() || !flight.has_begun() => {
                 return Joined::Waiting(flight.clone());
             }
-            (Slot::Loading(flight), _) => flight.previous.clone(),
-            (Slot::Known(cached), _) => Some(cached.clone()),
-            (Slot::Unknown(_), _) => None,
+            (Slot::Loading(flight), _) => Arc::new(flight.overtaken()),
+            (Slot::Known(cached), _) => self.flight(key, Some(cached.clone())),
+            (Slot::Unknown(_), _) => self.flight(key, None),
         };
-        let flight = self.flight(key, previous);
         entry.insert(Slot::Loading(flight.clone()));
         Joined::Leading(flight)
     }
@@ -125,6 +133,12 @@ impl Table {
     fn flight(&self, key: &LookupKey, previous: Option<Arc<CachedKey>>) -> Arc<Flight> {
         let epoch = self.epoch.load(Ordering::SeqCst);
         Arc::new(Flight::new(*key, epoch, previous))
+    }
+
+    /// Whether the flight is still the one that its key waits for.
+    pub(super) fn is_registered(&self, flight: &Arc<Flight>) -> bool {
+        let slot = self.slots.get(&SlotKey(*flight.key()));
+        fence::may_insert(slot.as_deref(), flight, self.epoch.load(Ordering::SeqCst))
     }
 
     /// Puts what `flight` has brought where the flight is registered, if it still is and nothing was

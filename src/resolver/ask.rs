@@ -10,7 +10,8 @@ use std::{
 
 use crate::{error::BackendError, sync::timeout};
 
-/// What the source answers within `limit`. One that takes longer, or panics, has failed.
+/// What the source answers within `limit`. One that takes longer, or panics, has failed: so ask it in
+/// an `async` block, since it may do so before it has returned a future.
 pub(super) async fn ask<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, BackendError>>,

@@ -20,9 +20,9 @@ use crate::{
 /// How many keys are asked for in one read.
 const MAX_BATCH: usize = 256;
 
-/// After how many single reads in a row that failed, of a batch that had failed as a whole, the
+/// After how many reads in a row that failed, of the parts of a batch that had failed as a whole, the
 /// source is taken to be down, and the rest isn't tried.
-const MAX_FAILED_SINGLY: usize = 3;
+const MAX_FAILED_PARTS: usize = 6;
 
 /// Takes loads to the source.
 pub(super) struct Loader {
@@ -69,7 +69,7 @@ impl Loader {
             drop(queue);
             let reader = Reader {
                 loader: self.clone(),
-                batch: Vec::new(),
+                parts: VecDeque::new(),
                 is_done: false,
             };
             drop(spawn(reader.run()));
@@ -97,36 +97,62 @@ impl Loader {
 
     async fn read(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
         self.cache.count_read();
-        ask(
-            self.cache.config().load_timeout(),
-            self.source.get_many(keys),
-        )
-        .await
+        let limit = self.cache.config().load_timeout();
+        ask(limit, async { self.source.get_many(keys).await }).await
     }
 }
 
 /// One of the tasks that read, until nothing waits any more.
 struct Reader {
     loader: Arc<Loader>,
-    /// What it reads, in so far as it hasn't landed.
-    batch: Vec<Arc<Flight>>,
+    /// What it reads, in so far as it hasn't landed: read together what stands together.
+    parts: VecDeque<Vec<Arc<Flight>>>,
     is_done: bool,
 }
 
 impl Reader {
     async fn run(mut self) {
         while self.take_batch() {
-            self.batch.iter().for_each(|flight| flight.begin());
-            let keys = self.keys();
+            self.read_parts().await;
+        }
+    }
+
+    /// Reads what was taken: as one, where that fails in halves, and so on. One key that can't be read
+    /// must not take the others along.
+    async fn read_parts(&mut self) {
+        let mut failed = 0;
+        while let Some(part) = self.parts.front() {
+            for flight in part {
+                flight.begin();
+            }
             let read_at = self.loader.now();
-            match self.loader.read(&keys).await {
+            let found = self.loader.read(&keys(part)).await;
+            let Some(mut part) = self.parts.pop_front() else {
+                return;
+            };
+            match found {
                 Ok(found) => {
-                    for flight in self.batch.drain(..) {
+                    failed = 0;
+                    for flight in part {
                         self.loader.land(&flight, &found, read_at);
                     }
                 }
-                Err(error) if keys.len() == 1 => self.fail(&error),
-                Err(_) => self.read_singly().await,
+                Err(error) => {
+                    // What can't be understood was answered all the same.
+                    failed = if error.is_corrupt() { 0 } else { failed + 1 };
+                    let is_down = failed == MAX_FAILED_PARTS;
+                    if part.len() > 1 && !is_down {
+                        let half = part.split_off(part.len() / 2);
+                        self.parts.extend([part, half]);
+                    } else {
+                        for flight in part {
+                            self.loader.fail(&flight, error.clone().into());
+                        }
+                    }
+                    if is_down {
+                        self.fail(&error);
+                    }
+                }
             }
         }
     }
@@ -135,48 +161,26 @@ impl Reader {
     fn take_batch(&mut self) -> bool {
         let mut queue = self.loader.queue();
         let count = queue.waiting.len().min(MAX_BATCH);
-        self.batch.extend(queue.waiting.drain(..count));
-        if count == 0 {
+        if count > 0 {
+            self.parts.push_back(queue.waiting.drain(..count).collect());
+        } else {
             queue.readers -= 1;
             self.is_done = true;
         }
         count > 0
     }
 
-    /// Each once. Where a key was invalidated while it waited, there are several flights for it.
-    fn keys(&self) -> Vec<LookupKey> {
-        let keys = self.batch.iter().map(|flight| *flight.key());
-        keys.collect::<BTreeSet<_>>().into_iter().collect()
-    }
-
-    /// One key that can't be read must not take the others along.
-    async fn read_singly(&mut self) {
-        let mut failed = 0;
-        while let Some(flight) = self.batch.last().cloned() {
-            let read_at = self.loader.now();
-            match self.loader.read(&[*flight.key()]).await {
-                Ok(found) => {
-                    failed = 0;
-                    self.loader.land(&flight, &found, read_at);
-                }
-                Err(error) => {
-                    failed = if error.is_corrupt() { 0 } else { failed + 1 };
-                    if failed == MAX_FAILED_SINGLY {
-                        self.fail(&error);
-                        return;
-                    }
-                    self.loader.fail(&flight, error.into());
-                }
-            }
-            self.batch.pop();
-        }
-    }
-
     fn fail(&mut self, error: &BackendError) {
-        for flight in self.batch.drain(..) {
+        for flight in self.parts.drain(..).flatten() {
             self.loader.fail(&flight, error.clone().into());
         }
     }
+}
+
+/// Each once. Where a key was invalidated while it waited, there are several flights for it.
+fn keys(flights: &[Arc<Flight>]) -> Vec<LookupKey> {
+    let keys = flights.iter().map(|flight| *flight.key());
+    keys.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// A runtime that ends drops its tasks: nobody may wait for them.
@@ -188,7 +192,7 @@ impl Drop for Reader {
         let mut queue = self.loader.queue();
         queue.readers -= 1;
         if queue.readers == 0 {
-            self.batch.extend(queue.waiting.drain(..));
+            self.parts.push_back(queue.waiting.drain(..).collect());
         }
         drop(queue);
         let ended = "the runtime ended that the key was read on";

@@ -167,7 +167,7 @@ impl Gathered {
         };
         let mut outcome = Ok(());
         for batch in touches.chunks(MAX_BATCH) {
-            match ask(WRITE_TIMEOUT, self.backend.touch(batch)).await {
+            match ask(WRITE_TIMEOUT, async { self.backend.touch(batch).await }).await {
                 Ok(()) => self.forget(batch),
                 Err(error) => {
                     self.failures.fetch_add(1, Ordering::Relaxed);

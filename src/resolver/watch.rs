@@ -146,7 +146,7 @@ impl Following {
     ) -> BackendError {
         loop {
             let asked_at = Moment::now(&*self.0.clock);
-            match ask(heartbeat * 2, feed.read()).await {
+            match ask(heartbeat * 2, async { feed.read().await }).await {
                 Ok(changes) => changes
                     .into_iter()
                     .for_each(|change| self.0.cache.changed(change)),

@@ -112,10 +112,11 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the key may be revoked or not), [`StoreError::Conflict`].
     pub async fn revoke(&self, id: &KeyId) -> Result<bool, StoreError> {
-        match self.get(id).await? {
-            Some(key) => self.revoke_record(key).await,
-            None => Ok(false),
+        if let Some(key) = self.get(id).await? {
+            return self.revoke_record(key).await;
         }
+        self.ended_already(id);
+        Ok(false)
     }
 
     /// Ends the key that this is the token of. Only the right secret does: `false` for any other,
@@ -133,7 +134,10 @@ impl ApiKeyStore {
                 self.revoke(&token.key_id()).await
             }
             Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
-            Err(_) => Ok(false),
+            Err(_) => {
+                self.ended_already(&token.key_id());
+                Ok(false)
+            }
         }
     }
 
@@ -186,15 +190,14 @@ impl ApiKeyStore {
         carry_out(self.resolver.cache(), place, insert).await
     }
 
-    async fn update(&self, key: ApiKey, expected: u64) -> Result<bool, BackendError> {
-        let (backend, place) = (self.backend.clone(), key.lookup_key());
-        let update = async move { backend.update(&key, expected).await };
-        carry_out(self.resolver.cache(), place, update).await
+    /// Somebody else has ended the key, and this store's cache may not have heard of it.
+    fn ended_already(&self, id: &KeyId) {
+        self.resolver.cache().invalidate(&id.lookup_key());
     }
 
     async fn revoke_record(&self, key: ApiKey) -> Result<bool, StoreError> {
         let now = self.resolver.now();
-        self.change(key, |key| {
+        self.change(key, move |key| {
             let changes = key.revoked_at.is_none();
             key.revoked_at.get_or_insert(now);
             changes
@@ -203,30 +206,36 @@ impl ApiKeyStore {
     }
 
     /// Changes a record as `change` says, `key` or what has become of it since; `false` where it is
-    /// gone, or `change` left it as it was.
+    /// gone, or `change` left it as it was. Others may get in between: then it is tried again, also
+    /// where the caller has gone away.
     async fn change(
         &self,
         mut key: ApiKey,
-        change: impl Fn(&mut ApiKey) -> bool + Send + Sync,
+        change: impl Fn(&mut ApiKey) -> bool + Send + 'static,
     ) -> Result<bool, StoreError> {
-        let id = key.id;
-        for _ in 0..ATTEMPTS {
-            let expected = key.version;
-            if !change(&mut key) {
-                return Ok(false);
+        let (backend, id) = (self.backend.clone(), key.id);
+        let place = key.lookup_key();
+        let changed = async move {
+            for _ in 0..ATTEMPTS {
+                let expected = key.version;
+                if !change(&mut key) {
+                    return Ok(false);
+                }
+                key.version = expected.checked_add(1).ok_or_else(|| {
+                    BackendError::corrupt("a record that claims to have been changed 2^64 times")
+                })?;
+                if backend.update(&key, expected).await? {
+                    return Ok(true);
+                }
+                let found = backend.get_many(&[place]).await?;
+                match only_record(&found, &place)? {
+                    Some(newer) => key = newer.clone(),
+                    None => return Ok(false),
+                }
             }
-            key.version = expected.checked_add(1).ok_or_else(|| {
-                BackendError::corrupt("a record that claims to have been changed 2^64 times")
-            })?;
-            if self.update(key.clone(), expected).await? {
-                return Ok(true);
-            }
-            match self.get(&id).await? {
-                Some(newer) => key = newer,
-                None => return Ok(false),
-            }
-        }
-        Err(StoreError::Conflict(id))
+            Err(StoreError::Conflict(id))
+        };
+        carry_out(self.resolver.cache(), place, changed).await
     }
 }
 

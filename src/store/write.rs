@@ -9,11 +9,15 @@ use crate::{cache::Cache, error::BackendError, sync::spawn, token::LookupKey};
 ///
 /// The key is invalidated before, and again afterwards, whatever became of the write: an error
 /// doesn't say that nothing was written.
-pub(super) async fn carry_out<T: Send + 'static>(
+pub(super) async fn carry_out<T, E>(
     cache: &Arc<Cache>,
     key: LookupKey,
-    write: impl Future<Output = Result<T, BackendError>> + Send + 'static,
-) -> Result<T, BackendError> {
+    write: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<BackendError> + Send + 'static,
+{
     let invalidate = InvalidateAfterwards {
         cache: cache.clone(),
         key,
@@ -27,8 +31,8 @@ pub(super) async fn carry_out<T: Send + 'static>(
     match task {
         Ok(task) => task
             .await
-            .unwrap_or_else(|_| Err(failed("the write panicked, or its runtime ended"))),
-        Err(_) => Err(failed("there is no tokio runtime to write on")),
+            .unwrap_or_else(|_| Err(failed("the write panicked, or its runtime ended").into())),
+        Err(_) => Err(failed("there is no tokio runtime to write on").into()),
     }
 }
 

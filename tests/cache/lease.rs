@@ -161,16 +161,17 @@ async fn g2_after_a_new_subscription_everything_is_read_again() {
 /// A subscription tells of what is changed after it was made, and keys may be read before.
 #[tokio::test(start_paused = true)]
 async fn g2_what_was_read_before_the_first_subscription_was_made_is_read_again() {
-    let node = Node::new().await;
-    node.remote
-        .set_subscribing(Subscribing::SlowFeed(HEARTBEAT));
-    let token = node.cached_token().await;
-    node.remote.revoke_elsewhere(&token).await;
-    sleep(HEARTBEAT / 2).await;
-    assert_eq!(node.cached(&token), Some("good"), "it can't be known yet");
-    sleep(HEARTBEAT / 2 + MOMENT).await;
-    assert_eq!(node.cached(&token), None);
-    assert_eq!(node.verify(&token).await, "revoked");
+    for slow in [Subscribing::SlowFeed, Subscribing::SlowDirectly] {
+        let node = Node::new().await;
+        node.remote.set_subscribing(slow(HEARTBEAT));
+        let token = node.cached_token().await;
+        node.remote.revoke_elsewhere(&token).await;
+        sleep(HEARTBEAT / 2).await;
+        assert_eq!(node.cached(&token), Some("good"), "it can't be known yet");
+        sleep(HEARTBEAT / 2 + MOMENT).await;
+        assert_eq!(node.cached(&token), None);
+        assert_eq!(node.verify(&token).await, "revoked");
+    }
 }
 
 /// The connection that it went over is dead, and a new one might not be.

@@ -8,18 +8,15 @@ use std::{
 };
 
 use tokio::{
-    task::{JoinError, JoinSet},
+    task::JoinSet,
     time::{Instant, sleep},
 };
 use tower_api_key::VerifyError;
 
 use crate::{
-    LOAD_TIMEOUT, MAX_STALENESS, MOMENT, SECOND,
+    LOAD_TIMEOUT, MOMENT, SECOND,
     node::{Node, outcome},
-    support::{
-        feed::{Feed, Reading, Subscribing},
-        id_of, unknown_token,
-    },
+    support::{feed::Reading, id_of, unknown_token},
 };
 
 const OUTAGES: [Reading; 4] = [
@@ -249,37 +246,4 @@ async fn g3_the_cause_is_kept() {
         why.to_string().contains("in time") || why.backend().is_some(),
         "{why:?}"
     );
-}
-
-/// Whoever asks for a key must not end by a driver that panics, neither by the read nor by what the
-/// source tells of changes; and keys are believed no longer for it.
-#[tokio::test(start_paused = true)]
-async fn a_source_that_panics_where_it_is_subscribed_to_or_asked_for_changes_tells_nothing() {
-    for (subscribing, feed) in [
-        (Subscribing::Panics, Feed::Live),
-        (Subscribing::Feed, Feed::Panics),
-    ] {
-        let node = Node::new().await;
-        let token = node.token().await;
-        node.remote.set_subscribing(subscribing);
-        node.remote.set_feed(feed);
-        assert_eq!(verify_in_a_task(&node, &token).await.unwrap(), "good");
-        node.remote.revoke_elsewhere(&token).await;
-        sleep(MAX_STALENESS).await;
-        assert_eq!(verify_in_a_task(&node, &token).await.unwrap(), "revoked");
-
-        node.remote.set_subscribing(Subscribing::Feed);
-        node.remote.set_feed(Feed::Live);
-        sleep(MAX_STALENESS).await;
-        assert_eq!(node.verify(&unknown_token()).await, "unknown");
-        let token = node.cached_token().await;
-        sleep(2 * MAX_STALENESS).await;
-        assert_eq!(node.cached(&token), Some("good"), "it tells again");
-    }
-}
-
-async fn verify_in_a_task(node: &Node, token: &str) -> Result<&'static str, JoinError> {
-    let (store, token) = (node.store.clone(), token.to_owned());
-    let task = tokio::spawn(async move { outcome(&store.verify(token).await) });
-    task.await
 }

@@ -26,6 +26,9 @@ const FAULTS: &[(Feed, Subscribing)] = &[
     // Answers that take almost too long, and too long.
     (Feed::Slow(Duration::from_millis(1_950)), Subscribing::Feed),
     (Feed::Slow(Duration::from_millis(2_050)), Subscribing::Feed),
+    // Drivers that panic.
+    (Feed::Panics, Subscribing::Feed),
+    (Feed::Panics, Subscribing::Panics),
 ];
 
 /// How many milliseconds after a heartbeat the fault comes.

@@ -2,84 +2,135 @@
 //! see that: on one, nothing comes in between.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
 
-use tokio::{task::yield_now, time::timeout};
-use tower_api_key::{ApiKeyToken, CacheConfig, Change, KeyId, KeyResolver, ManualClock};
+use tokio::{
+    runtime::Handle,
+    task::block_in_place,
+    time::{sleep, timeout},
+};
+use tower_api_key::{
+    ApiKeyStore, ApiKeyToken, CacheConfig, Change, KeyId, KeyResolver, ManualClock,
+};
 
 use crate::{
     node::{new_key, outcome, store_on},
     support::{feed::Remote, start},
 };
 
-/// It takes a while to apply so many.
-const CHANGES: u64 = 200_000;
-
 /// So long that the timers of these tests, which are real ones, never come into it.
-const HOUR: Duration = Duration::from_secs(3_600);
+const MAX_STALENESS: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn g2_what_was_told_counts_before_the_proof_does() {
-    let (remote, clock) = (Remote::default(), ManualClock::new(start()));
-    let cache = CacheConfig::new()
-        .max_staleness(HOUR)
-        .time_to_live(10 * HOUR);
-    let store = store_on(&remote, clock.clone(), cache).await;
-    let revoked = store.create(new_key()).await.unwrap().token().clone();
-    let untouched = store.create(new_key()).await.unwrap().token().clone();
-    let (revoked, untouched) = (&revoked, &untouched);
-    for token in [revoked, untouched] {
-        assert_eq!(outcome(&store.resolve(token).await), "good");
-    }
-    asked(&remote, 1).await;
-    let cached = |token: &ApiKeyToken| store.resolve_now(token).map(|result| outcome(&result));
-
-    // Nothing is believed any more, until there is another proof.
-    clock.advance(2 * HOUR);
-    assert_eq!(cached(untouched), None);
-    let is_over = AtomicBool::new(false);
-    let was_accepted = thread::scope(|scope| {
-        let observer = scope.spawn(|| {
-            let mut was_accepted = false;
-            while !is_over.load(Ordering::SeqCst) {
-                was_accepted |= cached(revoked).is_some();
-            }
-            was_accepted
-        });
-        let others = (0..CHANGES).map(some_key).map(|id| id.lookup_key());
-        let told = others.chain([revoked.lookup_key()]).map(Change::Key);
-        tokio::task::block_in_place(|| {
-            remote.announce(told);
-            tokio::runtime::Handle::current().block_on(async {
-                asked(&remote, 2).await;
-                // The next question comes when the answer to this one was taken in.
-                remote.announce([Change::Key(some_key(0).lookup_key())]);
-                asked(&remote, 3).await;
-            });
-        });
-        is_over.store(true, Ordering::SeqCst);
-        observer.join().unwrap()
-    });
-    assert_eq!(cached(untouched), Some("good"), "there was a proof");
-    // BUG: a request that has seen the key before it was forgotten may ask for the lease after it was
-    // extended (once in twenty runs or so).
-    assert!(!was_accepted);
+/// A cache that nothing is believed of when more than a minute has passed, until there is a proof.
+struct Observed {
+    store: ApiKeyStore,
+    remote: Remote,
+    clock: ManualClock,
+    /// These are revoked, one after the other. They are observed up to this many.
+    tokens: Vec<ApiKeyToken>,
+    observed: AtomicUsize,
+    untouched: ApiKeyToken,
 }
 
-async fn asked(remote: &Remote, times: usize) {
-    let asked = async {
-        while remote.feed_reads() < times {
-            yield_now().await;
+impl Observed {
+    async fn new(keys: usize) -> Self {
+        let (remote, clock) = (Remote::default(), ManualClock::new(start()));
+        let cache = CacheConfig::new()
+            .max_staleness(MAX_STALENESS)
+            .time_to_live(DAY);
+        let store = store_on(&remote, clock.clone(), cache).await;
+        let mut tokens = Vec::new();
+        for _ in 0..=keys {
+            let issued = store.create(new_key()).await.unwrap();
+            tokens.push(issued.token().clone());
         }
-    };
-    timeout(Duration::from_secs(60), asked).await.unwrap();
+        for token in &tokens {
+            assert_eq!(outcome(&store.resolve(token).await), "good");
+        }
+        Self {
+            untouched: tokens.remove(0),
+            observed: AtomicUsize::new(0),
+            store,
+            remote,
+            clock,
+            tokens,
+        }
+    }
+
+    fn cached(&self, token: &ApiKeyToken) -> Option<&'static str> {
+        let answer = self.store.resolve_now(token)?;
+        Some(outcome(&answer))
+    }
+
+    /// Ends the time in which anything is believed, and then tells of the next key and of others.
+    async fn revoke_next(&self, others: u64) {
+        self.clock.advance(MAX_STALENESS + Duration::from_secs(1));
+        assert_eq!(self.cached(&self.untouched), None);
+        let next = self.observed.fetch_add(1, Ordering::SeqCst);
+        let others = (0..others).map(some_key);
+        let told = others.chain([self.tokens[next].key_id()]);
+        self.remote
+            .announce(told.map(|id| Change::Key(id.lookup_key())));
+        let proof = async {
+            // Leaves the processors to the other two.
+            while self.cached(&self.untouched).is_none() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(MAX_STALENESS, proof).await.unwrap();
+    }
+
+    /// Whether any of them is accepted while `revocations` go on.
+    fn is_any_accepted_during(&self, revocations: impl Future<Output = ()>) -> bool {
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let observer = scope.spawn(|| {
+                let mut is_any_accepted = false;
+                while !is_over.load(Ordering::SeqCst) {
+                    let observed = self.observed.load(Ordering::SeqCst);
+                    if let Some(token) = self.tokens[..observed].last() {
+                        is_any_accepted |= self.cached(token).is_some();
+                    }
+                }
+                is_any_accepted
+            });
+            block_in_place(|| Handle::current().block_on(revocations));
+            is_over.store(true, Ordering::SeqCst);
+            observer.join().unwrap()
+        })
+    }
 }
 
 fn some_key(number: u64) -> KeyId {
     let mut bytes = [0; KeyId::LEN];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
     KeyId::from_bytes(bytes)
+}
+
+/// So many that they take a while to apply.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g2_what_was_told_counts_before_the_proof_does() {
+    let observed = Observed::new(1).await;
+    let is_any_accepted = observed.is_any_accepted_during(observed.revoke_next(200_000));
+    // BUG: see below.
+    assert!(!is_any_accepted);
+}
+
+/// A request may look the key up just before it is forgotten, and be held up until the proof counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g2_a_request_that_overlaps_with_a_proof_is_not_given_what_the_proof_ends() {
+    const ROUNDS: usize = 1_000;
+
+    let observed = Observed::new(ROUNDS).await;
+    let is_any_accepted = observed.is_any_accepted_during(async {
+        for _ in 0..ROUNDS {
+            observed.revoke_next(100).await;
+        }
+    });
+    // BUG: `Cache::get` looks the key up first, and asks whether the lease holds afterwards.
+    assert!(!is_any_accepted);
 }

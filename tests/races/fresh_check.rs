@@ -23,12 +23,9 @@ async fn a_fresh_check_is_not_answered_by_a_load_that_began_before_it() {
         // It doesn't wait for the older one, which stands still.
         assert_eq!(race.verified_fresh().await, "revoked");
         load.go_on();
-        let taken_before = step == Step::ReadTaken;
-        assert_eq!(
-            older.await.unwrap(),
-            if taken_before { "good" } else { "revoked" }
-        );
-        // Nor does the older one overwrite what the check has found.
+        // It began before the change, so it may be let in, or not. But it doesn't overwrite what
+        // the check has found.
+        older.await.unwrap();
         assert_eq!(race.verified().await, "revoked");
     }
 }
@@ -47,10 +44,14 @@ async fn an_older_load_that_lands_first_is_not_remembered() {
     let fresh_load = stop.await;
 
     load.go_on();
-    assert_eq!(older.await.unwrap(), "good");
+    until("the older one has landed", || {
+        race.store.cache_stats().stale_refused == 1 || race.is_cached()
+    })
+    .await;
     assert!(!race.is_cached());
     fresh_load.go_on();
     assert_eq!(fresh.await.unwrap(), "revoked");
+    older.await.unwrap();
     assert_eq!(race.verified().await, "revoked");
 }
 
@@ -153,6 +154,6 @@ async fn a_fresh_check_does_not_join_a_fresh_one_that_has_begun_either() {
         .await;
     assert_eq!(race.verified_fresh().await, "disabled");
     load.go_on();
-    assert_eq!(first.await.unwrap(), "good");
+    first.await.unwrap();
     assert_eq!(race.verified().await, "disabled");
 }

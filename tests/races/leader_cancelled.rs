@@ -4,10 +4,12 @@
 //! hangs up, and the read is dropped with it. The others wait for somebody who has left: until their
 //! time is over, or for good; or each of them reads for itself, which is what waiting was to prevent.
 
+use std::{future::poll_fn, pin::pin, task::Poll};
+
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Race, until};
-use crate::support::steps::Step;
+use super::{Race, SECOND, cache, until};
+use crate::support::steps::{Step, Steps};
 
 const OTHERS: usize = 20;
 
@@ -101,6 +103,25 @@ fn g9_nobody_waits_for_a_read_whose_runtime_has_ended() {
         assert_eq!(race.verified().await, "good");
     });
     assert_eq!(race.backend.reads(), reads + 2);
+}
+
+/// A thread of another runtime is held up by something else, and with it the reads that were begun
+/// there. Whoever needs the key waits for that once, and then it is read elsewhere.
+#[test]
+fn a_read_whose_runtime_stands_still_does_not_keep_the_key_from_others() {
+    let staying = runtime();
+    let still = Builder::new_current_thread().enable_all().build().unwrap();
+    // The one time that has to pass really: nobody moves the clock of a runtime that stands still.
+    let race = staying.block_on(Race::with(Steps::default(), cache().load_timeout(SECOND)));
+    still.block_on(async {
+        let mut request = pin!(race.verified());
+        let polled = poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await;
+        assert!(polled.is_pending());
+    });
+    staying.block_on(async {
+        assert_eq!(race.verified().await, "unavailable");
+        assert_eq!(race.verified().await, "good");
+    });
 }
 
 fn waiting(race: &Race) -> usize {

@@ -48,6 +48,8 @@ pub enum Subscribing {
     Nothing,
     /// Every change will be told by itself, and before it counts.
     Directly,
+    /// The same, from so much later on.
+    SlowDirectly(Duration),
     Refused,
     /// Neither, until this is changed.
     Hangs,
@@ -187,6 +189,10 @@ impl KeySource for Remote {
             Subscribing::Feed | Subscribing::Hangs => {}
             Subscribing::Nothing => return Ok(Subscription::none()),
             Subscribing::Directly => return self.0.records.subscribe(sink).await,
+            Subscribing::SlowDirectly(by) => {
+                sleep(by).await;
+                return self.0.records.subscribe(sink).await;
+            }
             Subscribing::Refused => return Err(outage()),
             Subscribing::Panics => panic_any("the driver panics"),
         }

@@ -145,11 +145,11 @@ impl CachedResolver {
         let limit = self.0.cache.config().load_timeout();
         let mut waited_for = None;
         let read = timeout(limit, self.read(key, freshness, &mut waited_for)).await;
-        read.unwrap_or_else(|_| Err(Unavailable::load_failed("the key wasn't read in time")))
+        read.unwrap_or_else(|_| Err(Unavailable::too_slow()))
             .or_else(|error| {
                 let stale = match (freshness, &waited_for) {
                     (Freshness::Cached, Some(flight)) => {
-                        self.0.cache.instead_of(flight, &self.coarse())
+                        self.0.cache.instead_of(flight, &error, &self.coarse())
                     }
                     _ => None,
                 };
@@ -164,6 +164,7 @@ impl CachedResolver {
         freshness: Freshness,
         waited_for: &mut Option<Arc<Flight>>,
     ) -> Outcome {
+        let asked_at = self.coarse().monotonic();
         let mut attempts = 0;
         loop {
             let flight = match self.0.cache.begin(key, &self.coarse(), freshness) {
@@ -176,9 +177,14 @@ impl CachedResolver {
             };
             let flight = &*waited_for.insert(flight);
             let outcome = flight.outcome().await;
+            let answers = |found| self.0.cache.answers(found, asked_at, &self.coarse());
+            let is_too_old = outcome.as_ref().is_ok_and(|found| !answers(found));
             attempts += 1;
-            if !flight.is_stale() || attempts == ATTEMPTS {
-                return outcome;
+            match attempts {
+                _ if !flight.is_stale() && !is_too_old => return outcome,
+                ATTEMPTS if is_too_old => return Err(Unavailable::too_slow()),
+                ATTEMPTS => return outcome,
+                _ => {}
             }
         }
     }
