@@ -19,6 +19,7 @@ pub(crate) struct Flight {
     began: AtomicBool,
     /// Shared with the flights that this one has overtaken: they are all on the way to one key.
     stale: Arc<AtomicBool>,
+    refused: AtomicBool,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
@@ -32,6 +33,7 @@ impl Flight {
             previous,
             began: AtomicBool::new(false),
             stale: Arc::new(AtomicBool::new(false)),
+            refused: AtomicBool::new(false),
             outcome: watch::channel(None).0,
         }
     }
@@ -65,6 +67,19 @@ impl Flight {
 
     pub(crate) fn is_stale(&self) -> bool {
         self.stale.load(Ordering::SeqCst)
+    }
+
+    /// What it brings isn't remembered: whoever is content with what is cached looks there again.
+    pub(super) fn mark_refused(&self) {
+        self.refused.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.outcome.receiver_count() > 0
     }
 
     pub(super) fn land(&self, outcome: Outcome) {

@@ -104,8 +104,11 @@ impl Cache {
 
     /// What is known of `key` and can be believed.
     pub(crate) fn get(&self, key: &LookupKey, now: &Now<'_>) -> Option<Found> {
+        // Before the key is looked up: a proof that comes in between is one that the key may not have
+        // survived.
+        let is_leased = self.lease.holds(now);
         let found = match self.table.see(key, now) {
-            Seen::Key { key, .. } if self.is_good(&key, now) => {
+            Seen::Key { key, .. } if self.is_good(&key, now, is_leased) => {
                 key.mark_used();
                 Found::Key(key)
             }
@@ -128,13 +131,14 @@ impl Cache {
     pub(crate) fn answers(&self, found: &Found, asked_at: u64, now: &Now<'_>) -> bool {
         match found {
             Found::Unknown => true,
-            Found::Key(key) => key.read_at().monotonic >= asked_at || self.is_good(key, now),
+            Found::Key(key) => key.read_at().monotonic >= asked_at || self.is_good(key, now, false),
         }
     }
 
     /// Joins the load of a key that wasn't found, or begins one.
     pub(crate) fn begin(&self, key: &LookupKey, now: &Now<'_>, freshness: Freshness) -> Begun {
-        let is_good = |cached: &CachedKey| self.is_good(cached, now);
+        let is_leased = self.lease.holds(now);
+        let is_good = |cached: &CachedKey| self.is_good(cached, now, is_leased);
         let is_good: Option<&dyn Fn(&CachedKey) -> bool> = match freshness {
             Freshness::Cached => Some(&is_good),
             Freshness::Fresh => None,
@@ -176,6 +180,16 @@ impl Cache {
             }
         };
         flight.land(outcome);
+    }
+
+    /// Somebody has waited for too long: the next one needn't wait for the same load.
+    pub(crate) fn give_up(&self, flight: &Arc<Flight>) {
+        self.table.abandon(flight);
+    }
+
+    /// Whether anybody waits for a load, or will find it when they come.
+    pub(crate) fn is_wanted(&self, flight: &Arc<Flight>) -> bool {
+        flight.is_awaited() || self.table.is_registered(flight)
     }
 
     /// What was known before a load, where that failed with `error` and it is allowed to go on working.
@@ -244,23 +258,25 @@ impl Cache {
     }
 
     #[inline]
-    fn is_good(&self, cached: &CachedKey, now: &Now<'_>) -> bool {
+    fn is_good(&self, cached: &CachedKey, now: &Now<'_>, is_leased: bool) -> bool {
         let read_at = cached.read_at();
         now.monotonic() < read_at.monotonic.saturating_add(self.config.time_to_live)
-            && (self.lease.holds(now) || !read_at.is_older_than(self.config.staleness, now))
+            && (is_leased || !read_at.is_older_than(self.config.staleness, now))
     }
 
     /// Whether `cached` has stopped being good less than the allowed time ago.
     fn may_serve_stale(&self, cached: &CachedKey, now: &Now<'_>) -> bool {
-        let beyond = self.config.serve_stale;
-        beyond.is_some_and(|beyond| self.is_good(cached, &now.before(beyond)))
+        self.config.serve_stale.is_some_and(|beyond| {
+            let then = now.before(beyond);
+            self.is_good(cached, &then, self.lease.holds(&then))
+        })
     }
 
     fn remember(&self, flight: &Arc<Flight>, key: &ApiKey, read_at: Moment) -> Arc<CachedKey> {
         let cached = Arc::new(CachedKey::new(key, read_at));
         // Otherwise it would take the place of a key that is cached still.
         if !self.table.is_registered(flight) {
-            self.counts.stale_refused.count();
+            self.refuse(flight);
             return cached;
         }
         let evicted = self.places.give(&cached, flight.previous.as_ref());
@@ -269,10 +285,15 @@ impl Cache {
             self.table.evict(&evicted.lookup_key(), &evicted);
         }
         if !self.table.insert(flight, Slot::Known(cached.clone())) {
-            self.counts.stale_refused.count();
+            self.refuse(flight);
             self.places.take_back(&cached);
         }
         cached
+    }
+
+    fn refuse(&self, flight: &Flight) {
+        self.counts.stale_refused.count();
+        flight.mark_refused();
     }
 
     fn remember_unknown(&self, flight: &Arc<Flight>, read_at: Moment) {
@@ -289,7 +310,7 @@ impl Cache {
             .monotonic
             .saturating_add(self.config.unknown_time_to_live);
         if !self.table.insert(flight, Slot::Unknown(until)) {
-            self.counts.stale_refused.count();
+            self.refuse(flight);
             return;
         }
         let id = UnknownId {

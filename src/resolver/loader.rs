@@ -6,14 +6,14 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use super::ask::ask;
+use super::ask::{ask, too_slow};
 use crate::{
     backend::{DynSource, only_record},
     cache::{Cache, Flight},
     clock::{Clock, Moment},
     error::{BackendError, Unavailable},
     key::ApiKey,
-    sync::{Mutex, MutexGuard, spawn},
+    sync::{AtomicBool, Mutex, MutexGuard, Ordering, spawn},
     token::LookupKey,
 };
 
@@ -21,8 +21,8 @@ use crate::{
 const MAX_BATCH: usize = 256;
 
 /// After how many reads in a row that failed, of the parts of a batch that had failed as a whole, the
-/// source is taken to be down, and the rest isn't tried.
-const MAX_FAILED_PARTS: usize = 6;
+/// source is taken to be down, and the rest isn't tried. Enough for two keys that can't be read.
+const MAX_FAILED_PARTS: usize = 5;
 
 /// Takes loads to the source.
 pub(super) struct Loader {
@@ -30,6 +30,8 @@ pub(super) struct Loader {
     cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
     queue: Mutex<Queue>,
+    /// So many reads failed in a row that batches aren't tried in halves, until one succeeds.
+    is_down: AtomicBool,
 }
 
 #[derive(Default)]
@@ -50,6 +52,7 @@ impl Loader {
             cache,
             clock,
             queue: Mutex::default(),
+            is_down: AtomicBool::new(false),
         })
     }
 
@@ -95,7 +98,7 @@ impl Loader {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+    async fn read(&self, keys: &[LookupKey]) -> Option<Result<Vec<ApiKey>, BackendError>> {
         self.cache.count_read();
         let limit = self.cache.config().load_timeout();
         ask(limit, async { self.source.get_many(keys).await }).await
@@ -127,33 +130,38 @@ impl Reader {
             }
             let read_at = self.loader.now();
             let found = self.loader.read(&keys(part)).await;
-            let Some(mut part) = self.parts.pop_front() else {
-                return;
-            };
+            let part = self.parts.pop_front().unwrap_or_default();
             match found {
-                Ok(found) => {
+                Some(Ok(found)) => {
                     failed = 0;
+                    self.loader.is_down.store(false, Ordering::Relaxed);
                     for flight in part {
                         self.loader.land(&flight, &found, read_at);
                     }
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     // What can't be understood was answered all the same.
                     failed = if error.is_corrupt() { 0 } else { failed + 1 };
-                    let is_down = failed == MAX_FAILED_PARTS;
-                    if part.len() > 1 && !is_down {
-                        let half = part.split_off(part.len() / 2);
-                        self.parts.extend([part, half]);
-                    } else {
-                        for flight in part {
-                            self.loader.fail(&flight, error.clone().into());
-                        }
-                    }
-                    if is_down {
-                        self.fail(&error);
-                    }
+                    self.halve(part, &error, failed);
                 }
+                // Halves would take as long, and nobody waits that long.
+                None => fail(&self.loader, part, &too_slow()),
             }
+        }
+    }
+
+    fn halve(&mut self, mut part: Vec<Arc<Flight>>, error: &BackendError, failed: usize) {
+        if failed >= MAX_FAILED_PARTS {
+            self.loader.is_down.store(true, Ordering::Relaxed);
+        }
+        if failed > 0 && self.loader.is_down.load(Ordering::Relaxed) {
+            let others = self.parts.drain(..).flatten();
+            fail(&self.loader, part.into_iter().chain(others), error);
+        } else if part.len() == 1 {
+            fail(&self.loader, part, error);
+        } else {
+            let half = part.split_off(part.len() / 2);
+            self.parts.extend([part, half]);
         }
     }
 
@@ -161,19 +169,27 @@ impl Reader {
     fn take_batch(&mut self) -> bool {
         let mut queue = self.loader.queue();
         let count = queue.waiting.len().min(MAX_BATCH);
-        if count > 0 {
-            self.parts.push_back(queue.waiting.drain(..count).collect());
-        } else {
+        if count == 0 {
             queue.readers -= 1;
             self.is_done = true;
+            return false;
         }
-        count > 0
+        let batch: Vec<_> = queue.waiting.drain(..count).collect();
+        drop(queue);
+        // Those who have waited for too long are gone.
+        let is_wanted = |flight: &Arc<Flight>| self.loader.cache.is_wanted(flight);
+        let (wanted, given_up): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_wanted);
+        fail(&self.loader, given_up, &too_slow());
+        if !wanted.is_empty() {
+            self.parts.push_back(wanted);
+        }
+        true
     }
+}
 
-    fn fail(&mut self, error: &BackendError) {
-        for flight in self.parts.drain(..).flatten() {
-            self.loader.fail(&flight, error.clone().into());
-        }
+fn fail(loader: &Loader, flights: impl IntoIterator<Item = Arc<Flight>>, error: &BackendError) {
+    for flight in flights {
+        loader.fail(&flight, error.clone().into());
     }
 }
 
@@ -195,7 +211,7 @@ impl Drop for Reader {
             self.parts.push_back(queue.waiting.drain(..).collect());
         }
         drop(queue);
-        let ended = "the runtime ended that the key was read on";
-        self.fail(&BackendError::unavailable(ended));
+        let ended = BackendError::unavailable("the runtime ended that the key was read on");
+        fail(&self.loader, self.parts.drain(..).flatten(), &ended);
     }
 }

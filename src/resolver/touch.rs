@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::ask::ask;
+use super::ask::ask_in_time;
 use crate::{
     backend::{DynBackend, Touch},
     cache::{CachedKey, NOTE_USE_EVERY},
@@ -167,7 +167,7 @@ impl Gathered {
         };
         let mut outcome = Ok(());
         for batch in touches.chunks(MAX_BATCH) {
-            match ask(WRITE_TIMEOUT, async { self.backend.touch(batch).await }).await {
+            match ask_in_time(WRITE_TIMEOUT, async { self.backend.touch(batch).await }).await {
                 Ok(()) => self.forget(batch),
                 Err(error) => {
                     self.failures.fetch_add(1, Ordering::Relaxed);

@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use super::ask::ask;
+use super::ask::{ask, ask_in_time};
 use crate::{
     backend::{ChangeSink, DynFeed, DynSource, TakesChanges, Told},
     cache::Cache,
     clock::{Clock, Moment},
     error::BackendError,
-    sync::{AbortHandle, AtomicU8, Mutex, MutexGuard, Ordering, in_runtime, sleep, spawn, timeout},
+    sync::{AbortHandle, AtomicU8, Mutex, MutexGuard, Ordering, in_runtime, sleep, spawn},
     trace,
 };
 
@@ -107,7 +107,7 @@ impl Following {
         let heartbeat = self.0.cache.config().max_staleness() / READS_PER_STALENESS;
         let mut failures = 0;
         loop {
-            match ask(heartbeat * 2, self.subscribe()).await {
+            match ask_in_time(heartbeat * 2, self.subscribe()).await {
                 Ok(Told::Nothing) => return self.settle(),
                 Ok(Told::Directly) => {
                     self.0.cache.invalidate_all();
@@ -146,7 +146,7 @@ impl Following {
     ) -> BackendError {
         loop {
             let asked_at = Moment::now(&*self.0.clock);
-            match ask(heartbeat * 2, async { feed.read().await }).await {
+            match ask_in_time(heartbeat * 2, async { feed.read().await }).await {
                 Ok(changes) => changes
                     .into_iter()
                     .for_each(|change| self.0.cache.changed(change)),
@@ -155,7 +155,13 @@ impl Following {
             self.0.cache.extend_lease(asked_at);
             *failures = 0;
             // Either there is something to read, or it is time to ask.
-            drop(timeout(heartbeat, feed.wait()).await);
+            let waited = ask(heartbeat, async {
+                feed.wait().await;
+                Ok(())
+            });
+            if let Some(Err(error)) = waited.await {
+                return error;
+            }
         }
     }
 

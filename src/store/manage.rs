@@ -134,10 +134,11 @@ impl ApiKeyStore {
                 self.revoke(&token.key_id()).await
             }
             Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
-            Err(_) => {
+            Err(VerifyError::Revoked | VerifyError::Unknown) => {
                 self.ended_already(&token.key_id());
                 Ok(false)
             }
+            Err(_) => Ok(false),
         }
     }
 

@@ -67,7 +67,13 @@ async fn g1_a_load_begun_before_a_revocation_does_not_resurrect_the_key() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_waits_for_its_key_while_it_is_revoked_is_refused() {
     for end in [End::Revoke, End::RevokeAll, End::Delete] {
-        refused_while_waiting(end).await;
+        let race = Race::new().await;
+        let stop = race.backend.stop_next(Step::ReadTaken);
+        let waiting = race.request();
+        let load = stop.await;
+        assert!(end.carry_out(&race).await, "{end:?}");
+        load.go_on();
+        assert_eq!(waiting.await.unwrap(), end.refusal(), "{end:?}");
     }
 }
 
@@ -86,19 +92,6 @@ async fn a_request_that_waits_is_refused_also_where_a_fresh_check_overtakes_its_
     assert_eq!(fresh.await.unwrap(), "revoked");
     load.go_on();
     assert_eq!(waiting.await.unwrap(), "revoked");
-
-    // To revoke by token is to check it afresh.
-    refused_while_waiting(End::RevokeToken).await;
-}
-
-async fn refused_while_waiting(end: End) {
-    let race = Race::new().await;
-    let stop = race.backend.stop_next(Step::ReadTaken);
-    let waiting = race.request();
-    let load = stop.await;
-    assert!(end.carry_out(&race).await, "{end:?}");
-    load.go_on();
-    assert_eq!(waiting.await.unwrap(), end.refusal(), "{end:?}");
 }
 
 /// Nobody waits any more who would read again and put right what the load has brought.

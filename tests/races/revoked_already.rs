@@ -6,7 +6,7 @@
 //! told that the key is revoked sees it work.
 
 use super::{Race, SECOND, until};
-use crate::support::{USER, steps::Step};
+use crate::support::{USER, steps::Step, with_wrong_secret};
 
 /// Each way to revoke a key. What comes back is whether this call ended it.
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +107,18 @@ async fn g1_a_revocation_by_token_counts_while_somebody_else_checks_afresh() {
     other_check.go_on();
     assert_eq!(afterwards.await.unwrap(), "revoked");
     assert_eq!(somebody.await.unwrap(), "revoked");
+}
+
+/// The id in a token is public: whoever makes up a secret for it must not be able to make this node
+/// read a key that is in use, again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_with_a_wrong_secret_takes_nothing_from_the_cache() {
+    let race = Race::new().await;
+    let wrong = with_wrong_secret(&race.token);
+    assert_eq!(race.verified().await, "good");
+    assert!(!race.store.revoke_token(&wrong).await.unwrap());
+    assert!(race.is_cached());
+    assert_eq!(race.verified().await, "good");
 }
 
 /// Whoever waits out the staleness is safe in any case.

@@ -145,16 +145,21 @@ impl CachedResolver {
         let limit = self.0.cache.config().load_timeout();
         let mut waited_for = None;
         let read = timeout(limit, self.read(key, freshness, &mut waited_for)).await;
-        read.unwrap_or_else(|_| Err(Unavailable::too_slow()))
-            .or_else(|error| {
-                let stale = match (freshness, &waited_for) {
-                    (Freshness::Cached, Some(flight)) => {
-                        self.0.cache.instead_of(flight, &error, &self.coarse())
-                    }
-                    _ => None,
-                };
-                stale.ok_or(error)
-            })
+        let read = read.unwrap_or_else(|_| {
+            if let Some(flight) = &waited_for {
+                self.0.cache.give_up(flight);
+            }
+            Err(Unavailable::too_slow())
+        });
+        read.or_else(|error| {
+            let stale = match (freshness, &waited_for) {
+                (Freshness::Cached, Some(flight)) => {
+                    self.0.cache.instead_of(flight, &error, &self.coarse())
+                }
+                _ => None,
+            };
+            stale.ok_or(error)
+        })
     }
 
     /// Reads `key`, or waits for another who does. A key that has changed meanwhile is read again.
@@ -177,11 +182,15 @@ impl CachedResolver {
             };
             let flight = &*waited_for.insert(flight);
             let outcome = flight.outcome().await;
+            let is_over = match freshness {
+                Freshness::Cached => flight.is_stale() || flight.is_refused(),
+                Freshness::Fresh => flight.is_stale(),
+            };
             let answers = |found| self.0.cache.answers(found, asked_at, &self.coarse());
             let is_too_old = outcome.as_ref().is_ok_and(|found| !answers(found));
             attempts += 1;
             match attempts {
-                _ if !flight.is_stale() && !is_too_old => return outcome,
+                _ if !is_over && !is_too_old => return outcome,
                 ATTEMPTS if is_too_old => return Err(Unavailable::too_slow()),
                 ATTEMPTS => return outcome,
                 _ => {}
