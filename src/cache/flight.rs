@@ -86,13 +86,16 @@ impl Flight {
         self.outcome.send_replace(Some(outcome));
     }
 
-    /// What the load brings. It may be dropped at any time: the load goes on.
-    pub(crate) async fn outcome(&self) -> Outcome {
+    /// What the load brings. It is waited for from this call on, and may be dropped at any time: the
+    /// load goes on.
+    pub(crate) fn outcome(&self) -> impl Future<Output = Outcome> + use<> {
         let mut outcome = self.outcome.subscribe();
-        let landed = outcome.wait_for(Option::is_some).await;
-        match landed.as_deref() {
-            Ok(Some(outcome)) => outcome.clone(),
-            _ => Err(Unavailable::load_failed("the load was given up")),
+        async move {
+            let landed = outcome.wait_for(Option::is_some).await;
+            match landed.as_deref() {
+                Ok(Some(outcome)) => outcome.clone(),
+                _ => Err(Unavailable::load_failed("the load was given up")),
+            }
         }
     }
 }

@@ -66,7 +66,7 @@ async fn g1_a_load_begun_before_a_revocation_does_not_resurrect_the_key() {
 /// It began before, and could have been accepted; but it waited, and looks again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_waits_for_its_key_while_it_is_revoked_is_refused() {
-    for end in [End::Revoke, End::RevokeAll, End::Delete] {
+    for end in ENDS {
         let race = Race::new().await;
         let stop = race.backend.stop_next(Step::ReadTaken);
         let waiting = race.request();

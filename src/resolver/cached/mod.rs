@@ -172,16 +172,17 @@ impl CachedResolver {
         let asked_at = self.coarse().monotonic();
         let mut attempts = 0;
         loop {
-            let flight = match self.0.cache.begin(key, &self.coarse(), freshness) {
+            let (flight, outcome) = match self.0.cache.begin(key, &self.coarse(), freshness) {
                 Begun::Landed(found) => return Ok(found),
-                Begun::Waiting(flight) => flight,
+                Begun::Waiting(flight) => (flight.clone(), flight.outcome()),
                 Begun::Leading(flight) => {
+                    let outcome = flight.outcome();
                     self.0.loader.load(flight.clone());
-                    flight
+                    (flight, outcome)
                 }
             };
             let flight = &*waited_for.insert(flight);
-            let outcome = flight.outcome().await;
+            let outcome = outcome.await;
             let is_over = match freshness {
                 Freshness::Cached => flight.is_stale() || flight.is_refused(),
                 Freshness::Fresh => flight.is_stale(),
