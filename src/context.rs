@@ -12,7 +12,7 @@ use crate::{
 /// Who is calling: the owner of the presented key, and what the key may do.
 ///
 /// The layer puts it into the extensions of each request that it authenticated. A clone is two
-/// counters. It holds no secret.
+/// counters. No secret can be read from it.
 ///
 /// It tells how things stood when the request began: a context that is kept for longer doesn't
 /// notice a revocation.

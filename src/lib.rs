@@ -23,8 +23,8 @@
 //! 1. [`ApiKeyLayer`] takes the token from `Authorization: Bearer pk.key_<id>.<secret>`, or from
 //!    [another header](ApiKeyLayer::credential_headers).
 //! 2. A [`KeyResolver`] says who it speaks for. [`ApiKeyStore`] is one: it finds the key's record by
-//!    the id, compares the HMAC of the secret in constant time, and then looks whether the key has
-//!    expired or was revoked.
+//!    the id, in its cache or its backend, compares the HMAC of the secret in constant time, and then
+//!    looks whether the key has expired or was revoked.
 //! 3. The caller, an [`AuthContext`], goes into the request's extensions, and the request goes on.
 //!    Other requests are answered, 400, 401 or 503, or passed without a context where the layer is
 //!    told to: see [`ApiKeyLayer`].
@@ -86,11 +86,27 @@
 //!
 //! On tonic, call [`.grpc()`](ApiKeyLayer::grpc) on the layer; see the example `grpc`.
 //!
+//! # What is cached
+//!
+//! A store remembers the keys that are in use, not that a token was good: each request's secret, and the
+//! key's expiry, are checked. What is changed through a store counts at once for every request that begins
+//! afterwards. What is changed elsewhere counts when the backend
+//! [tells of it](KeySource::subscribe), and at the latest after
+//! [`max_staleness`](CacheConfig::max_staleness), 5 seconds, whatever becomes of the connection that tells. Behind a
+//! layer that is [`fresh`](ApiKeyLayer::fresh), it counts at once.
+//!
+//! Requests for one key that isn't cached wait for one read of it, and different keys that are asked for at
+//! the same moment are read together. Where the backend can't be asked, requests whose key isn't cached are
+//! answered 503, and the others as always.
+//!
+//! Reads, writes and timers run on tokio, in tasks of their own. A store has none before its first use;
+//! [`shutdown`](ApiKeyStore::shutdown) ends them.
+//!
 //! # Bring your own
 //!
 //! | what you have | implement | and get |
 //! | --- | --- | --- |
-//! | a table of keys that something else writes | [`KeySource`] | verification, in a [`CachedResolver`] |
+//! | a table of keys that something else writes | [`KeySource`] | cache, verification and revocation, in a [`CachedResolver`] |
 //! | a database that this crate has no backend for | [`ApiKeyBackend`] | all of [`ApiKeyStore`] |
 //! | a service that checks tokens of this form | [`KeyResolver`] | the layer and the guards |
 //!
@@ -99,7 +115,7 @@
 //! | feature | by default | what it adds |
 //! | --- | --- | --- |
 //! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`](struct@crate::RequireScope); [`Rejection`] as a response |
-//! | `tracing` | no | events: rejections, outages, guards without a layer |
+//! | `tracing` | no | events: rejections, outages, lost feeds of changes, guards without a layer |
 //! | `test-util` | no | for tests of one's own: `ManualClock`, `ApiKeyToken::generate_with` |
 //!
 //! Without any the crate has no axum, no serde and no SQL, and works on hyper and tonic.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use tower_api_key::{
-    ApiKey, ApiKeyToken, BackendError, CachedResolver, CachedResolverBuilder, KeyId, KeySource,
-    LookupKey, Pepper, Peppers, Scopes, SecretHash, TokenFormat,
+    ApiKey, ApiKeyToken, BackendError, CachedResolver, CachedResolverBuilder, ChangeSink, KeyId,
+    KeySource, LookupKey, Pepper, Peppers, Scopes, SecretHash, Subscription, TokenFormat,
 };
 
 use super::{Outcome, random::Random};
@@ -58,6 +58,11 @@ impl KeySource for MadeUp {
         keys: &[LookupKey],
     ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send {
         future::ready(keys.iter().filter_map(|key| self.record(key)).collect())
+    }
+
+    /// Nothing ever changes.
+    async fn subscribe(&self, _: ChangeSink) -> Result<Subscription, BackendError> {
+        Ok(Subscription::direct())
     }
 }
 

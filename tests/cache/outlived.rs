@@ -108,7 +108,6 @@ async fn g2_a_key_that_cannot_be_read_lets_no_other_key_outlive_its_revocation()
     while revoked_at.elapsed() < 2 * MAX_STALENESS {
         assert_eq!(node.verify(&bad).await, "unavailable");
         let answer = node.verify(&revoked).await;
-        // BUG: any load that fails lets every key be served stale for a second.
         if revoked_at.elapsed() >= MAX_STALENESS {
             assert_eq!(
                 answer,
@@ -145,7 +144,6 @@ async fn g2_strangers_who_fill_the_queue_let_no_key_outlive_its_revocation() {
         }
         strangers.join_all().await;
         let answer = node.verify(&revoked).await;
-        // BUG: any load that fails lets every key be served stale for a second.
         if revoked_at.elapsed() >= MAX_STALENESS {
             assert_eq!(
                 answer,

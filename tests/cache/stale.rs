@@ -145,7 +145,6 @@ async fn where_the_source_hangs_few_requests_wait_for_it() {
     assert!(waits.iter().all(|waited| *waited <= LOAD_TIMEOUT + MOMENT));
     // All of those that come before it is known that the source hangs: in the first three seconds.
     let waited = waits.iter().filter(|waited| **waited > MOMENT).count();
-    // BUG: the source is spared for one second, and then everybody joins the next read.
     assert!(waited <= 40, "{waited} of 200 waited");
 }
 
