@@ -228,7 +228,9 @@ impl Error for RandomError {
 }
 
 /// A set-up that would not be safe, or would not work. It is reported at start.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` is the text for people, since that is what a `main` that returns it prints.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A brand is not 2 to 16 characters of `[a-z0-9]`.
@@ -283,9 +285,20 @@ pub enum ConfigError {
         problem: &'static str,
     },
     /// The interval in which uses of keys are written is 0.
-    #[error("`note_use_every` is more than 0")]
+    #[error("`note_use_every` must be more than 0")]
     NoteUseEvery,
     /// A new pepper was needed, and the operating system gave no randomness.
     #[error("no pepper can be made")]
     Random(#[from] RandomError),
+}
+
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)?;
+        let causes = std::iter::successors(self.source(), |&error| error.source());
+        for cause in causes {
+            write!(f, ": {cause}")?;
+        }
+        Ok(())
+    }
 }

@@ -14,9 +14,9 @@ use crate::{
 pub(crate) fn not_accepted(key_id: KeyId, error: &VerifyError) {
     #[cfg(feature = "tracing")]
     if let VerifyError::Unavailable(_) = error {
-        tracing::warn!(%key_id, reason = chain(error), "an API key was not accepted");
+        tracing::warn!(target: "tower_api_key", %key_id, reason = chain(error), "an API key was not accepted");
     } else {
-        tracing::debug!(%key_id, reason = chain(error), "an API key was not accepted");
+        tracing::debug!(target: "tower_api_key", %key_id, reason = chain(error), "an API key was not accepted");
     }
     #[cfg(not(feature = "tracing"))]
     let _ = (key_id, error);
@@ -26,8 +26,10 @@ pub(crate) fn not_accepted(key_id: KeyId, error: &VerifyError) {
 pub(crate) fn rejected(code: &'static str, outage: Option<&Unavailable>) {
     #[cfg(feature = "tracing")]
     match outage {
-        None => tracing::debug!(code, "a request was rejected"),
-        Some(cause) => tracing::error!(code, cause = chain(cause), "API keys can't be checked"),
+        None => tracing::debug!(target: "tower_api_key", code, "a request was rejected"),
+        Some(cause) => {
+            tracing::error!(target: "tower_api_key", code, cause = chain(cause), "API keys can't be checked")
+        }
     }
     #[cfg(not(feature = "tracing"))]
     let _ = (code, outage);
@@ -37,7 +39,7 @@ pub(crate) fn rejected(code: &'static str, outage: Option<&Unavailable>) {
 pub(crate) fn touch_failed(keys: usize, error: &BackendError) {
     #[cfg(feature = "tracing")]
     tracing::warn!(
-        keys,
+        target: "tower_api_key", keys,
         cause = chain(error),
         "the last uses of API keys were not noted"
     );
@@ -49,18 +51,24 @@ pub(crate) fn touch_failed(keys: usize, error: &BackendError) {
 pub(crate) fn feed_lost(error: &BackendError) {
     #[cfg(feature = "tracing")]
     tracing::warn!(
-        cause = chain(error),
+        target: "tower_api_key", cause = chain(error),
         "changes of API keys don't arrive; subscribing again"
     );
     #[cfg(not(feature = "tracing"))]
     let _ = error;
 }
 
+/// It does again.
+pub(crate) fn feed_found() {
+    #[cfg(feature = "tracing")]
+    tracing::info!(target: "tower_api_key", "changes of API keys arrive again");
+}
+
 /// A guard ran on a request that no layer has seen.
 pub(crate) fn guard_without_layer(guard: &str) {
     #[cfg(feature = "tracing")]
     tracing::error!(
-        guard,
+        target: "tower_api_key", guard,
         "a guard ran on a request that no `ApiKeyLayer` has seen: put the layer around this route"
     );
     #[cfg(not(feature = "tracing"))]

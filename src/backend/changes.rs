@@ -22,6 +22,44 @@ pub enum Change {
 ///
 /// Once [`changed`](Self::changed) has returned, nothing that was read before is remembered for that
 /// key. It doesn't wait for anything, and never calls the source back.
+///
+/// A source that is written by this process alone keeps the sinks and calls them, each time when the
+/// change can be read and before the write returns:
+///
+/// ```
+/// use std::{collections::HashMap, sync::Mutex};
+/// use tower_api_key::{ApiKey, BackendError, Change, ChangeSink, KeySource, LookupKey, Subscription};
+///
+/// #[derive(Default)]
+/// struct Table {
+///     keys: Mutex<HashMap<LookupKey, ApiKey>>,
+///     sinks: Mutex<Vec<ChangeSink>>,
+/// }
+///
+/// impl Table {
+///     fn put(&self, key: ApiKey) {
+///         let place = key.lookup_key();
+///         self.keys.lock().unwrap().insert(place, key);
+///         for sink in &*self.sinks.lock().unwrap() {
+///             sink.changed(Change::Key(place));
+///         }
+///     }
+/// }
+///
+/// impl KeySource for Table {
+///     async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+///         let table = self.keys.lock().unwrap();
+///         Ok(keys.iter().filter_map(|key| table.get(key).cloned()).collect())
+///     }
+///
+///     async fn subscribe(&self, sink: ChangeSink) -> Result<Subscription, BackendError> {
+///         let mut sinks = self.sinks.lock().unwrap();
+///         sinks.retain(|sink| !sink.is_closed());
+///         sinks.push(sink);
+///         Ok(Subscription::direct())
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct ChangeSink(Weak<dyn TakesChanges>);
 
@@ -78,9 +116,10 @@ impl Subscription {
 
     /// The source has kept the [`ChangeSink`] and calls it for every change, in this process, before
     /// the write that makes the change returns: what was read is believed as long as nothing else
-    /// is said.
+    /// is said, up to `time_to_live`. See the example at [`ChangeSink`].
     ///
-    /// **For sources that nobody else writes.** A connection that may break can't promise this.
+    /// **For sources that nobody outside this process writes.** A connection that may break can't
+    /// promise this.
     pub fn direct() -> Self {
         Self(Told::Directly)
     }
@@ -105,27 +144,41 @@ impl fmt::Debug for Told {
 /// What has changed since one last asked: a change log, a listening connection, a file's time.
 ///
 /// Asking is at the same time the proof that changes still arrive. A cache calls
-/// [`read`](Self::read) several times within `max_staleness`, and at once when
+/// [`read`](Self::read) several times within `max_staleness`, and soon after
 /// [`wait`](Self::wait) returns. Where `read` fails, or takes too long, the feed is dropped, the
-/// source is subscribed to anew, and all that was read before is forgotten. Until then no key is
-/// believed for longer than `max_staleness` after the last answer.
+/// source is subscribed to anew, and when that feed has answered, all that was read before is
+/// forgotten. Until then no key is believed for longer than `max_staleness` after the last answer.
+///
+/// **A change that `read` misses is believed for `time_to_live`.**
 ///
 /// ```
-/// use std::{path::PathBuf, time::SystemTime};
-/// use tower_api_key::{BackendError, Change, ChangeFeed};
+/// use std::{fs::Metadata, path::PathBuf, time::SystemTime};
+/// use tower_api_key::{BackendError, Change, ChangeFeed, Subscription};
 ///
-/// /// Looks at the time of a file.
-/// struct FileTime {
+/// /// Looks at a file. (Where its time can be kept by what writes it, look at more than that.)
+/// struct FileFeed {
 ///     path: PathBuf,
-///     seen: SystemTime,
+///     seen: (SystemTime, u64),
 /// }
 ///
-/// impl ChangeFeed for FileTime {
+/// impl FileFeed {
+///     fn look(path: &PathBuf) -> Result<(SystemTime, u64), BackendError> {
+///         let stamp = |file: Metadata| Ok((file.modified()?, file.len()));
+///         std::fs::metadata(path).and_then(stamp).map_err(BackendError::unavailable)
+///     }
+///
+///     /// For `KeySource::subscribe`.
+///     fn subscribe(path: PathBuf) -> Result<Subscription, BackendError> {
+///         let seen = Self::look(&path)?;
+///         Ok(Subscription::feed(Self { path, seen }))
+///     }
+/// }
+///
+/// impl ChangeFeed for FileFeed {
 ///     async fn read(&mut self) -> Result<Vec<Change>, BackendError> {
-///         let modified = std::fs::metadata(&self.path).and_then(|file| file.modified());
-///         let modified = modified.map_err(BackendError::unavailable)?;
-///         let changed = modified != self.seen;
-///         self.seen = modified;
+///         let now = Self::look(&self.path)?;
+///         let changed = now != self.seen;
+///         self.seen = now;
 ///         Ok(Vec::from_iter(changed.then_some(Change::Everything)))
 ///     }
 /// }
@@ -145,7 +198,9 @@ pub trait ChangeFeed: Send + 'static {
     /// Returns when there may be something to read. It may be dropped at any `.await`, and called
     /// again.
     ///
-    /// Without it, changes are found several times within `max_staleness`.
+    /// It must not return while there is nothing new: a channel whose other end has gone does, at once.
+    /// Then wait forever, or let [`read`](Self::read) fail. Without it, changes are found several times
+    /// within `max_staleness`.
     fn wait(&mut self) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }

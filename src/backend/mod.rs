@@ -52,7 +52,7 @@ use crate::{
 /// * **One record under a look-up key.** Two are an error, since one may be revoked.
 /// * The order is free, and what is not there is left out. Records that weren't asked for are
 ///   ignored.
-/// * A call may be dropped at any `.await`.
+/// * **A call doesn't block** its thread: others are read on it, too. It may be dropped at any `.await`.
 /// * Where changes can be told, tell them: see [`subscribe`](Self::subscribe). Otherwise a record is
 ///   read again every few seconds while its key is in use.
 ///

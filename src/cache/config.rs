@@ -20,6 +20,16 @@ use crate::{
 /// # Ok(()) }
 /// ```
 ///
+/// How long a key is believed depends on what its source [tells](crate::Subscription) of changes:
+///
+/// | the source | a key is believed until |
+/// | --- | --- |
+/// | tells nothing | the shorter of `max_staleness` and `time_to_live` after it was read |
+/// | has a feed of changes | a change of it is told; at most `max_staleness` after the feed last answered, and `time_to_live` after the key was read |
+/// | tells directly | a change of it is told; at most `time_to_live` after it was read |
+///
+/// What is changed through the store itself counts at once in any case.
+///
 /// Settings that can't work are errors when the store or the resolver is built.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is cached before it is given to a builder"]
@@ -119,7 +129,7 @@ impl CacheConfig {
     ///
     /// **A key that is revoked meanwhile, elsewhere, works until the source answers again, or until
     /// this much time has passed beyond [`max_staleness`](Self::max_staleness).** Secrets and expiry
-    /// are checked all the same.
+    /// are checked all the same. A record that can't be read is no outage: its key is answered 503.
     pub const fn serve_stale(mut self, beyond: Duration) -> Self {
         self.serve_stale = Some(beyond);
         self
@@ -133,34 +143,37 @@ impl CacheConfig {
             ..
         } = self;
         if capacity == 0 || capacity >= MAX_KEYS {
-            return error("capacity", "is between 1 and 4,000,000,000 keys");
+            return error("capacity", "must be between 1 and 4,000,000,000 keys");
         }
         if self.unknown_capacity >= MAX_KEYS {
-            return error("unknown_capacity", "is at most 4,000,000,000 ids");
+            return error("unknown_capacity", "must be at most 4,000,000,000 ids");
         }
-        if max_loads == 0 || self.max_waiting_loads == 0 {
-            return error("max_loads", "and `max_waiting_loads` are at least 1");
+        if max_loads == 0 {
+            return error("max_loads", "must be at least 1");
+        }
+        if self.max_waiting_loads == 0 {
+            return error("max_waiting_loads", "must be at least 1");
         }
         if !(LEAST_STALENESS..=LONGEST).contains(&self.max_staleness) {
-            return error("max_staleness", "is between 50 milliseconds and a day");
+            return error("max_staleness", "must be between 50 milliseconds and a day");
         }
         if !(LEAST_STALENESS..=LONGEST).contains(&self.time_to_live) {
-            return error("time_to_live", "is between 50 milliseconds and a day");
+            return error("time_to_live", "must be between 50 milliseconds and a day");
         }
         if self.unknown_time_to_live.is_zero() || self.unknown_time_to_live > MAX_UNKNOWN {
             return error(
                 "unknown_time_to_live",
-                "is more than 0 and at most a minute",
+                "must be more than 0 and at most a minute",
             );
         }
         if self.load_timeout.is_zero() || self.load_timeout > LONGEST {
-            return error("load_timeout", "is more than 0 and at most a day");
+            return error("load_timeout", "must be more than 0 and at most a day");
         }
         if self
             .serve_stale
             .is_some_and(|beyond| beyond.is_zero() || beyond > LONGEST)
         {
-            return error("serve_stale", "is more than 0 and at most a day");
+            return error("serve_stale", "must be more than 0 and at most a day");
         }
         Ok(CheckedConfig::new(self))
     }

@@ -67,6 +67,7 @@ struct Counts {
     evictions: Counter,
     stale_refused: Counter,
     stale_served: Counter,
+    lost_feeds: Counter,
 }
 
 /// How new an answer has to be.
@@ -235,6 +236,10 @@ impl Cache {
         self.counts.misses.count();
     }
 
+    pub(crate) fn count_lost_feed(&self) {
+        self.counts.lost_feeds.count();
+    }
+
     pub(crate) fn count_read(&self) {
         self.counts.reads.count();
     }
@@ -251,6 +256,7 @@ impl Cache {
             evictions: counts.evictions.sum(),
             stale_refused: counts.stale_refused.sum(),
             stale_served: counts.stale_served.sum(),
+            lost_feeds: counts.lost_feeds.sum(),
             entries: self.places.taken() as u64,
             unknown_entries: self.unknown.noted() as u64,
             failed_touches: 0,

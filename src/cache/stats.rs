@@ -5,7 +5,8 @@ use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-/// What a cache has done since it was made, and what it holds.
+/// What a cache has done since it was made, and what it holds: `entries` and `unknown_entries` rise and
+/// fall, the others only rise.
 ///
 /// The numbers are read one after the other while others count on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,7 +14,8 @@ use std::{
 pub struct CacheStats {
     /// Tokens that were answered from memory, those with a wrong secret and unknown ids among them.
     pub hits: u64,
-    /// Tokens whose key had to be read, or was being read.
+    /// Tokens whose key had to be read, or was being read. Behind a layer that is
+    /// [`fresh`](crate::ApiKeyLayer::fresh), every request is one.
     pub misses: u64,
     /// Keys that were asked of the source.
     pub loads: u64,
@@ -30,6 +32,9 @@ pub struct CacheStats {
     /// Tokens that were answered with what
     /// [`serve_stale`](crate::CacheConfig::serve_stale) allows.
     pub stale_served: u64,
+    /// How often the source could not be subscribed to, or a feed of changes failed. Where it goes on
+    /// rising, changes that are made elsewhere don't arrive, and keys are read every few seconds.
+    pub lost_feeds: u64,
     /// How often it couldn't be written when keys were last used. It is tried again.
     pub failed_touches: u64,
     /// Keys that are remembered now.

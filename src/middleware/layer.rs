@@ -189,7 +189,7 @@ impl<R, F> ApiKeyLayer<R, F> {
     /// for each request; requests that come at the same moment share one.
     ///
     /// A layer for such routes alone goes inside one for all of them, which turns the others away
-    /// first:
+    /// first. Make it from that one: an inner layer takes over no settings.
     ///
     /// ```
     /// # use axum::{Router, routing::{get, post}};
@@ -197,11 +197,15 @@ impl<R, F> ApiKeyLayer<R, F> {
     /// # async fn notes() {}
     /// # async fn pay() {}
     /// # let store = ApiKeyStore::in_memory();
+    /// let keys = ApiKeyLayer::new(store).realm("notes");
     /// let app: Router = Router::new()
     ///     .route("/notes", get(notes))
-    ///     .route("/pay", post(pay).layer(ApiKeyLayer::new(store.clone()).fresh()))
-    ///     .route_layer(ApiKeyLayer::new(store));
+    ///     .route("/pay", post(pay).layer(keys.clone().fresh()))
+    ///     .route_layer(keys);
     /// ```
+    ///
+    /// [`strip_credentials`](Self::strip_credentials) belongs on the innermost of them alone: behind it
+    /// there is no key left to check.
     #[must_use]
     pub fn fresh(mut self) -> Self {
         self.settings().fresh = true;

@@ -1,6 +1,7 @@
 //! Keeping a cache up to date with what the source tells.
 
 use std::{
+    mem,
     pin::Pin,
     sync::{Arc, PoisonError},
     task::{Context, Waker},
@@ -39,6 +40,8 @@ const SETTLED: u8 = 2;
 
 /// How often within `max_staleness` the source is asked. A read may take as long as two of these.
 const READS_PER_STALENESS: u32 = 5;
+/// The pause after a read, as a part of the time in which it is done again in any case.
+const PAUSES_PER_HEARTBEAT: u32 = 20;
 
 impl Watch {
     pub(super) fn new(
@@ -107,22 +110,22 @@ impl Following {
         let heartbeat = self.0.cache.config().max_staleness() / READS_PER_STALENESS;
         let mut failures = 0;
         loop {
-            match ask_in_time(heartbeat * 2, self.subscribe()).await {
+            let lost = match ask_in_time(heartbeat * 2, self.subscribe()).await {
                 Ok(Told::Nothing) => return self.settle(),
                 Ok(Told::Directly) => {
                     self.0.cache.invalidate_all();
                     self.0.cache.extend_lease_for_good();
                     return self.settle();
                 }
-                Ok(Told::By(mut feed)) => {
-                    // What was read before may have changed before anything could be told.
-                    self.0.cache.invalidate_all();
-                    let error = self.follow(&mut *feed, heartbeat, &mut failures).await;
-                    trace::feed_lost(&error);
-                }
-                Err(error) => trace::feed_lost(&error),
-            }
+                Ok(Told::By(mut feed)) => self.follow(&mut *feed, heartbeat, &mut failures).await,
+                Err(error) => error,
+            };
             failures += 1;
+            self.0.cache.count_lost_feed();
+            // An outage is one, however often it is tried again.
+            if failures == 1 {
+                trace::feed_lost(&lost);
+            }
             // From a sixteenth of a heartbeat to a whole one.
             sleep(heartbeat / 16 * (1 << failures.min(5_u32) >> 1)).await;
         }
@@ -144,18 +147,31 @@ impl Following {
         heartbeat: Duration,
         failures: &mut u32,
     ) -> BackendError {
+        let pause = heartbeat / PAUSES_PER_HEARTBEAT;
+        let mut is_first = true;
         loop {
             let asked_at = Moment::now(&*self.0.clock);
-            match ask_in_time(heartbeat * 2, async { feed.read().await }).await {
-                Ok(changes) => changes
-                    .into_iter()
-                    .for_each(|change| self.0.cache.changed(change)),
+            let changes = match ask_in_time(heartbeat * 2, async { feed.read().await }).await {
+                Ok(changes) => changes,
                 Err(error) => return error,
+            };
+            if mem::take(&mut is_first) {
+                // What was read before may have changed before anything could be told. Not when it is
+                // subscribed to: where the feed then can't be read, that would forget what may be
+                // served stale.
+                self.0.cache.invalidate_all();
+            }
+            for change in changes {
+                self.0.cache.changed(change);
             }
             self.0.cache.extend_lease(asked_at);
-            *failures = 0;
+            if mem::take(failures) > 0 {
+                trace::feed_found();
+            }
+            // A feed that never waits isn't read all the time for it.
+            sleep(pause).await;
             // Either there is something to read, or it is time to ask.
-            let waited = ask(heartbeat, async {
+            let waited = ask(heartbeat - pause, async {
                 feed.wait().await;
                 Ok(())
             });

@@ -120,13 +120,22 @@ impl ApiKeyStore {
     /// The store still answers. It doesn't note any more when keys are used, and reads them again
     /// every [`max_staleness`](crate::CacheConfig::max_staleness), since nobody listens for changes.
     ///
-    /// Dropping the last clone ends the tasks, too, and writes nothing.
+    /// It waits for up to 10 seconds for each thousand keys whose use is to be written. Dropping the last
+    /// clone ends the tasks, too, and writes nothing.
+    ///
+    /// ```no_run
+    /// # async fn run(listener: tokio::net::TcpListener, app: axum::Router, stop: std::future::Ready<()>) -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = tower_api_key::ApiKeyStore::in_memory();
+    /// axum::serve(listener, app).with_graceful_shutdown(stop).await?;
+    /// store.shutdown().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] where something couldn't be written. Call it again to try again.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
-        Ok(self.resolver.shut_down().await?)
+        self.resolver.shutdown().await
     }
 
     async fn asks(

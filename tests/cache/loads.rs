@@ -1,5 +1,7 @@
 //! How many reads are under way at once, how many keys each asks for, and who is turned away.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::{
     task::{JoinSet, yield_now},
     time::{Instant, sleep},
@@ -7,7 +9,7 @@ use tokio::{
 use tower_api_key::CacheConfig;
 
 use crate::{
-    MOMENT, SECOND,
+    LOAD_TIMEOUT, MOMENT, SECOND,
     node::{Node, outcome},
     support::feed::{Reading, Subscribing},
 };
@@ -134,4 +136,58 @@ async fn g3_nobody_waits_longer_than_the_limit_for_a_place_and_a_read() {
         assert!(waited <= limit + MOMENT, "{waited:?}");
     }
     assert_eq!(node.remote.most_reads_at_once(), 1);
+}
+
+/// The load that it waited for may hang for as long again.
+#[tokio::test(start_paused = true)]
+async fn g3_who_comes_after_a_request_that_has_waited_too_long_does_not_wait_for_the_same_load() {
+    let node = node_with(CacheConfig::new().max_loads(2)).await;
+    let tokens = node.tokens(3).await;
+    let reads = AtomicUsize::new(0);
+    node.remote.read_as(move |_| {
+        if reads.fetch_add(1, Ordering::SeqCst) < 3 {
+            Reading::Hangs
+        } else {
+            Reading::Answers
+        }
+    });
+    let began = Instant::now();
+    // Both places are taken for three seconds, and then the read of the third key hangs.
+    let first = async {
+        sleep(MOMENT).await;
+        tokio::join!(node.verify(&tokens[0]), async {
+            sleep(MOMENT).await;
+            node.verify(&tokens[1]).await
+        })
+    };
+    let third = async {
+        sleep(SECOND).await;
+        assert_eq!(node.verify(&tokens[2]).await, "unavailable");
+        assert_eq!(began.elapsed(), SECOND + LOAD_TIMEOUT);
+        assert_eq!(node.remote.reads(), 3);
+        assert_eq!(node.verify(&tokens[2]).await, "good");
+        assert_eq!(began.elapsed(), SECOND + LOAD_TIMEOUT);
+    };
+    let (others, ()) = tokio::join!(first, third);
+    assert_eq!(others, ("unavailable", "unavailable"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_nobody_waits_for_any_more_are_not_read() {
+    let node = node_with(CacheConfig::new().max_loads(1)).await;
+    let tokens = node.tokens(301).await;
+    node.remote.set_reading(Reading::Hangs);
+    let mut requests = JoinSet::new();
+    for token in tokens {
+        let store = node.store.clone();
+        requests.spawn(async move { outcome(&store.verify(token).await) });
+        if requests.len() == 1 {
+            sleep(MOMENT).await;
+        }
+    }
+    requests.join_all().await;
+    sleep(3 * LOAD_TIMEOUT).await;
+    // The first one, and as many as are read at once: the others had gone when their turn came.
+    assert_eq!(node.remote.keys_read(), 1 + 256);
+    assert_eq!(node.store.cache_stats().failed_loads, 301);
 }

@@ -10,7 +10,7 @@ use tokio::{
 use tower_api_key::CacheConfig;
 
 use crate::{
-    MAX_STALENESS, SECOND, TIME_TO_LIVE,
+    MAX_STALENESS, MOMENT, SECOND, TIME_TO_LIVE,
     node::Node,
     stale::{BOUND, node, silent_node},
     support::{
@@ -154,6 +154,36 @@ async fn g2_strangers_who_fill_the_queue_let_no_key_outlive_its_revocation() {
         }
         sleep(SECOND / 4).await;
     }
+}
+
+/// Or strangers could keep the source from being asked for a key that was revoked.
+#[tokio::test(start_paused = true)]
+async fn g2_a_queue_that_is_full_is_no_outage() {
+    let cache = CacheConfig::new()
+        .serve_stale(BOUND)
+        .max_loads(1)
+        .max_waiting_loads(1);
+    let node = Node::with(cache).await;
+    node.remote.set_subscribing(Subscribing::Nothing);
+    let (known, others) = (node.cached_token().await, node.tokens(2).await);
+    sleep(MAX_STALENESS).await;
+    node.remote.set_reading(Reading::Slow(SECOND));
+    let crowd = async {
+        let second = async {
+            sleep(MOMENT).await;
+            node.verify(&others[1]).await
+        };
+        tokio::join!(node.verify(&others[0]), second)
+    };
+    let request = async {
+        sleep(10 * MOMENT).await;
+        node.verify(&known).await
+    };
+    let (answers, answer) = tokio::join!(crowd, request);
+    assert_eq!(answers, ("good", "good"));
+    assert_eq!(answer, "unavailable");
+    assert_eq!(node.verify(&known).await, "good");
+    assert_eq!(node.store.cache_stats().stale_served, 0);
 }
 
 #[tokio::test(start_paused = true)]

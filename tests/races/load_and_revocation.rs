@@ -80,18 +80,20 @@ async fn a_request_that_waits_for_its_key_while_it_is_revoked_is_refused() {
 /// A fresh check that comes in between takes the place of the load that is waited for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_waits_is_refused_also_where_a_fresh_check_overtakes_its_load() {
-    let race = Race::new().await;
-    let stop = race.backend.stop_next(Step::ReadTaken);
-    let waiting = race.request();
-    let load = stop.await;
-    let stop = race.backend.stop_next(Step::ReadTaken);
-    let fresh = race.fresh_request();
-    let fresh_load = stop.await;
-    assert!(race.store.revoke(&race.id).await.unwrap());
-    fresh_load.go_on();
-    assert_eq!(fresh.await.unwrap(), "revoked");
-    load.go_on();
-    assert_eq!(waiting.await.unwrap(), "revoked");
+    for request in [Race::request, Race::fresh_request] {
+        let race = Race::new().await;
+        let stop = race.backend.stop_next(Step::ReadTaken);
+        let waiting = request(&race);
+        let load = stop.await;
+        let stop = race.backend.stop_next(Step::ReadTaken);
+        let fresh = race.fresh_request();
+        let fresh_load = stop.await;
+        assert!(race.store.revoke(&race.id).await.unwrap());
+        fresh_load.go_on();
+        assert_eq!(fresh.await.unwrap(), "revoked");
+        load.go_on();
+        assert_eq!(waiting.await.unwrap(), "revoked");
+    }
 }
 
 /// Nobody waits any more who would read again and put right what the load has brought.

@@ -11,7 +11,7 @@ use crate::{
     cache::{Begun, Cache, CacheStats, CachedKey, Flight, Found, Freshness, Outcome},
     clock::{Clock, Now, storable},
     context::AuthContext,
-    error::{BackendError, Unavailable},
+    error::{StoreError, Unavailable},
     key::ApiKey,
     sync::{in_runtime, timeout},
     token::{ApiKeyToken, Brand, LookupKey, Peppers, TokenFormat},
@@ -72,17 +72,17 @@ impl CachedResolver {
     }
 
     /// Ends the background tasks. Keys are still verified, and believed for
-    /// [`max_staleness`](crate::CacheConfig::max_staleness) after each was read, since nobody listens for
-    /// changes any more.
+    /// [`max_staleness`](crate::CacheConfig::max_staleness) after each was read, since nobody listens to a
+    /// feed of changes any more. Dropping the last clone ends the tasks, too.
     ///
     /// # Errors
     ///
-    /// Where it couldn't be written when keys were last used: only a resolver that belongs to an
-    /// [`ApiKeyStore`](crate::ApiKeyStore) writes that.
-    pub(crate) async fn shut_down(&self) -> Result<(), BackendError> {
+    /// [`StoreError::Unavailable`] where it couldn't be written when keys were last used: only the
+    /// resolver in an [`ApiKeyStore`](crate::ApiKeyStore) writes that.
+    pub async fn shutdown(&self) -> Result<(), StoreError> {
         self.0.watch.stop();
         match &self.0.toucher {
-            Some(toucher) => toucher.shut_down().await,
+            Some(toucher) => Ok(toucher.shut_down().await?),
             None => Ok(()),
         }
     }
