@@ -126,6 +126,12 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
+    /// Long ago.
+    pub(crate) const ZERO: Self = Self {
+        wall: 0,
+        monotonic: 0,
+    };
+
     pub(crate) fn now(clock: &dyn Clock) -> Self {
         Self {
             wall: unix_millis(clock.now()),

@@ -28,7 +28,7 @@ pub(crate) fn rejected(code: &'static str, outage: Option<&Unavailable>) {
     match outage {
         None => tracing::debug!(target: "tower_api_key", code, "a request was rejected"),
         Some(cause) => {
-            tracing::error!(target: "tower_api_key", code, cause = chain(cause), "API keys can't be checked")
+            tracing::error!(target: "tower_api_key", code, cause = chain(cause), "API keys can't be checked");
         }
     }
     #[cfg(not(feature = "tracing"))]

@@ -193,6 +193,7 @@ pub(crate) struct CheckedConfig {
     pub(super) staleness: u64,
     pub(super) unknown_time_to_live: u64,
     pub(super) serve_stale: Option<u64>,
+    pub(super) load_limit: u64,
     given: CacheConfig,
 }
 
@@ -211,6 +212,7 @@ impl CheckedConfig {
             staleness: early(given.max_staleness),
             unknown_time_to_live: millis(given.unknown_time_to_live).max(1),
             serve_stale: given.serve_stale.map(millis),
+            load_limit: millis(given.load_timeout),
             given,
         }
     }

@@ -56,7 +56,7 @@ impl CachedKey {
     /// who is told so.
     pub(crate) fn is_use_to_be_noted(&self, now: u64) -> bool {
         let from = self.note_use_from.load(Ordering::Relaxed);
-        let next = now.saturating_add(NOTE_USE_EVERY + 1);
+        let next = now.saturating_add(USE_IS_OLD_AFTER + 1);
         now >= from
             && self
                 .note_use_from
@@ -71,10 +71,10 @@ impl CachedKey {
     }
 
     /// Whether the source isn't to be asked for it now: it has just failed, or has failed and is being
-    /// asked again.
-    pub(super) fn is_source_spared(&self, now: u64, is_loading: bool) -> bool {
+    /// asked again, which takes it `limit` at the most.
+    pub(super) fn is_source_spared(&self, now: u64, is_loading: bool, limit: u64) -> bool {
         let until = self.failed_until.load(Ordering::Relaxed);
-        now < until || (until > 0 && is_loading)
+        now < until || (is_loading && until > 0 && now < until.saturating_add(limit))
     }
 
     /// Spares it from the next eviction. Written to once, and not by every request.
@@ -101,7 +101,7 @@ impl CachedKey {
 const SPARED_MILLIS: u64 = 1_000;
 
 /// How old the last use of a key has to be before the next one is noted, in milliseconds.
-pub(crate) const NOTE_USE_EVERY: u64 = 60_000;
+pub(crate) const USE_IS_OLD_AFTER: u64 = 60_000;
 
 /// A last use in the future, by a clock that stepped back since, is one of just now.
 fn note_use_from(key: &ApiKey, read_at: Moment) -> u64 {
@@ -109,7 +109,7 @@ fn note_use_from(key: &ApiKey, read_at: Moment) -> u64 {
         return 0;
     };
     let age = read_at.wall.saturating_sub(unix_millis(last));
-    let wait = (NOTE_USE_EVERY + 1).saturating_sub(age);
+    let wait = (USE_IS_OLD_AFTER + 1).saturating_sub(age);
     read_at.monotonic.saturating_add(wait)
 }
 

@@ -4,20 +4,22 @@ use std::sync::Arc;
 
 use super::{flight::Flight, table::Slot};
 
-/// A load may be remembered where it is still the one that is registered, and nothing has
-/// invalidated everything since it was.
+/// A load may be remembered where it is still registered, or one that has overtaken it is, and nothing
+/// has invalidated everything since it was.
 ///
 /// Both are looked at under the lock that the insertion is made under. An invalidation of the key
 /// takes the registration away under the same lock: so it either comes before the insertion, which
 /// then isn't made, or after it, and removes what was inserted. One of everything goes from shard to
-/// shard, and a load could land behind its back in a shard that it has left: so it counts up the
-/// epoch first.
+/// shard; it counts up the epoch first, so that what lands meanwhile isn't remembered for as long as that
+/// takes.
 pub(super) fn may_insert(slot: Option<&Slot>, flight: &Arc<Flight>, epoch: u64) -> bool {
     #[cfg(all(test, shuttle))]
     if taken_out::is_taken_out() {
         return true;
     }
-    slot.is_some_and(|slot| is_registered(slot, flight)) && flight.epoch == epoch
+    let is_expected =
+        |slot: &Slot| matches!(slot, Slot::Loading(next) if next.is_of_one_chain(flight));
+    slot.is_some_and(is_expected) && flight.epoch == epoch
 }
 
 pub(super) fn is_registered(slot: &Slot, flight: &Arc<Flight>) -> bool {

@@ -1,11 +1,11 @@
 //! One load of one key, and those who wait for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::entry::{CachedKey, Found};
 use crate::{
     error::Unavailable,
-    sync::{AtomicBool, Ordering, watch},
+    sync::{AtomicBool, Mutex, MutexGuard, Ordering, watch},
     token::LookupKey,
 };
 
@@ -14,12 +14,14 @@ pub(crate) struct Flight {
     key: LookupKey,
     /// How often everything had been invalidated when it was asked for.
     pub(super) epoch: u64,
-    /// What was cached before, too old to be believed.
-    pub(super) previous: Option<Arc<CachedKey>>,
+    /// What was cached before. A load that this one has overtaken may bring something newer. Its lock is
+    /// taken under that of the shard.
+    previous: Mutex<Option<Arc<CachedKey>>>,
     began: AtomicBool,
     /// Shared with the flights that this one has overtaken: they are all on the way to one key.
     stale: Arc<AtomicBool>,
     refused: AtomicBool,
+    given_up: AtomicBool,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
@@ -30,10 +32,11 @@ impl Flight {
         Self {
             key,
             epoch,
-            previous,
+            previous: Mutex::new(previous),
             began: AtomicBool::new(false),
             stale: Arc::new(AtomicBool::new(false)),
             refused: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             outcome: watch::channel(None).0,
         }
     }
@@ -42,8 +45,25 @@ impl Flight {
     pub(super) fn overtaken(&self) -> Self {
         Self {
             stale: self.stale.clone(),
-            ..Self::new(self.key, self.epoch, self.previous.clone())
+            ..Self::new(self.key, self.epoch, self.previous())
         }
+    }
+
+    /// Whether both are on the way to one key, and the one has overtaken the other.
+    pub(super) fn is_of_one_chain(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.stale, &other.stale)
+    }
+
+    pub(super) fn previous(&self) -> Option<Arc<CachedKey>> {
+        self.lock_previous().clone()
+    }
+
+    pub(super) fn set_previous(&self, previous: Arc<CachedKey>) {
+        *self.lock_previous() = Some(previous);
+    }
+
+    fn lock_previous(&self) -> MutexGuard<'_, Option<Arc<CachedKey>>> {
+        self.previous.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn key(&self) -> &LookupKey {
@@ -55,7 +75,7 @@ impl Flight {
         self.began.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.began.load(Ordering::SeqCst)
     }
 
@@ -78,6 +98,15 @@ impl Flight {
         self.refused.load(Ordering::SeqCst)
     }
 
+    /// Somebody has waited for it for too long: the next one needn't wait for the same load.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::SeqCst)
+    }
+
     pub(super) fn is_awaited(&self) -> bool {
         self.outcome.receiver_count() > 0
     }
@@ -86,16 +115,32 @@ impl Flight {
         self.outcome.send_replace(Some(outcome));
     }
 
-    /// What the load brings. It is waited for from this call on, and may be dropped at any time: the
-    /// load goes on.
-    pub(crate) fn outcome(&self) -> impl Future<Output = Outcome> + use<> {
-        let mut outcome = self.outcome.subscribe();
-        async move {
-            let landed = outcome.wait_for(Option::is_some).await;
-            match landed.as_deref() {
-                Ok(Some(outcome)) => outcome.clone(),
-                _ => Err(Unavailable::load_failed("the load was given up")),
-            }
+    /// Waits from this call on. To be called where the flight is known to be registered.
+    pub(super) fn wait(self: &Arc<Self>) -> Waiter {
+        Waiter {
+            flight: self.clone(),
+            outcome: self.outcome.subscribe(),
+        }
+    }
+}
+
+/// Somebody who waits for a flight. They may go away at any time: the load goes on.
+pub(crate) struct Waiter {
+    flight: Arc<Flight>,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+impl Waiter {
+    pub(crate) fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
+    /// What the load brings.
+    pub(crate) async fn outcome(&mut self) -> Outcome {
+        let landed = self.outcome.wait_for(Option::is_some).await;
+        match landed.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            _ => Err(Unavailable::load_failed("the load was given up")),
         }
     }
 }

@@ -8,8 +8,8 @@
 //!   to tell of changes ([`lease`]).
 //! * Keys have places, and are evicted for other keys only ([`places`]). Ids that no key has are
 //!   bounded apart from them ([`unknown`]).
-//! * Here nothing waits: no lock is held across an `.await`, and none is taken under another, but for
-//!   that of a shard of the table.
+//! * Here nothing waits: no lock is held across an `.await`. Under the lock of a shard of the table those of
+//!   the places and of a flight may be taken, and under these none.
 
 mod config;
 mod entry;
@@ -28,14 +28,14 @@ pub(crate) use self::fence::taken_out::take_out;
 pub use self::{config::CacheConfig, stats::CacheStats};
 pub(crate) use self::{
     config::CheckedConfig,
-    entry::{CachedKey, Found, NOTE_USE_EVERY},
-    flight::{Flight, Outcome},
+    entry::{CachedKey, Found, USE_IS_OLD_AFTER},
+    flight::{Flight, Outcome, Waiter},
 };
 use self::{
     lease::Lease,
     places::Places,
     stats::{Counter, Striped},
-    table::{Joined, Seen, Slot, Table},
+    table::{Joined, Seen, Table},
     unknown::{UnknownId, UnknownIds},
 };
 use crate::{
@@ -82,9 +82,9 @@ pub(crate) enum Freshness {
 /// What a request gets that wasn't answered from memory.
 pub(crate) enum Begun {
     Landed(Found),
-    Waiting(Arc<Flight>),
+    Waiting(Waiter),
     /// The caller has to see to it that the flight lands: with [`Cache::land`].
-    Leading(Arc<Flight>),
+    Leading(Waiter),
 }
 
 impl Cache {
@@ -114,7 +114,7 @@ impl Cache {
                 Found::Key(key)
             }
             Seen::Key { key, is_loading }
-                if key.is_source_spared(now.monotonic(), is_loading)
+                if key.is_source_spared(now.monotonic(), is_loading, self.config.load_limit)
                     && self.may_serve_stale(&key, now) =>
             {
                 self.counts.stale_served.count();
@@ -146,13 +146,13 @@ impl Cache {
         };
         match self.table.join(key, now, is_good) {
             Joined::Landed(found) => Begun::Landed(found),
-            Joined::Waiting(flight) => {
+            Joined::Waiting(waiter) => {
                 self.counts.shared_loads.count();
-                Begun::Waiting(flight)
+                Begun::Waiting(waiter)
             }
-            Joined::Leading(flight) => {
+            Joined::Leading(waiter) => {
                 self.counts.loads.count();
-                Begun::Leading(flight)
+                Begun::Leading(waiter)
             }
         }
     }
@@ -173,7 +173,7 @@ impl Cache {
             }
             Err(error) => {
                 self.counts.failed_loads.count();
-                if let Some(previous) = flight.previous.as_ref().filter(|_| error.is_outage()) {
+                if let Some(previous) = flight.previous().filter(|_| error.is_outage()) {
                     previous.mark_failed(read_at.monotonic);
                 }
                 self.table.abandon(flight);
@@ -183,14 +183,10 @@ impl Cache {
         flight.land(outcome);
     }
 
-    /// Somebody has waited for too long: the next one needn't wait for the same load.
-    pub(crate) fn give_up(&self, flight: &Arc<Flight>) {
-        self.table.abandon(flight);
-    }
-
     /// Whether anybody waits for a load, or will find it when they come.
     pub(crate) fn is_wanted(&self, flight: &Arc<Flight>) -> bool {
-        flight.is_awaited() || self.table.is_registered(flight)
+        // In this order: nobody can join any more what isn't registered.
+        (self.table.is_registered(flight) && !flight.is_given_up()) || flight.is_awaited()
     }
 
     /// What was known before a load, where that failed with `error` and it is allowed to go on working.
@@ -200,13 +196,17 @@ impl Cache {
         error: &Unavailable,
         now: &Now<'_>,
     ) -> Option<Found> {
-        let previous = flight.previous.as_ref()?;
-        if !error.is_outage() || flight.is_stale() || !self.may_serve_stale(previous, now) {
+        let previous = flight.previous()?;
+        if !error.is_outage() || !flight.has_begun() || !self.may_serve_stale(&previous, now) {
+            return None;
+        }
+        // Whatever was invalidated since is gone from there.
+        if !self.table.holds(flight.key(), &previous) {
             return None;
         }
         previous.mark_failed(now.monotonic());
         self.counts.stale_served.count();
-        Some(Found::Key(previous.clone()))
+        Some(Found::Key(previous))
     }
 
     /// Nothing that was read before this is believed any more.
@@ -217,9 +217,7 @@ impl Cache {
     }
 
     pub(crate) fn invalidate_all(&self) {
-        for cached in self.table.invalidate_all() {
-            self.places.take_back(&cached);
-        }
+        self.places.take_back_all(&self.table.invalidate_all());
     }
 
     /// The source has told of every change that was made before `asked_at`.
@@ -280,52 +278,41 @@ impl Cache {
 
     fn remember(&self, flight: &Arc<Flight>, key: &ApiKey, read_at: Moment) -> Arc<CachedKey> {
         let cached = Arc::new(CachedKey::new(key, read_at));
-        // Otherwise it would take the place of a key that is cached still.
-        if !self.table.is_registered(flight) {
-            self.refuse(flight);
-            return cached;
-        }
-        let evicted = self.places.give(&cached, flight.previous.as_ref());
-        if let Some(evicted) = evicted {
+        let evict = |evicted: Arc<CachedKey>| {
             self.counts.evictions.count();
             self.table.evict(&evicted.lookup_key(), &evicted);
-        }
-        if !self.table.insert(flight, Slot::Known(cached.clone())) {
+        };
+        if !self.table.insert(flight, &cached, &self.places, evict) {
             self.refuse(flight);
-            self.places.take_back(&cached);
         }
         cached
+    }
+
+    fn remember_unknown(&self, flight: &Arc<Flight>, read_at: Moment) {
+        let until = read_at
+            .monotonic
+            .saturating_add(self.config.unknown_time_to_live);
+        let until = Some(until).filter(|_| self.unknown.are_remembered());
+        let (is_inserted, previous) = self.table.insert_unknown(flight, until);
+        if let Some(previous) = previous {
+            self.places.take_back(&previous);
+        }
+        let id = match until {
+            _ if !is_inserted => return self.refuse(flight),
+            None => return,
+            Some(until) => UnknownId {
+                key: *flight.key(),
+                until,
+            },
+        };
+        for gone in self.unknown.note(id, read_at.monotonic) {
+            self.table.forget_unknown(&gone);
+        }
     }
 
     fn refuse(&self, flight: &Flight) {
         self.counts.stale_refused.count();
         flight.mark_refused();
-    }
-
-    fn remember_unknown(&self, flight: &Arc<Flight>, read_at: Moment) {
-        if let Some(previous) = &flight.previous
-            && self.table.is_registered(flight)
-        {
-            self.places.take_back(previous);
-        }
-        if !self.unknown.are_remembered() {
-            self.table.abandon(flight);
-            return;
-        }
-        let until = read_at
-            .monotonic
-            .saturating_add(self.config.unknown_time_to_live);
-        if !self.table.insert(flight, Slot::Unknown(until)) {
-            self.refuse(flight);
-            return;
-        }
-        let id = UnknownId {
-            key: *flight.key(),
-            until,
-        };
-        for gone in self.unknown.note(id, read_at.monotonic) {
-            self.table.forget_unknown(&gone);
-        }
     }
 }
 

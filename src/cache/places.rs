@@ -1,12 +1,15 @@
 //! Which key makes room for another: CLOCK over those that are cached.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    slice,
+    sync::{Arc, PoisonError},
+};
 
 use super::entry::{CachedKey, NOWHERE};
 use crate::sync::{Mutex, MutexGuard};
 
-/// As many places as the cache may hold keys. A key gets its place before it comes into the table,
-/// and gives it back when it has left it: so every key in the table has one.
+/// As many places as the cache may hold keys. A key gets its place as it comes into the table, and gives it
+/// back when it has left it: so every key in the table has one, or has just lost it and is about to leave.
 ///
 /// Only insertions and removals come here. A hit sets a mark on the key itself.
 pub(super) struct Places {
@@ -59,11 +62,19 @@ impl Places {
         evicted
     }
 
-    /// Takes back the place of a key that has left the table, or hasn't come into it.
+    /// Takes back the place of a key that has left the table.
     pub(super) fn take_back(&self, key: &Arc<CachedKey>) {
-        let mut clock = self.clock();
-        if let Some(place) = clock.take_from(key) {
-            clock.free.push(place);
+        self.take_back_all(slice::from_ref(key));
+    }
+
+    pub(super) fn take_back_all(&self, keys: &[Arc<CachedKey>]) {
+        for some in keys.chunks(1_024) {
+            let mut clock = self.clock();
+            for key in some {
+                if let Some(place) = clock.take_from(key) {
+                    clock.free.push(place);
+                }
+            }
         }
     }
 

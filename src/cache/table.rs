@@ -8,7 +8,8 @@ use std::{
 use super::{
     entry::{CachedKey, Found, NOWHERE},
     fence,
-    flight::Flight,
+    flight::{Flight, Waiter},
+    places::Places,
     unknown::UnknownId,
 };
 use crate::{
@@ -62,9 +63,9 @@ pub(super) enum Joined {
     /// Another has brought it meanwhile.
     Landed(Found),
     /// Another reads it.
-    Waiting(Arc<Flight>),
+    Waiting(Waiter),
     /// It is up to this one to read it.
-    Leading(Arc<Flight>),
+    Leading(Waiter),
 }
 
 impl Table {
@@ -86,9 +87,9 @@ impl Table {
             },
             Slot::Unknown(until) if now.monotonic() < *until => Seen::Unknown,
             Slot::Unknown(_) => Seen::Nothing,
-            Slot::Loading(flight) => match &flight.previous {
+            Slot::Loading(flight) => match flight.previous() {
                 Some(key) => Seen::Key {
-                    key: key.clone(),
+                    key,
                     is_loading: true,
                 },
                 None => Seen::Nothing,
@@ -108,8 +109,9 @@ impl Table {
             Entry::Occupied(entry) => entry,
             Entry::Vacant(entry) => {
                 let flight = self.flight(key, None);
-                entry.insert(Slot::Loading(flight.clone()));
-                return Joined::Leading(flight);
+                let waiter = flight.wait();
+                entry.insert(Slot::Loading(flight));
+                return Joined::Leading(waiter);
             }
         };
         let flight = match (entry.get(), is_good) {
@@ -119,15 +121,18 @@ impl Table {
             (Slot::Unknown(until), Some(_)) if now.monotonic() < *until => {
                 return Joined::Landed(Found::Unknown);
             }
-            (Slot::Loading(flight), _) if is_good.is_some() || !flight.has_begun() => {
-                return Joined::Waiting(flight.clone());
+            (Slot::Loading(flight), _)
+                if !flight.is_given_up() && (is_good.is_some() || !flight.has_begun()) =>
+            {
+                return Joined::Waiting(flight.wait());
             }
             (Slot::Loading(flight), _) => Arc::new(flight.overtaken()),
             (Slot::Known(cached), _) => self.flight(key, Some(cached.clone())),
             (Slot::Unknown(_), _) => self.flight(key, None),
         };
-        entry.insert(Slot::Loading(flight.clone()));
-        Joined::Leading(flight)
+        let waiter = flight.wait();
+        entry.insert(Slot::Loading(flight));
+        Joined::Leading(waiter)
     }
 
     fn flight(&self, key: &LookupKey, previous: Option<Arc<CachedKey>>) -> Arc<Flight> {
@@ -138,35 +143,103 @@ impl Table {
     /// Whether the flight is still the one that its key waits for.
     pub(super) fn is_registered(&self, flight: &Arc<Flight>) -> bool {
         let slot = self.slots.get(&SlotKey(*flight.key()));
-        fence::may_insert(slot.as_deref(), flight, self.epoch.load(Ordering::SeqCst))
+        slot.is_some_and(|slot| fence::is_registered(&slot, flight))
     }
 
-    /// Puts what `flight` has brought where the flight is registered, if it still is and nothing was
-    /// invalidated since; returns whether it did.
-    pub(super) fn insert(&self, flight: &Arc<Flight>, new: Slot) -> bool {
-        // A key that was evicted before it came in: nothing would ever evict it.
-        let has_lost_its_place = || matches!(&new, Slot::Known(key) if key.place() == NOWHERE);
-        let epoch = || self.epoch.load(Ordering::SeqCst);
-        match self.slots.entry(SlotKey(*flight.key())) {
-            Entry::Occupied(mut entry) => {
-                let may_insert = fence::may_insert(Some(entry.get()), flight, epoch());
-                if may_insert && has_lost_its_place() {
-                    entry.remove();
-                    return false;
-                }
-                if may_insert {
-                    entry.insert(new);
-                }
-                may_insert
+    /// Whether `cached` is what is known under its key.
+    pub(super) fn holds(&self, key: &LookupKey, cached: &Arc<CachedKey>) -> bool {
+        let Some(slot) = self.slots.get(&SlotKey(*key)) else {
+            return false;
+        };
+        match &*slot {
+            Slot::Known(known) => Arc::ptr_eq(known, cached),
+            Slot::Loading(flight) => {
+                let previous = flight.previous();
+                previous.is_some_and(|previous| Arc::ptr_eq(&previous, cached))
             }
-            Entry::Vacant(entry) => {
-                let may_insert = fence::may_insert(None, flight, epoch());
-                if may_insert {
-                    entry.insert(new);
-                }
-                may_insert
-            }
+            Slot::Unknown(_) => false,
         }
+    }
+
+    /// Puts the key that `flight` has brought where the flight is registered, if it may; returns
+    /// whether it did. A flight that was overtaken leaves it to the one that has.
+    ///
+    /// The key gets its place under the same lock, so that every key in the table has one. Which other
+    /// key has to make room for it is said to `evict`, when the lock is gone.
+    pub(super) fn insert(
+        &self,
+        flight: &Arc<Flight>,
+        new: &Arc<CachedKey>,
+        places: &Places,
+        evict: impl FnOnce(Arc<CachedKey>),
+    ) -> bool {
+        let evicted = {
+            let entry = self.slots.entry(SlotKey(*flight.key()));
+            let registered = match &entry {
+                Entry::Occupied(entry) => Some(entry.get()),
+                Entry::Vacant(_) => None,
+            };
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            if !fence::may_insert(registered, flight, epoch) {
+                return false;
+            }
+            match entry {
+                Entry::Occupied(mut entry) => {
+                    let next = match entry.get() {
+                        Slot::Loading(next) if !Arc::ptr_eq(next, flight) => Some(next.clone()),
+                        _ => None,
+                    };
+                    let previous = match (&next, entry.get()) {
+                        (Some(next), _) => next.previous(),
+                        (None, Slot::Loading(own)) => own.previous(),
+                        (None, _) => None,
+                    };
+                    let is_older = |previous: &Arc<CachedKey>| {
+                        next.is_some() && previous.read_at().monotonic > new.read_at().monotonic
+                    };
+                    if previous.as_ref().is_some_and(is_older) {
+                        return false;
+                    }
+                    let evicted = places.give(new, previous.as_ref());
+                    match next {
+                        Some(next) => next.set_previous(new.clone()),
+                        None => drop(entry.insert(Slot::Known(new.clone()))),
+                    }
+                    evicted
+                }
+                Entry::Vacant(entry) => {
+                    let evicted = places.give(new, None);
+                    entry.insert(Slot::Known(new.clone()));
+                    evicted
+                }
+            }
+        };
+        if let Some(evicted) = evicted {
+            evict(evicted);
+        }
+        true
+    }
+
+    /// Notes until when no key is known to have the id that `flight` was on the way to, if it is still
+    /// registered and may; returns whether it did, and the key that was cached.
+    pub(super) fn insert_unknown(
+        &self,
+        flight: &Arc<Flight>,
+        until: Option<u64>,
+    ) -> (bool, Option<Arc<CachedKey>>) {
+        let Entry::Occupied(mut entry) = self.slots.entry(SlotKey(*flight.key())) else {
+            return (false, None);
+        };
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        let may_insert = fence::may_insert(Some(entry.get()), flight, epoch);
+        if !may_insert || !fence::is_registered(entry.get(), flight) {
+            return (false, None);
+        }
+        match until {
+            Some(until) => drop(entry.insert(Slot::Unknown(until))),
+            None => drop(entry.remove()),
+        }
+        (true, flight.previous())
     }
 
     /// Ends a flight that has brought nothing: what was there before is there again.
@@ -177,8 +250,7 @@ impl Table {
         if !fence::is_registered(entry.get(), flight) {
             return;
         }
-        let previous = flight.previous.clone();
-        match previous.filter(|key| key.place() != NOWHERE && !flight.is_stale()) {
+        match flight.previous().filter(|key| key.place() != NOWHERE) {
             Some(previous) => drop(entry.insert(Slot::Known(previous))),
             None => drop(entry.remove()),
         }
@@ -227,7 +299,7 @@ impl Slot {
             Self::Unknown(_) => None,
             Self::Loading(flight) => {
                 flight.mark_stale();
-                flight.previous.clone()
+                flight.previous()
             }
         }
     }

@@ -179,7 +179,10 @@ impl Reader {
         // Those who have waited for too long are gone.
         let is_wanted = |flight: &Arc<Flight>| self.loader.cache.is_wanted(flight);
         let (wanted, given_up): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_wanted);
-        fail(&self.loader, given_up, &too_slow());
+        for flight in given_up {
+            let why = Unavailable::load_failed("nobody has waited for it");
+            self.loader.fail(&flight, why);
+        }
         if !wanted.is_empty() {
             self.parts.push_back(wanted);
         }
@@ -211,7 +214,11 @@ impl Drop for Reader {
             self.parts.push_back(queue.waiting.drain(..).collect());
         }
         drop(queue);
-        let ended = BackendError::unavailable("the runtime ended that the key was read on");
-        fail(&self.loader, self.parts.drain(..).flatten(), &ended);
+        // It may be a clock that panics.
+        let now = Moment::ZERO;
+        for flight in self.parts.drain(..).flatten() {
+            let why = Unavailable::load_failed("the runtime ended that the key was read on");
+            self.loader.cache.land(&flight, Err(why), now);
+        }
     }
 }

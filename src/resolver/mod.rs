@@ -49,6 +49,8 @@ use crate::{
 /// * **Not knowing is [`VerifyError::Unavailable`]** (503) and never [`VerifyError::Unknown`] (401).
 /// * **No word about a key before its secret was right**: whether it expired or was revoked is for
 ///   its holder alone.
+/// * **A wrapper passes every method on**, those with a default among them: without
+///   [`resolve_fresh`](Self::resolve_fresh), a layer that is to be fresh isn't.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` doesn't say who a token speaks for",
     note = "give the layer an `ApiKeyStore` or a `CachedResolver`, after its builder's `.build().await?`, or implement `KeyResolver`"

@@ -10,7 +10,7 @@ use std::{
 use super::ask::ask_in_time;
 use crate::{
     backend::{DynBackend, Touch},
-    cache::{CachedKey, NOTE_USE_EVERY},
+    cache::{CachedKey, USE_IS_OLD_AFTER},
     clock::{Now, from_unix_millis, saturating_add},
     context::HasCaller,
     error::BackendError,
@@ -44,6 +44,8 @@ struct Uses {
 /// How many keys wait to be written. The uses of others aren't noted then.
 const MAX_WAITING: usize = 1_000_000;
 const MAX_BATCH: usize = 1_000;
+/// After so many batches that failed, the others aren't tried either, until the next time.
+const MAX_FAILED: usize = 2;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Toucher {
@@ -143,7 +145,8 @@ impl Uses {
         let is_full = self.last.len() >= MAX_WAITING;
         match self.last.entry(id) {
             Entry::Occupied(mut last)
-                if used_at > saturating_add(*last.get(), Duration::from_millis(NOTE_USE_EVERY)) =>
+                if used_at
+                    > saturating_add(*last.get(), Duration::from_millis(USE_IS_OLD_AFTER)) =>
             {
                 last.insert(used_at);
                 true
@@ -165,7 +168,7 @@ impl Gathered {
             let touch = |(id, used_at): (&KeyId, &SystemTime)| Touch::new(*id, *used_at);
             uses.last.iter().map(touch).collect()
         };
-        let mut outcome = Ok(());
+        let (mut outcome, mut failed) = (Ok(()), 0);
         for batch in touches.chunks(MAX_BATCH) {
             match ask_in_time(WRITE_TIMEOUT, async { self.backend.touch(batch).await }).await {
                 Ok(()) => self.forget(batch),
@@ -173,9 +176,11 @@ impl Gathered {
                     self.failures.fetch_add(1, Ordering::Relaxed);
                     trace::touch_failed(batch.len(), &error);
                     outcome = Err(error);
-                    // It would most likely fail for the others, too.
-                    break;
+                    failed += 1;
                 }
+            }
+            if failed == MAX_FAILED {
+                break;
             }
         }
         outcome

@@ -40,8 +40,8 @@ const SETTLED: u8 = 2;
 
 /// How often within `max_staleness` the source is asked. A read may take as long as two of these.
 const READS_PER_STALENESS: u32 = 5;
-/// The pause after a read, as a part of the time in which it is done again in any case.
-const PAUSES_PER_HEARTBEAT: u32 = 20;
+/// How often it is asked within a heartbeat at the most.
+const PAUSES_PER_HEARTBEAT: u32 = 100;
 
 impl Watch {
     pub(super) fn new(
@@ -147,15 +147,15 @@ impl Following {
         heartbeat: Duration,
         failures: &mut u32,
     ) -> BackendError {
-        let pause = heartbeat / PAUSES_PER_HEARTBEAT;
-        let mut is_first = true;
+        let mut reads = 0_u32;
         loop {
             let asked_at = Moment::now(&*self.0.clock);
             let changes = match ask_in_time(heartbeat * 2, async { feed.read().await }).await {
                 Ok(changes) => changes,
                 Err(error) => return error,
             };
-            if mem::take(&mut is_first) {
+            reads = reads.saturating_add(1);
+            if reads == 1 {
                 // What was read before may have changed before anything could be told. Not when it is
                 // subscribed to: where the feed then can't be read, that would forget what may be
                 // served stale.
@@ -165,14 +165,16 @@ impl Following {
                 self.0.cache.changed(change);
             }
             self.0.cache.extend_lease(asked_at);
-            if mem::take(failures) > 0 {
+            // One that answers once and breaks hasn't recovered.
+            if reads == 2 && mem::take(failures) > 0 {
                 trace::feed_found();
             }
-            // A feed that never waits isn't read all the time for it.
-            sleep(pause).await;
-            // Either there is something to read, or it is time to ask.
-            let waited = ask(heartbeat - pause, async {
+            // Either there is something to read, or it is time to ask. A feed that never waits isn't
+            // read all the time for it.
+            let waited = ask(heartbeat, async {
+                let pause = sleep(heartbeat / PAUSES_PER_HEARTBEAT);
                 feed.wait().await;
+                pause.await;
                 Ok(())
             });
             if let Some(Err(error)) = waited.await {

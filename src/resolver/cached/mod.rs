@@ -147,7 +147,7 @@ impl CachedResolver {
         let read = timeout(limit, self.read(key, freshness, &mut waited_for)).await;
         let read = read.unwrap_or_else(|_| {
             if let Some(flight) = &waited_for {
-                self.0.cache.give_up(flight);
+                flight.give_up();
             }
             Err(Unavailable::too_slow())
         });
@@ -172,17 +172,16 @@ impl CachedResolver {
         let asked_at = self.coarse().monotonic();
         let mut attempts = 0;
         loop {
-            let (flight, outcome) = match self.0.cache.begin(key, &self.coarse(), freshness) {
+            let mut waiter = match self.0.cache.begin(key, &self.coarse(), freshness) {
                 Begun::Landed(found) => return Ok(found),
-                Begun::Waiting(flight) => (flight.clone(), flight.outcome()),
-                Begun::Leading(flight) => {
-                    let outcome = flight.outcome();
-                    self.0.loader.load(flight.clone());
-                    (flight, outcome)
+                Begun::Waiting(waiter) => waiter,
+                Begun::Leading(waiter) => {
+                    self.0.loader.load(waiter.flight().clone());
+                    waiter
                 }
             };
-            let flight = &*waited_for.insert(flight);
-            let outcome = outcome.await;
+            let flight = &*waited_for.insert(waiter.flight().clone());
+            let outcome = waiter.outcome().await;
             let is_over = match freshness {
                 Freshness::Cached => flight.is_stale() || flight.is_refused(),
                 Freshness::Fresh => flight.is_stale(),
