@@ -139,6 +139,13 @@ impl Moment {
         }
     }
 
+    pub(crate) fn coarse(clock: &dyn Clock) -> Self {
+        Self {
+            wall: coarse_wall(clock),
+            monotonic: millis(clock.coarse_monotonic()),
+        }
+    }
+
     /// Whether `limit` milliseconds have passed at `now`, on whichever clock they passed first.
     pub(crate) fn is_older_than(self, limit: u64, now: &Now<'_>) -> bool {
         now.monotonic() >= self.monotonic.saturating_add(limit)
@@ -168,9 +175,7 @@ impl<'a> Now<'a> {
     }
 
     pub(crate) fn wall(&self) -> u64 {
-        *self
-            .wall
-            .get_or_init(|| millis(self.clock.coarse_unix_time()))
+        *self.wall.get_or_init(|| coarse_wall(self.clock))
     }
 
     /// The time of day, read exactly where `end` may have come since the coarse clock last moved.
@@ -191,6 +196,11 @@ impl<'a> Now<'a> {
             wall: OnceCell::from(self.wall().saturating_sub(by)),
         }
     }
+}
+
+/// Clamped as [`unix_millis`] is, so that the two can be compared.
+fn coarse_wall(clock: &dyn Clock) -> u64 {
+    millis(clock.coarse_unix_time().min(LATEST))
 }
 
 /// Whole milliseconds; what is beyond `u64` is as good as without end.

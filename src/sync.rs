@@ -8,7 +8,7 @@ mod real {
     pub(crate) use dashmap::{DashMap, Entry};
     pub(crate) use std::sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
     use tokio::runtime::Handle;
     pub(crate) use tokio::{
@@ -45,7 +45,7 @@ mod real {
 mod real {
     pub(crate) use shuttle::sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
     pub(crate) use shuttle_dashmap::{DashMap, Entry};
     pub(crate) use shuttle_tokio::{

@@ -128,7 +128,7 @@ impl CacheConfig {
     /// answer. Off by default.
     ///
     /// **A key that is revoked meanwhile, elsewhere, works until the source answers again, or until
-    /// this much time has passed beyond [`max_staleness`](Self::max_staleness).** Secrets and expiry
+    /// this much time has passed beyond what the table above says.** Secrets and expiry
     /// are checked all the same. A record that can't be read is no outage: its key is answered 503.
     pub const fn serve_stale(mut self, beyond: Duration) -> Self {
         self.serve_stale = Some(beyond);

@@ -14,15 +14,24 @@ pub(crate) struct Flight {
     key: LookupKey,
     /// How often everything had been invalidated when it was asked for.
     pub(super) epoch: u64,
-    /// What was cached before. A load that this one has overtaken may bring something newer. Its lock is
-    /// taken under that of the shard.
-    previous: Mutex<Option<Arc<CachedKey>>>,
+    /// How many flights it has overtaken.
+    number: u64,
+    /// Its lock is taken under that of the shard.
+    previous: Mutex<Previous>,
     began: AtomicBool,
     /// Shared with the flights that this one has overtaken: they are all on the way to one key.
     stale: Arc<AtomicBool>,
     refused: AtomicBool,
     given_up: AtomicBool,
     outcome: watch::Sender<Option<Outcome>>,
+}
+
+/// What was cached before. A load that was overtaken may bring something newer, but not one that had been
+/// overtaken by the one that has brought it.
+#[derive(Clone)]
+struct Previous {
+    key: Option<Arc<CachedKey>>,
+    brought_by: Option<u64>,
 }
 
 pub(crate) type Outcome = Result<Found, Unavailable>;
@@ -32,7 +41,11 @@ impl Flight {
         Self {
             key,
             epoch,
-            previous: Mutex::new(previous),
+            number: 0,
+            previous: Mutex::new(Previous {
+                key: previous,
+                brought_by: None,
+            }),
             began: AtomicBool::new(false),
             stale: Arc::new(AtomicBool::new(false)),
             refused: AtomicBool::new(false),
@@ -45,7 +58,9 @@ impl Flight {
     pub(super) fn overtaken(&self) -> Self {
         Self {
             stale: self.stale.clone(),
-            ..Self::new(self.key, self.epoch, self.previous())
+            number: self.number + 1,
+            previous: Mutex::new(self.lock_previous().clone()),
+            ..Self::new(self.key, self.epoch, None)
         }
     }
 
@@ -55,14 +70,23 @@ impl Flight {
     }
 
     pub(super) fn previous(&self) -> Option<Arc<CachedKey>> {
-        self.lock_previous().clone()
+        self.lock_previous().key.clone()
     }
 
-    pub(super) fn set_previous(&self, previous: Arc<CachedKey>) {
-        *self.lock_previous() = Some(previous);
+    /// Whether `overtaken` may bring what was cached before.
+    pub(super) fn takes_from(&self, overtaken: &Self) -> bool {
+        let brought_by = self.lock_previous().brought_by;
+        brought_by.is_none_or(|newest| newest < overtaken.number)
     }
 
-    fn lock_previous(&self) -> MutexGuard<'_, Option<Arc<CachedKey>>> {
+    pub(super) fn take_from(&self, overtaken: &Self, key: Arc<CachedKey>) {
+        *self.lock_previous() = Previous {
+            key: Some(key),
+            brought_by: Some(overtaken.number),
+        };
+    }
+
+    fn lock_previous(&self) -> MutexGuard<'_, Previous> {
         self.previous.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -127,13 +127,15 @@ impl Cache {
         Some(found)
     }
 
-    /// Whether `found`, which a load has brought, answers who asked at `asked_at`, in milliseconds on
-    /// the monotonic clock. Who came while it was read gets nothing that is too old to be cached.
-    pub(crate) fn answers(&self, found: &Found, asked_at: u64, now: &Now<'_>) -> bool {
-        match found {
-            Found::Unknown => true,
-            Found::Key(key) => key.read_at().monotonic >= asked_at || self.is_good(key, now, false),
-        }
+    /// Whether `found`, which a load has brought, answers who asked at `asked_at`. Who came while it was
+    /// read gets nothing that is too old to be cached.
+    pub(crate) fn answers(&self, found: &Found, asked_at: Moment, now: &Now<'_>) -> bool {
+        let Found::Key(key) = found else {
+            return true;
+        };
+        let read_at = key.read_at();
+        let is_newer = read_at.monotonic >= asked_at.monotonic && read_at.wall >= asked_at.wall;
+        is_newer || self.is_good(key, now, false)
     }
 
     /// Joins the load of a key that wasn't found, or begins one.

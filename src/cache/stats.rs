@@ -27,7 +27,8 @@ pub struct CacheStats {
     pub failed_loads: u64,
     /// Keys that made room for others.
     pub evictions: u64,
-    /// Loaded records that weren't remembered, since their key changed while they were read.
+    /// Loaded records that weren't remembered: their key changed while they were read, or a newer load has
+    /// landed before.
     pub stale_refused: u64,
     /// Tokens that were answered with what
     /// [`serve_stale`](crate::CacheConfig::serve_stale) allows.

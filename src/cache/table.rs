@@ -194,15 +194,12 @@ impl Table {
                         (None, Slot::Loading(own)) => own.previous(),
                         (None, _) => None,
                     };
-                    let is_older = |previous: &Arc<CachedKey>| {
-                        next.is_some() && previous.read_at().monotonic > new.read_at().monotonic
-                    };
-                    if previous.as_ref().is_some_and(is_older) {
+                    if next.as_ref().is_some_and(|next| !next.takes_from(flight)) {
                         return false;
                     }
                     let evicted = places.give(new, previous.as_ref());
                     match next {
-                        Some(next) => next.set_previous(new.clone()),
+                        Some(next) => next.take_from(flight, new.clone()),
                         None => drop(entry.insert(Slot::Known(new.clone()))),
                     }
                     evicted

@@ -13,7 +13,7 @@ use crate::{
     clock::{Clock, Moment},
     error::{BackendError, Unavailable},
     key::ApiKey,
-    sync::{AtomicBool, Mutex, MutexGuard, Ordering, spawn},
+    sync::{AtomicUsize, Mutex, MutexGuard, Ordering, spawn},
     token::LookupKey,
 };
 
@@ -23,6 +23,9 @@ const MAX_BATCH: usize = 256;
 /// After how many reads in a row that failed, of the parts of a batch that had failed as a whole, the
 /// source is taken to be down, and the rest isn't tried. Enough for two keys that can't be read.
 const MAX_FAILED_PARTS: usize = 5;
+/// The same where as many reads had failed before: enough to find out by one of two halves that it is up
+/// again.
+const MAX_WHILE_DOWN: usize = 3;
 
 /// Takes loads to the source.
 pub(super) struct Loader {
@@ -30,8 +33,8 @@ pub(super) struct Loader {
     cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
     queue: Mutex<Queue>,
-    /// So many reads failed in a row that batches aren't tried in halves, until one succeeds.
-    is_down: AtomicBool,
+    /// How many reads failed since one succeeded.
+    failed: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -52,7 +55,7 @@ impl Loader {
             cache,
             clock,
             queue: Mutex::default(),
-            is_down: AtomicBool::new(false),
+            failed: AtomicUsize::new(0),
         })
     }
 
@@ -134,7 +137,7 @@ impl Reader {
             match found {
                 Some(Ok(found)) => {
                     failed = 0;
-                    self.loader.is_down.store(false, Ordering::Relaxed);
+                    self.loader.failed.store(0, Ordering::Relaxed);
                     for flight in part {
                         self.loader.land(&flight, &found, read_at);
                     }
@@ -151,10 +154,13 @@ impl Reader {
     }
 
     fn halve(&mut self, mut part: Vec<Arc<Flight>>, error: &BackendError, failed: usize) {
-        if failed >= MAX_FAILED_PARTS {
-            self.loader.is_down.store(true, Ordering::Relaxed);
-        }
-        if failed > 0 && self.loader.is_down.load(Ordering::Relaxed) {
+        let is_down = self.loader.failed.fetch_add(1, Ordering::Relaxed) >= MAX_FAILED_PARTS;
+        let most = if is_down {
+            MAX_WHILE_DOWN
+        } else {
+            MAX_FAILED_PARTS
+        };
+        if failed >= most {
             let others = self.parts.drain(..).flatten();
             fail(&self.loader, part.into_iter().chain(others), error);
         } else if part.len() == 1 {

@@ -44,8 +44,6 @@ struct Uses {
 /// How many keys wait to be written. The uses of others aren't noted then.
 const MAX_WAITING: usize = 1_000_000;
 const MAX_BATCH: usize = 1_000;
-/// After so many batches that failed, the others aren't tried either, until the next time.
-const MAX_FAILED: usize = 2;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Toucher {
@@ -168,7 +166,7 @@ impl Gathered {
             let touch = |(id, used_at): (&KeyId, &SystemTime)| Touch::new(*id, *used_at);
             uses.last.iter().map(touch).collect()
         };
-        let (mut outcome, mut failed) = (Ok(()), 0);
+        let mut outcome = Ok(());
         for batch in touches.chunks(MAX_BATCH) {
             match ask_in_time(WRITE_TIMEOUT, async { self.backend.touch(batch).await }).await {
                 Ok(()) => self.forget(batch),
@@ -176,11 +174,9 @@ impl Gathered {
                     self.failures.fetch_add(1, Ordering::Relaxed);
                     trace::touch_failed(batch.len(), &error);
                     outcome = Err(error);
-                    failed += 1;
+                    // It would most likely fail for the others, too.
+                    break;
                 }
-            }
-            if failed == MAX_FAILED {
-                break;
             }
         }
         outcome

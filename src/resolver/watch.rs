@@ -1,8 +1,9 @@
 //! Keeping a cache up to date with what the source tells.
 
 use std::{
+    future::poll_fn,
     mem,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, PoisonError},
     task::{Context, Waker},
     time::Duration,
@@ -40,8 +41,8 @@ const SETTLED: u8 = 2;
 
 /// How often within `max_staleness` the source is asked. A read may take as long as two of these.
 const READS_PER_STALENESS: u32 = 5;
-/// How often it is asked within a heartbeat at the most.
-const PAUSES_PER_HEARTBEAT: u32 = 100;
+/// How often it is asked within a heartbeat at the most, where it has nothing to say.
+const MAX_READS_PER_HEARTBEAT: u32 = 100;
 
 impl Watch {
     pub(super) fn new(
@@ -161,6 +162,7 @@ impl Following {
                 // served stale.
                 self.0.cache.invalidate_all();
             }
+            let has_changed = !changes.is_empty();
             for change in changes {
                 self.0.cache.changed(change);
             }
@@ -169,16 +171,24 @@ impl Following {
             if reads == 2 && mem::take(failures) > 0 {
                 trace::feed_found();
             }
-            // Either there is something to read, or it is time to ask. A feed that never waits isn't
-            // read all the time for it.
+            // Either there is something to read, or it is time to ask.
+            let mut has_waited = false;
             let waited = ask(heartbeat, async {
-                let pause = sleep(heartbeat / PAUSES_PER_HEARTBEAT);
-                feed.wait().await;
-                pause.await;
+                let mut wait = pin!(feed.wait());
+                poll_fn(|cx| {
+                    let poll = wait.as_mut().poll(cx);
+                    has_waited |= poll.is_pending();
+                    poll
+                })
+                .await;
                 Ok(())
             });
             if let Some(Err(error)) = waited.await {
                 return error;
+            }
+            // One that never waits, and has nothing to say, isn't asked all the time.
+            if !has_waited && !has_changed {
+                sleep(heartbeat / MAX_READS_PER_HEARTBEAT).await;
             }
         }
     }

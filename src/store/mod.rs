@@ -117,8 +117,9 @@ impl ApiKeyStore {
     /// Writes when keys were last used, where that is still to be written, and ends the background
     /// tasks: when no more requests come, before the process ends.
     ///
-    /// The store still answers. It doesn't note any more when keys are used, and reads them again
-    /// every [`max_staleness`](crate::CacheConfig::max_staleness), since nobody listens for changes.
+    /// The store still answers. It doesn't note any more when keys are used, and where the backend has a
+    /// feed of changes, nobody listens to it: keys are read again every
+    /// [`max_staleness`](crate::CacheConfig::max_staleness).
     ///
     /// It waits for up to 10 seconds for each thousand keys whose use is to be written. Dropping the last
     /// clone ends the tasks, too, and writes nothing.

@@ -37,6 +37,7 @@ async fn a_key_that_is_made_elsewhere_is_known_as_soon_as_it_is_told() {
     let (here, there) = (Node::new().await, Node::new().await);
     assert_eq!(here.verify(&unknown_token()).await, "unknown");
     let token = there.token().await;
+    sleep(10 * SECOND + HEARTBEAT / 2).await;
     assert_eq!(here.verify(&token).await, "unknown");
 
     let key = there.store.get(&id_of(&token)).await.unwrap().unwrap();
@@ -54,6 +55,7 @@ async fn a_key_is_served_without_reads_until_its_time_to_live() {
         let token = node.cached_token().await;
         // The first proof ends the time in which keys are believed by their age alone.
         sleep(2 * HEARTBEAT).await;
+        assert_eq!(node.verify(&token).await, "good");
         let (read_at, read) = (Instant::now(), node.remote.reads());
         while read_at.elapsed() < TIME_TO_LIVE - 3 * HEARTBEAT {
             assert_eq!(node.cached(&token), Some("good"), "{feed:?}");
@@ -73,6 +75,8 @@ async fn the_shortest_max_staleness_leaves_time_for_proofs() {
     let node = Node::with(CacheConfig::new().max_staleness(50 * MOMENT)).await;
     node.remote.set_feed(Feed::Slow(5 * MOMENT));
     let token = node.cached_token().await;
+    sleep(50 * MOMENT).await;
+    assert_eq!(node.verify(&token).await, "good");
     sleep(50 * MOMENT).await;
     for _ in 0..1_000 {
         assert_eq!(node.cached(&token), Some("good"));
@@ -94,6 +98,19 @@ async fn a_source_is_asked_for_changes_five_times_within_max_staleness_and_when_
     sleep(MOMENT).await;
     assert_eq!(node.remote.feed_reads() - before, asked + 1);
     assert_eq!(node.remote.subscriptions(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_never_waits_is_not_read_all_the_time() {
+    let node = Node::new().await;
+    node.remote.set_feed(Feed::Restless);
+    let token = node.cached_token().await;
+    sleep(10 * HEARTBEAT).await;
+    let asked = node.remote.feed_reads();
+    assert!((10..=250).contains(&asked), "{asked}");
+    node.remote.revoke_elsewhere(&token).await;
+    sleep(HEARTBEAT / 10).await;
+    assert_eq!(node.verify(&token).await, "revoked");
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,10 +158,15 @@ async fn g2_after_a_new_subscription_everything_is_read_again() {
         let node = Node::new().await;
         let (revoked, untouched) = (node.cached_token().await, node.cached_token().await);
         sleep(10 * SECOND).await;
+        let asked = node.remote.feed_reads();
+        while node.remote.feed_reads() == asked {
+            sleep(MOMENT).await;
+        }
         node.remote.set_subscribing(Subscribing::Hangs);
         node.remote.set_feed(broken);
-        // Until it is asked, and as long as the answer may take.
-        sleep(3 * HEARTBEAT + MOMENT).await;
+        // The next question comes a heartbeat later, and may take two. Another subscription is under
+        // way then.
+        sleep(7 * HEARTBEAT / 2).await;
         node.remote.revoke_elsewhere(&revoked).await;
         assert_eq!(node.cached(&revoked), Some("good"), "{broken:?}");
 

@@ -8,13 +8,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tower_api_key::{
     ApiKeyStore, AuthContext, CacheConfig, Clock, KeyResolver, NewApiKey, Pepper, Peppers, Scopes,
     VerifyError,
 };
 
-use crate::support::{PEPPER, USER, feed::Remote, start};
+use crate::{
+    HEARTBEAT,
+    support::{PEPPER, USER, feed::Remote, start},
+};
 
 /// One of the processes that use a backend.
 pub(crate) struct Node {
@@ -52,6 +55,8 @@ impl Node {
     /// The token of a new key that is cached.
     pub(crate) async fn cached_token(&self) -> String {
         let token = self.token().await;
+        // Until it was told of, which it would be read again for.
+        sleep(HEARTBEAT / 10).await;
         assert_eq!(self.verify(&token).await, "good");
         token
     }

@@ -199,7 +199,6 @@ async fn g3_after_an_outage_one_key_that_cannot_be_read_takes_none_along() {
     });
     let answers = verify_all(&node, &tokens).await;
     let good = answers.iter().filter(|answer| **answer == "good");
-    // BUG: the source is taken to be down until a read succeeds, and no batch with this key does.
     assert_eq!(good.count(), 299);
 }
 

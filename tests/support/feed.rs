@@ -33,6 +33,8 @@ pub enum Feed {
     Cut,
     /// Live, but the last change comes first, and each of them comes twice.
     Garbled,
+    /// It says all the time that there may be something.
+    Restless,
     Panics,
 }
 
@@ -249,15 +251,17 @@ impl ChangeFeed for Following {
             Feed::Cut => return Err(outage()),
             Feed::Panics => panic_any("the driver panics"),
             Feed::Garbled => changes = changes.iter().rev().flat_map(|&told| [told; 2]).collect(),
-            Feed::Live | Feed::Silent | Feed::Slow(_) | Feed::Stalled => {}
+            Feed::Live | Feed::Restless | Feed::Silent | Feed::Slow(_) | Feed::Stalled => {}
         }
         Ok(changes)
     }
 
     async fn wait(&mut self) {
         let mut feed = self.far.feed.subscribe();
-        let speaks = |feed: &Feed| matches!(feed, Feed::Live | Feed::Garbled);
-        feed.wait_for(speaks).await.unwrap();
+        let speaks = |feed: &Feed| matches!(feed, Feed::Live | Feed::Garbled | Feed::Restless);
+        if *feed.wait_for(speaks).await.unwrap() == Feed::Restless {
+            return;
+        }
         let told = self.told;
         self.log.wait_for(|log| log.len() > told).await.unwrap();
     }

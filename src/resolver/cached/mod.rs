@@ -9,7 +9,7 @@ use super::{KeyResolver, loader::Loader, touch::Toucher, watch::Watch};
 use crate::{
     backend::KeySource,
     cache::{Begun, Cache, CacheStats, CachedKey, Flight, Found, Freshness, Outcome},
-    clock::{Clock, Now, storable},
+    clock::{Clock, Moment, Now, storable},
     context::AuthContext,
     error::{StoreError, Unavailable},
     key::ApiKey,
@@ -72,8 +72,8 @@ impl CachedResolver {
     }
 
     /// Ends the background tasks. Keys are still verified, and believed for
-    /// [`max_staleness`](crate::CacheConfig::max_staleness) after each was read, since nobody listens to a
-    /// feed of changes any more. Dropping the last clone ends the tasks, too.
+    /// [`max_staleness`](crate::CacheConfig::max_staleness) after each was read where the source has a feed
+    /// of changes, since nobody listens to it any more. Dropping the last clone ends the tasks, too.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ impl CachedResolver {
         freshness: Freshness,
         waited_for: &mut Option<Arc<Flight>>,
     ) -> Outcome {
-        let asked_at = self.coarse().monotonic();
+        let asked_at = Moment::coarse(&*self.0.clock);
         let mut attempts = 0;
         loop {
             let mut waiter = match self.0.cache.begin(key, &self.coarse(), freshness) {
