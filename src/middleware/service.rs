@@ -10,7 +10,7 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::{
-    RejectionReason, ResponseForRejection,
+    ResponseForRejection,
     answers::{Anonymous, Answers, handle},
     credentials::Presented,
     future::ResponseFuture,
@@ -69,14 +69,16 @@ where
                 pass_anonymous(&mut request, self.config.answers());
                 return ResponseFuture::passed(self.inner.call(request));
             }
-            Err(reason) => return self.reject(reason),
+            Err(reason) => return ResponseFuture::rejected(self.config.answers().reject(reason)),
         }
         match self.config.resolve_now(&token) {
             Some(Ok(context)) => {
                 pass_authenticated(&mut request, context, self.config.answers());
                 ResponseFuture::passed(self.inner.call(request))
             }
-            Some(Err(error)) => self.reject(error.into()),
+            Some(Err(error)) => {
+                ResponseFuture::rejected(self.config.answers().reject(error.into()))
+            }
             None => {
                 // `inner` was polled ready and its copy wasn't: the ready one is called.
                 let copy = self.inner.clone();
@@ -84,23 +86,6 @@ where
                 ResponseFuture::resolving(token, request, ready, self.config.clone())
             }
         }
-    }
-}
-
-impl<S: Clone, R: KeyResolver, F> ApiKeyService<S, R, F> {
-    /// `inner` was polled ready, and isn't called: what it holds ready for a request, a permit for one,
-    /// must not wait for the next request of a stranger.
-    fn reject<ReqBody, ResBody>(
-        &mut self,
-        reason: RejectionReason,
-    ) -> ResponseFuture<S, R, F, ReqBody>
-    where
-        S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-        F: ResponseForRejection<ResBody>,
-    {
-        let unready = self.inner.clone();
-        self.inner = unready;
-        ResponseFuture::rejected(self.config.answers().reject(reason))
     }
 }
 
