@@ -45,11 +45,11 @@ mod unknown_then_created;
 
 use std::time::{Duration, Instant};
 
-use support::{PEPPER, USER, id_of, start, steps::Steps, with_wrong_secret};
+use support::{PEPPER, USER, id_of, outcome, start, steps::Steps, with_wrong_secret};
 use tokio::task::{JoinHandle, yield_now};
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, ApiKeyToken, AuthContext, CacheConfig, KeyId, KeyResolver,
-    ManualClock, NewApiKey, Pepper, Peppers, Scopes, StoreError, VerifyError,
+    ApiKey, ApiKeyBackend, ApiKeyStore, ApiKeyToken, CacheConfig, KeyId, KeyResolver, ManualClock,
+    NewApiKey, Pepper, Peppers, Scopes, StoreError,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -179,19 +179,6 @@ async fn verified(store: &ApiKeyStore, token: &str) -> &'static str {
 fn is_cached(store: &ApiKeyStore, token: &str) -> bool {
     let token = store.token_format().parse(token).unwrap();
     store.resolve_now(&token).is_some()
-}
-
-fn outcome(verified: &Result<AuthContext, VerifyError>) -> &'static str {
-    match verified {
-        Ok(_) => "good",
-        Err(VerifyError::Unknown) => "unknown",
-        Err(VerifyError::WrongSecret) => "wrong secret",
-        Err(VerifyError::Expired) => "expired",
-        Err(VerifyError::Revoked) => "revoked",
-        Err(VerifyError::Disabled) => "disabled",
-        Err(VerifyError::Unavailable(_)) => "unavailable",
-        Err(_) => "another error",
-    }
 }
 
 /// Lets the others run until it has come to what is waited for.

@@ -16,11 +16,8 @@ mod verifying;
 
 use std::{error::Error, io, time::Duration};
 
-use support::{USER, chain, start};
-use tower_api_key::{
-    ApiKeyBackend, ApiKeyStore, AuthContext, ManualClock, NewApiKey, Pepper, Peppers, Scopes,
-    VerifyError,
-};
+use support::{USER, chain, outcome, start};
+use tower_api_key::{ApiKeyBackend, ApiKeyStore, ManualClock, NewApiKey, Pepper, Peppers, Scopes};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -36,20 +33,6 @@ async fn store_on(backend: impl ApiKeyBackend, peppers: Peppers) -> ApiKeyStore 
     let builder = ApiKeyStore::builder(backend).peppers(peppers);
     let store = builder.clock(ManualClock::new(start())).build().await;
     store.unwrap()
-}
-
-fn outcome(result: &Result<AuthContext, VerifyError>) -> &'static str {
-    match result {
-        Ok(_) => "good",
-        Err(VerifyError::Malformed(_)) => "malformed",
-        Err(VerifyError::Unknown) => "unknown",
-        Err(VerifyError::WrongSecret) => "wrong secret",
-        Err(VerifyError::Expired) => "expired",
-        Err(VerifyError::Revoked) => "revoked",
-        Err(VerifyError::Disabled) => "disabled",
-        Err(VerifyError::Unavailable(_)) => "unavailable",
-        Err(_) => "another error",
-    }
 }
 
 async fn verified(store: &ApiKeyStore, token: &str) -> &'static str {

@@ -10,10 +10,10 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 use tower_api_key::{
-    ApiKeyStore, AuthContext, CacheConfig, Clock, KeyResolver, NewApiKey, Pepper, Peppers, Scopes,
-    VerifyError,
+    ApiKeyStore, CacheConfig, Clock, KeyResolver, NewApiKey, Pepper, Peppers, Scopes,
 };
 
+pub(crate) use crate::support::outcome;
 use crate::{
     HEARTBEAT,
     support::{PEPPER, USER, feed::Remote, start},
@@ -102,19 +102,6 @@ pub(crate) async fn store_on(
 
 pub(crate) fn new_key() -> NewApiKey {
     NewApiKey::for_user(USER, Scopes::none())
-}
-
-pub(crate) fn outcome(result: &Result<AuthContext, VerifyError>) -> &'static str {
-    match result {
-        Ok(_) => "good",
-        Err(VerifyError::Unknown) => "unknown",
-        Err(VerifyError::WrongSecret) => "wrong secret",
-        Err(VerifyError::Expired) => "expired",
-        Err(VerifyError::Revoked) => "revoked",
-        Err(VerifyError::Disabled) => "disabled",
-        Err(VerifyError::Unavailable(_)) => "unavailable",
-        Err(_) => "another error",
-    }
 }
 
 /// Clocks that go with tokio's, so that a paused runtime moves its timers and the cache together.

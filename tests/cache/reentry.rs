@@ -8,10 +8,7 @@ use tower_api_key::{
     KeyResolver, KeySource, LookupKey, MemoryBackend, Pepper, Peppers, Scopes, Subscription,
 };
 
-use crate::{
-    node::outcome,
-    support::{PEPPER, USER},
-};
+use crate::support::{PEPPER, USER, outcome};
 
 /// Tells of each key while it is asked for it, in the same call.
 #[derive(Default)]

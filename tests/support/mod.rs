@@ -31,9 +31,9 @@ use std::{
 use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, ChangeSink, KeyId, KeySource, LookupKey,
-    ManualClock, MemoryBackend, NewApiKey, PageRequest, Pepper, Peppers, Scopes, Subscription,
-    Touch,
+    ApiKey, ApiKeyBackend, ApiKeyStore, AuthContext, BackendError, ChangeSink, KeyId, KeySource,
+    LookupKey, ManualClock, MemoryBackend, NewApiKey, PageRequest, Pepper, Peppers, Scopes,
+    Subscription, Touch, VerifyError,
 };
 
 /// What the clocks of the tests show at first.
@@ -113,6 +113,21 @@ impl Fixture {
         key.version += 1;
         assert!(self.backend.update(&key, version).await.unwrap());
         token
+    }
+}
+
+/// What became of a token, in a word or two.
+pub fn outcome(result: &Result<AuthContext, VerifyError>) -> &'static str {
+    match result {
+        Ok(_) => "good",
+        Err(VerifyError::Malformed(_)) => "malformed",
+        Err(VerifyError::Unknown) => "unknown",
+        Err(VerifyError::WrongSecret) => "wrong secret",
+        Err(VerifyError::Expired) => "expired",
+        Err(VerifyError::Revoked) => "revoked",
+        Err(VerifyError::Disabled) => "disabled",
+        Err(VerifyError::Unavailable(_)) => "unavailable",
+        Err(_) => "another error",
     }
 }
 
