@@ -9,8 +9,9 @@ use std::{
 /// Tells the time of day, and how much time has passed.
 ///
 /// Whether a key has expired is asked of the time of day, which may step backwards, as the clocks of
-/// real machines do. How long something may be remembered is asked of both: the monotonic clock
-/// stops while a machine is suspended, and the other one is set by people.
+/// real machines do. How old something is that is remembered is asked of the monotonic one, and for
+/// how long a change may have gone unnoticed of both: the monotonic clock stops while a machine is
+/// suspended, and the other one is set by people.
 ///
 /// ```
 /// use std::time::SystemTime;
