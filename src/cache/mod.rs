@@ -2,8 +2,8 @@
 //!
 //! # Rules
 //!
-//! * A load is registered before it begins, and remembered only where it is still registered when it
-//!   lands ([`fence`]). An invalidation ends the registration.
+//! * A load is registered before it begins, and remembered only where it, or one that has overtaken it,
+//!   is still registered when it lands ([`fence`]). An invalidation ends the registration.
 //! * What was read is believed for a while after it was read, and for longer where the source is known
 //!   to tell of changes ([`lease`]).
 //! * Keys have places, and are evicted for other keys only ([`places`]). Ids that no key has are
@@ -140,6 +140,8 @@ impl Cache {
 
     /// Joins the load of a key that wasn't found, or begins one.
     pub(crate) fn begin(&self, key: &LookupKey, now: &Now<'_>, freshness: Freshness) -> Begun {
+        // Here and not under a lock: the clock may be somebody's own.
+        now.wall();
         let is_leased = self.lease.holds(now);
         let is_good = |cached: &CachedKey| self.is_good(cached, now, is_leased);
         let is_good: Option<&dyn Fn(&CachedKey) -> bool> = match freshness {
@@ -244,7 +246,8 @@ impl Cache {
         self.counts.reads.count();
     }
 
-    pub(crate) fn stats(&self) -> CacheStats {
+    /// Uses of keys aren't the cache's own, so it has to be told how often they couldn't be written.
+    pub(crate) fn stats(&self, failed_touches: u64) -> CacheStats {
         let counts = &self.counts;
         CacheStats {
             hits: counts.hits.sum(),
@@ -259,7 +262,7 @@ impl Cache {
             lost_feeds: counts.lost_feeds.sum(),
             entries: self.places.taken() as u64,
             unknown_entries: self.unknown.noted() as u64,
-            failed_touches: 0,
+            failed_touches,
         }
     }
 

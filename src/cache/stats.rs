@@ -103,11 +103,7 @@ pub(super) struct Counter(AtomicU64);
 
 impl Counter {
     pub(super) fn count(&self) {
-        self.add(1);
-    }
-
-    pub(super) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn sum(&self) -> u64 {

@@ -185,15 +185,12 @@ impl Table {
             }
             match entry {
                 Entry::Occupied(mut entry) => {
-                    let next = match entry.get() {
-                        Slot::Loading(next) if !Arc::ptr_eq(next, flight) => Some(next.clone()),
+                    let registered = match entry.get() {
+                        Slot::Loading(registered) => Some(registered.clone()),
                         _ => None,
                     };
-                    let previous = match (&next, entry.get()) {
-                        (Some(next), _) => next.previous(),
-                        (None, Slot::Loading(own)) => own.previous(),
-                        (None, _) => None,
-                    };
+                    let previous = registered.as_ref().and_then(|flight| flight.previous());
+                    let next = registered.filter(|next| !Arc::ptr_eq(next, flight));
                     if next.as_ref().is_some_and(|next| !next.takes_from(flight)) {
                         return false;
                     }

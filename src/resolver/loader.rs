@@ -33,7 +33,7 @@ pub(super) struct Loader {
     cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
     queue: Mutex<Queue>,
-    /// How many reads failed since one succeeded.
+    /// How many reads failed since one was answered.
     failed: AtomicUsize,
 }
 
@@ -144,7 +144,13 @@ impl Reader {
                 }
                 Some(Err(error)) => {
                     // What can't be understood was answered all the same.
-                    failed = if error.is_corrupt() { 0 } else { failed + 1 };
+                    if error.is_corrupt() {
+                        failed = 0;
+                        self.loader.failed.store(0, Ordering::Relaxed);
+                    } else {
+                        failed += 1;
+                        self.loader.failed.fetch_add(1, Ordering::Relaxed);
+                    }
                     self.halve(part, &error, failed);
                 }
                 // Halves would take as long, and nobody waits that long.
@@ -154,7 +160,7 @@ impl Reader {
     }
 
     fn halve(&mut self, mut part: Vec<Arc<Flight>>, error: &BackendError, failed: usize) {
-        let is_down = self.loader.failed.fetch_add(1, Ordering::Relaxed) >= MAX_FAILED_PARTS;
+        let is_down = self.loader.failed.load(Ordering::Relaxed) > MAX_FAILED_PARTS;
         let most = if is_down {
             MAX_WHILE_DOWN
         } else {

@@ -66,9 +66,8 @@ impl CachedResolver {
     /// What the cache has done, and what it holds.
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {
-        let mut stats = self.0.cache.stats();
-        stats.failed_touches = self.0.toucher.as_ref().map_or(0, Toucher::failures);
-        stats
+        let failed_touches = self.0.toucher.as_ref().map_or(0, Toucher::failures);
+        self.0.cache.stats(failed_touches)
     }
 
     /// Ends the background tasks. Keys are still verified, and believed for
