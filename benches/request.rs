@@ -29,7 +29,7 @@ fn main() -> Outcome {
         .collect();
     each_alone(&runtime, &mut runners);
     if is_asked() {
-        let rounds = runtime.block_on(rounds::run(&mut runners, sized(5_000, 20)))?;
+        let rounds = runtime.block_on(rounds::run(&mut runners, sized(20_000, 20)))?;
         rounds::print_table(&runners, &rounds, 0);
     }
     Ok(())

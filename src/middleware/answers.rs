@@ -4,20 +4,49 @@
 //! maps bodies, the type of their body. So the layer leaves a function on the request that knows
 //! both, and what it returns is taken apart here.
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    sync::{Arc, LazyLock},
+};
 
 use http::Response;
 
-use super::{Realm, Rejection, RejectionReason, ResponseForRejection, response::forget_body};
-use crate::{context::LayerHandle, trace};
+use super::{
+    ProblemResponse, Realm, Rejection, RejectionReason, ResponseForRejection, response::forget_body,
+};
+use crate::{
+    context::{HeldAnswers, LayerHandle},
+    trace,
+};
 
 /// What a layer needs to turn a request away.
 pub(super) struct Answers<F> {
     pub(super) response: Arc<F>,
     pub(super) realm: Realm,
+    /// The same answers, for good: where nothing was set.
+    same: Option<&'static (dyn Any + Send + Sync)>,
+}
+
+impl Default for Answers<ProblemResponse> {
+    fn default() -> Self {
+        static SAME: LazyLock<Answers<ProblemResponse>> =
+            LazyLock::new(|| Answers::new(Arc::new(ProblemResponse), Realm::default()));
+        Self {
+            same: Some(&*SAME),
+            ..Self::new(SAME.response.clone(), SAME.realm.clone())
+        }
+    }
 }
 
 impl<F> Answers<F> {
+    pub(super) fn new(response: Arc<F>, realm: Realm) -> Self {
+        Self {
+            response,
+            realm,
+            same: None,
+        }
+    }
+
     /// The response to a request that is turned away, with the rejection in its extensions.
     pub(super) fn reject<B>(&self, reason: RejectionReason) -> Response<B>
     where
@@ -45,7 +74,11 @@ where
     F: ResponseForRejection<B> + Send + Sync + 'static,
     B: 'static,
 {
-    LayerHandle::new(answers.clone(), reject_erased::<F, B>)
+    let held = match answers.same {
+        Some(same) => HeldAnswers::Static(same),
+        None => HeldAnswers::Shared(answers.clone()),
+    };
+    LayerHandle::new(held, reject_erased::<F, B>)
 }
 
 /// A response whose body is of the type that the layer's responses have.

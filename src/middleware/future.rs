@@ -52,12 +52,19 @@ impl<S, R, F, ReqBody> ResponseFuture<S, R, F, ReqBody>
 where
     S: Service<Request<ReqBody>>,
 {
-    pub(super) fn passed(inner: S::Future) -> Self {
+    /// The inner future comes to be where it stays: futures of routers are large, and the other two ways
+    /// out are kept out of line so that this one needn't be moved.
+    #[inline]
+    pub(super) fn passed(inner: &mut S, request: Request<ReqBody>) -> Self {
         Self {
-            state: State::Passed { inner },
+            state: State::Passed {
+                inner: inner.call(request),
+            },
         }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn rejected(response: S::Response) -> Self {
         Self {
             state: State::Rejected {
@@ -66,6 +73,8 @@ where
         }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn resolving(
         token: ApiKeyToken,
         request: Request<ReqBody>,

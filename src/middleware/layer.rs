@@ -80,10 +80,7 @@ impl<R: KeyResolver> ApiKeyLayer<R> {
     pub fn new(resolver: R) -> Self {
         let config = Config {
             resolver: Arc::new(resolver),
-            answers: Arc::new(Answers {
-                response: Arc::new(ProblemResponse),
-                realm: Realm::default(),
-            }),
+            answers: Arc::default(),
             settings: Settings {
                 headers: [CredentialHeader::bearer()].into(),
                 optional: false,
@@ -111,10 +108,8 @@ impl<R, F> ApiKeyLayer<R, F> {
         let Some(realm) = Realm::new(realm) else {
             panic!("a realm is visible ASCII and spaces, not {realm:?}")
         };
-        Arc::make_mut(&mut self.config).answers = Arc::new(Answers {
-            response: self.config.answers.response.clone(),
-            realm,
-        });
+        let response = self.config.answers.response.clone();
+        Arc::make_mut(&mut self.config).answers = Arc::new(Answers::new(response, realm));
         self
     }
 
@@ -234,10 +229,10 @@ impl<R, F> ApiKeyLayer<R, F> {
     pub fn rejection_response<G>(self, response: G) -> ApiKeyLayer<R, G> {
         let config = Config {
             resolver: self.config.resolver.clone(),
-            answers: Arc::new(Answers {
-                response: Arc::new(response),
-                realm: self.config.answers.realm.clone(),
-            }),
+            answers: Arc::new(Answers::new(
+                Arc::new(response),
+                self.config.answers.realm.clone(),
+            )),
             settings: self.config.settings.clone(),
         };
         ApiKeyLayer {

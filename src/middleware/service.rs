@@ -67,14 +67,14 @@ where
             Ok(Presented::Token(header)) => self.config.strip(headers, header),
             Ok(Presented::Foreign | Presented::Nothing) => {
                 pass_anonymous(&mut request, self.config.answers());
-                return ResponseFuture::passed(self.inner.call(request));
+                return ResponseFuture::passed(&mut self.inner, request);
             }
             Err(reason) => return ResponseFuture::rejected(self.config.answers().reject(reason)),
         }
         match self.config.resolve_now(&token) {
             Some(Ok(context)) => {
                 pass_authenticated(&mut request, context, self.config.answers());
-                ResponseFuture::passed(self.inner.call(request))
+                ResponseFuture::passed(&mut self.inner, request)
             }
             Some(Err(error)) => {
                 ResponseFuture::rejected(self.config.answers().reject(error.into()))
