@@ -1,13 +1,19 @@
 //! What the layer leaves of a server's requests per second: `cargo bench --bench end_to_end`.
 //!
-//! Two servers on loopback sockets, one with the layer and one without, are loaded by `wrk` in turns
-//! of a second: with, without, without, with. Each four seconds give one ratio of rates, and one of
-//! the time on a processor that a request takes. A server has one thread, and so has `wrk`, which
-//! sends the token to both. It takes two minutes; `BENCH_QUICK=1` makes one ratio of it.
+//! Two servers on loopback sockets, one with the layer and one without, are loaded in turns of a second:
+//! with, without, without, with. Each four seconds give one ratio of rates, and one of the time on a
+//! processor that a request takes. Both are sent the token.
+//!
+//! The load comes from `oha` (`cargo install oha`), and the servers have tokio's ordinary runtime: it and
+//! they share the processors, as clients and servers on two machines would have one each. With
+//! `BENCH_LOAD=wrk` it comes from `wrk`, which costs little, and the servers have one thread that is never
+//! idle: nothing but the server's own time counts then.
+//!
+//! It takes two minutes; `BENCH_QUICK=1` makes one ratio of it.
 
 mod support;
 
-use std::{fs, io, process::Command};
+use std::{env, fs, io, process::Command};
 
 use axum::Router;
 use http::StatusCode;
@@ -26,24 +32,25 @@ fn main() -> Outcome {
     if !is_asked() {
         return Ok(());
     }
-    has_wrk()?;
-    // Both servers are on its one thread, and one of them always waits.
-    let server = runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
+    let generator = Generator::asked_for()?;
+    // Both servers are on it, and one of them always waits.
+    let mut server = runtime::Builder::new_multi_thread();
+    if generator == Generator::Wrk {
+        server.worker_threads(1);
+    }
+    let server = server.enable_all().build()?;
     let (with, without, token) = server.block_on(serve())?;
     let quads = sized(30, 1);
     let mut seconds = [Vec::new(), Vec::new()];
     let mut ratios = [Vec::new(), Vec::new()];
     for address in [&with, &without] {
-        load(address, &token)?;
+        generator.load(address, &token)?;
     }
     for _ in 0..quads {
-        let first = load(&with, &token)?;
-        let second = load(&without, &token)?;
-        let third = load(&without, &token)?;
-        let fourth = load(&with, &token)?;
+        let first = generator.load(&with, &token)?;
+        let second = generator.load(&without, &token)?;
+        let third = generator.load(&without, &token)?;
+        let fourth = generator.load(&with, &token)?;
         ratios[0].push((first.rate + fourth.rate) / (second.rate + third.rate));
         ratios[1].push((first.cpu + fourth.cpu) / (second.cpu + third.cpu));
         seconds[0].extend([first, fourth]);
@@ -51,7 +58,7 @@ fn main() -> Outcome {
     }
 
     println!(
-        "\nover {CONNECTIONS} connections; medians of {} seconds each",
+        "\n{generator:?} over {CONNECTIONS} connections; medians of {} seconds each",
         2 * quads
     );
     println!("{:<30} {:>12} {:>16}", "", "requests/s", "CPU ns/request");
@@ -92,16 +99,6 @@ async fn listen(app: Router) -> io::Result<String> {
     Ok(format!("http://{address}/"))
 }
 
-fn has_wrk() -> Outcome {
-    match Command::new("wrk").arg("--version").output() {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err("this needs wrk to make the requests: `apt-get install wrk`".into())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// What a second of load has shown.
 struct Second {
     /// Requests a second.
@@ -111,32 +108,77 @@ struct Second {
     cpu: f64,
 }
 
-fn load(url: &str, token: &ApiKeyToken) -> Outcome<Second> {
-    let header = format!("Authorization: Bearer {}", token.expose());
-    let mut wrk = Command::new("wrk");
-    wrk.arg(format!("--connections={CONNECTIONS}"));
-    wrk.args(["--threads=1", "--duration=1s", "--header", &header, url]);
-    let before = cpu_time()?;
-    let output = wrk.output()?;
-    let cpu_time = cpu_time()? - before;
+/// What makes the requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Generator {
+    Oha,
+    Wrk,
+}
 
-    let said = String::from_utf8(output.stdout)?;
-    let failed = ["Non-2xx", "Socket errors"]
-        .iter()
-        .any(|complaint| said.contains(complaint));
-    let rate = said
-        .lines()
-        .find_map(|line| line.strip_prefix("Requests/sec:"));
-    let count = said
-        .lines()
-        .find_map(|line| line.split_once(" requests in "));
-    match (rate, count) {
-        (Some(rate), Some((count, _))) if output.status.success() && !failed => Ok(Second {
-            rate: rate.trim().parse()?,
-            cpu: cpu_time / count.trim().parse::<f64>()?,
-        }),
-        _ => Err(format!("wrk has not measured: {said}").into()),
+impl Generator {
+    /// The one that is asked for, if it is installed.
+    fn asked_for() -> Outcome<Self> {
+        let (generator, program, install) = match env::var("BENCH_LOAD").as_deref() {
+            Ok("wrk") => (Self::Wrk, "wrk", "apt-get install wrk"),
+            Ok("oha") | Err(_) => (Self::Oha, "oha", "cargo install oha"),
+            Ok(other) => return Err(format!("BENCH_LOAD is `oha` or `wrk`, not {other:?}").into()),
+        };
+        match Command::new(program).arg("--version").output() {
+            Ok(_) => Ok(generator),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(format!("this needs {program} to make the requests: `{install}`").into())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
+
+    fn load(self, url: &str, token: &ApiKeyToken) -> Outcome<Second> {
+        let header = format!("Authorization: Bearer {}", token.expose());
+        let connections = CONNECTIONS.to_string();
+        let mut command = match self {
+            Self::Oha => Command::new("oha"),
+            Self::Wrk => Command::new("wrk"),
+        };
+        command.args(["-c", &connections, "-H", &header]);
+        match self {
+            Self::Oha => command.args(["-z", "1s", "--no-tui", "--output-format", "json", url]),
+            Self::Wrk => command.args(["--threads=1", "--duration=1s", url]),
+        };
+        let before = cpu_time()?;
+        let output = command.output()?;
+        let cpu_time = cpu_time()? - before;
+        let said = String::from_utf8(output.stdout)?;
+        let measured = match self {
+            Self::Oha => of_oha(&said),
+            Self::Wrk => of_wrk(&said),
+        };
+        match measured {
+            Some((rate, count)) if output.status.success() => Ok(Second {
+                rate,
+                cpu: cpu_time / count,
+            }),
+            _ => Err(format!("{self:?} has not measured: {said}").into()),
+        }
+    }
+}
+
+/// Requests a second, and requests, if all of them were answered 200.
+fn of_oha(said: &str) -> Option<(f64, f64)> {
+    let said: serde_json::Value = serde_json::from_str(said).ok()?;
+    let statuses = said["statusCodeDistribution"].as_object()?;
+    let count = statuses.get("200").filter(|_| statuses.len() == 1)?;
+    Some((said["summary"]["requestsPerSec"].as_f64()?, count.as_f64()?))
+}
+
+/// The same. It complains of what failed.
+fn of_wrk(said: &str) -> Option<(f64, f64)> {
+    if said.contains("Non-2xx") || said.contains("Socket errors") {
+        return None;
+    }
+    let mut lines = said.lines();
+    let count = lines.find_map(|line| line.split_once(" requests in "))?.0;
+    let rate = lines.find_map(|line| line.strip_prefix("Requests/sec:"))?;
+    Some((rate.trim().parse().ok()?, count.trim().parse().ok()?))
 }
 
 /// The nanoseconds of a processor that the threads of this process have taken.

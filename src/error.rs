@@ -294,11 +294,16 @@ pub enum ConfigError {
 
 impl fmt::Debug for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)?;
-        let causes = std::iter::successors(self.source(), |&error| error.source());
-        for cause in causes {
-            write!(f, ": {cause}")?;
-        }
-        Ok(())
+        write_with_causes(self, f)
     }
+}
+
+/// The text of `error`, and those of what caused it.
+pub(crate) fn write_with_causes(error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fmt::Display::fmt(error, f)?;
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    for cause in causes {
+        write!(f, ": {cause}")?;
+    }
+    Ok(())
 }

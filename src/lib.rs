@@ -126,6 +126,8 @@
 mod backend;
 mod cache;
 mod clock;
+#[cfg(feature = "test-util")]
+pub mod conformance;
 mod context;
 mod error;
 #[cfg(all(test, shuttle))]
@@ -141,6 +143,12 @@ mod token;
 mod trace;
 mod verify;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use self::backend::OpenError;
+#[cfg(feature = "postgres")]
+pub use self::backend::{PostgresBackend, PostgresBackendBuilder};
+#[cfg(feature = "sqlite")]
+pub use self::backend::{SqliteBackend, SqliteBackendBuilder};
 #[cfg(feature = "test-util")]
 pub use self::clock::ManualClock;
 pub use self::{
@@ -171,6 +179,11 @@ pub use self::{
     },
     verify::VerifyError,
 };
+
+/// The version of sqlx whose pools [`SqliteBackend`] and [`PostgresBackend`] take.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[doc(no_inline)]
+pub use sqlx;
 
 /// What the `scopes!` macro needs.
 #[doc(hidden)]

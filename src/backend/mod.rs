@@ -4,6 +4,14 @@ mod changes;
 mod erased;
 mod memory;
 mod page;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod pylon;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -12,6 +20,12 @@ pub use self::{
     memory::MemoryBackend,
     page::{Cursor, Page, PageRequest, ParseCursorError},
 };
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresBackend, PostgresBackendBuilder};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use self::sql::OpenError;
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::{SqliteBackend, SqliteBackendBuilder};
 pub(crate) use self::{
     changes::{DynFeed, TakesChanges, Told},
     erased::{DynBackend, DynSource},

@@ -1,0 +1,1 @@
+//! Keys that `pylon` 0.3 has written.

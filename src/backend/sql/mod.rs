@@ -1,0 +1,25 @@
+//! What the SQL backends share: names of tables, rows, and what can go wrong.
+
+mod open;
+mod prefix;
+mod row;
+
+pub use self::open::OpenError;
+pub(super) use self::{
+    prefix::TablePrefix,
+    row::{Row, millis, scopes_text},
+};
+use crate::error::BackendError;
+
+/// The columns of a record, in the order of [`Row`]'s fields.
+pub(super) const COLUMNS: &str = "id, user_id, name, scopes, unrestricted, display_prefix, pepper, \
+     secret_hash, created_at, expires_at, last_used_at, revoked_at, disabled_at, version";
+
+/// A value that isn't of its column's type is a record that can't be read; everything else may be
+/// different next time.
+pub(super) fn failed(error: sqlx::Error) -> BackendError {
+    match error {
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => BackendError::corrupt(error),
+        error => BackendError::unavailable(error),
+    }
+}

@@ -1,0 +1,1 @@
+//! Whether a backend of one's own keeps its promises.
