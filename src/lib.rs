@@ -133,6 +133,7 @@ mod error;
 #[cfg(all(test, shuttle))]
 mod explore;
 mod guard;
+mod handoff;
 mod key;
 mod middleware;
 mod resolver;
@@ -164,6 +165,7 @@ pub use self::{
         AllOf, AnyOf, RequireScope, RequireScopeFuture, RequireScopeService, RequiredScopes,
         ScopeList, TypedScope, TypedScopes,
     },
+    handoff::{HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore},
     key::{ApiKey, IssuedKey, KeyStatus, NewApiKey},
     middleware::{
         ApiKeyLayer, ApiKeyService, CredentialHeader, GrpcResponse, ProblemResponse, Rejection,

@@ -16,7 +16,7 @@ const LEVELS: &[&[&str]] = &[
     &["backend"],
     &["cache"],
     &["resolver"],
-    &["store"],
+    &["store", "handoff"],
     &["middleware"],
     &["guard"],
 ];
@@ -34,7 +34,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("rustix", &["clock.rs"]),
     ("hmac", &["token"]),
     ("sha2", &["token"]),
-    ("subtle", &["token"]),
+    ("subtle", &["token", "handoff"]),
     ("rand", &["token"]),
     ("tracing", &["trace.rs"]),
 ];

@@ -1,11 +1,20 @@
 //! New tokens, from the operating system's randomness or a generator that the caller gives.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use rand::{TryCryptoRng, rngs::SysRng};
+use rand::{TryCryptoRng, TryRng, rngs::SysRng};
 use zeroize::Zeroizing;
 
 use super::{ApiKeyToken, Brand, KeyId, MAX_LEN, SECRET_LEN};
 use crate::error::RandomError;
+
+/// Bytes that are no secret for long: nothing wipes the copies that are made of them on their way.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], RandomError> {
+    let mut bytes = [0; N];
+    SysRng
+        .try_fill_bytes(&mut bytes)
+        .map_err(RandomError::new)?;
+    Ok(bytes)
+}
 
 const SECRET_BYTES: usize = 32;
 

@@ -13,6 +13,7 @@ mod short;
 
 use std::{fmt, str::FromStr};
 
+pub(crate) use self::mint::random;
 pub use self::{
     brand::Brand,
     display::{DisplayPrefix, ParseDisplayPrefixError},

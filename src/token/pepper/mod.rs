@@ -17,6 +17,7 @@ pub use self::id::PepperId;
 use super::{
     ApiKeyToken, SecretHash,
     hash::{self, Keyed},
+    random,
 };
 use crate::error::{ConfigError, RandomError, Unavailable};
 
@@ -67,10 +68,7 @@ impl Pepper {
 
     /// A random one under a random id, so that no other process takes its hashes for its own.
     fn ephemeral() -> Result<Self, RandomError> {
-        let mut unique = [0; 8];
-        SysRng
-            .try_fill_bytes(&mut unique)
-            .map_err(RandomError::new)?;
+        let unique: [u8; 8] = random()?;
         let id = format!("eph-{}", BASE64_URL_SAFE_NO_PAD.encode(unique));
         Self::random(&id).map_err(|error| match error {
             ConfigError::Random(error) => error,

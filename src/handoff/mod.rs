@@ -1,0 +1,5 @@
+//! One-time tickets.
+
+mod tokens;
+
+pub use self::tokens::{HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore};

@@ -1,0 +1,313 @@
+//! Tickets of one process: issued, presented once, gone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
+
+use crate::{
+    error::RandomError,
+    sync::{Mutex, MutexGuard},
+    token::random,
+};
+
+/// A one-time ticket: 128 bits from the operating system. `Debug` shows nothing of it, and it can't be
+/// compared but by [`HandoffTokenStore::consume_matching`].
+#[derive(Clone)]
+pub struct HandoffToken([u8; Self::LEN]);
+
+impl HandoffToken {
+    /// Its length in bytes.
+    pub const LEN: usize = 16;
+
+    /// The ticket that is these bytes, as they came from where it was presented.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, to be handed to whom the ticket is for. Who has them has the ticket.
+    #[must_use]
+    pub const fn expose(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+}
+
+impl Drop for HandoffToken {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for HandoffToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HandoffToken(..)")
+    }
+}
+
+/// What a [`HandoffTokenStore`] allows. Zeros are raised to the least that works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct HandoffTokenConfig {
+    max_pending: usize,
+    time_to_live: Duration,
+    collision_attempts: usize,
+}
+
+impl HandoffTokenConfig {
+    /// 1,024 pending tickets, each good for 30 seconds, 16 attempts to draw one that isn't pending.
+    pub const fn new() -> Self {
+        Self {
+            max_pending: 1_024,
+            time_to_live: Duration::from_secs(30),
+            collision_attempts: 16,
+        }
+    }
+
+    /// How many tickets may be pending, 1 at the least.
+    pub fn max_pending(mut self, tickets: usize) -> Self {
+        self.max_pending = tickets.max(1);
+        self
+    }
+
+    /// How long a ticket is good, a millisecond at the least. One that ends beyond what the clock can say
+    /// has ended at once.
+    pub fn time_to_live(mut self, time: Duration) -> Self {
+        self.time_to_live = time.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How often a ticket is drawn, where those before are pending already; once at the least.
+    pub fn collision_attempts(mut self, attempts: usize) -> Self {
+        self.collision_attempts = attempts.max(1);
+        self
+    }
+}
+
+impl Default for HandoffTokenConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A ticket wasn't issued, or wasn't taken.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandoffError {
+    /// The expected ticket was used, revoked or pruned, or never issued here.
+    #[error("the ticket is not pending")]
+    NotPending,
+    /// The ticket's time was over (`now` is at or after its end). It is gone.
+    #[error("the ticket has expired")]
+    Expired,
+    /// Another ticket was presented than was expected. Both are as they were.
+    #[error("another ticket was presented than was expected")]
+    Mismatch,
+    /// As many tickets are pending as may be.
+    #[error("{max_pending} tickets are pending, and no more may be")]
+    Full {
+        /// How many may be.
+        max_pending: usize,
+    },
+    /// Every ticket that was drawn is pending already: the source of randomness repeats itself.
+    #[error("{attempts} tickets were drawn, and all of them are pending already")]
+    Collisions {
+        /// How many were drawn.
+        attempts: usize,
+    },
+    /// The source of randomness failed.
+    #[error("no ticket can be made")]
+    Random(#[from] RandomError),
+}
+
+/// One-time tickets of one process, for handing something over that both sides will recognize: a
+/// connection, a child process, a page. For handing over a *key*, across nodes and restarts, a ticket has
+/// to be kept in the backend.
+///
+/// The side that expects a ticket keeps it, the other side presents it, and the first time that they are
+/// the same it is used up. Times are given by the caller.
+///
+/// ```
+/// use std::time::Instant;
+/// use tower_api_key::{HandoffError, HandoffToken, HandoffTokenStore};
+///
+/// let tickets = HandoffTokenStore::new();
+/// let expected = tickets.issue(Instant::now())?;
+///
+/// let presented = HandoffToken::from_bytes(*expected.expose());
+/// tickets.consume_matching(&expected, &presented, Instant::now())?;
+///
+/// let again = tickets.consume_matching(&expected, &presented, Instant::now());
+/// assert!(matches!(again, Err(HandoffError::NotPending)));
+/// # Ok::<(), HandoffError>(())
+/// ```
+#[derive(Default)]
+pub struct HandoffTokenStore {
+    config: HandoffTokenConfig,
+    pending: Mutex<Pending>,
+}
+
+type Bytes = [u8; HandoffToken::LEN];
+
+/// Found by what they are, and by when they end.
+#[derive(Default)]
+struct Pending {
+    ends: BTreeMap<Bytes, Instant>,
+    by_end: BTreeSet<(Instant, Bytes)>,
+}
+
+impl HandoffTokenStore {
+    /// An empty one, with the [defaults](HandoffTokenConfig::new).
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty one that allows what `config` says.
+    #[must_use]
+    pub fn with_config(config: HandoffTokenConfig) -> Self {
+        Self {
+            config,
+            pending: Mutex::default(),
+        }
+    }
+
+    /// A new ticket, pending from `now` on.
+    ///
+    /// # Errors
+    ///
+    /// [`HandoffError::Full`], [`HandoffError::Random`], and [`HandoffError::Collisions`] where the
+    /// operating system's randomness repeats itself.
+    pub fn issue(&self, now: Instant) -> Result<HandoffToken, HandoffError> {
+        self.issue_with(now, random)
+    }
+
+    /// The same with bytes from `draw`, for tests.
+    ///
+    /// # Errors
+    ///
+    /// As [`issue`](Self::issue); what `draw` fails with is a [`HandoffError::Random`].
+    pub fn issue_with<E>(
+        &self,
+        now: Instant,
+        mut draw: impl FnMut() -> Result<[u8; HandoffToken::LEN], E>,
+    ) -> Result<HandoffToken, HandoffError>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let mut pending = self.pending();
+        // Two at a time: so there is room wherever one has expired, and no call pays for all of them.
+        for _ in 0..2 {
+            pending.remove_first_expired(now);
+        }
+        let max_pending = self.config.max_pending;
+        if pending.ends.len() >= max_pending {
+            return Err(HandoffError::Full { max_pending });
+        }
+        let end = now.checked_add(self.config.time_to_live).unwrap_or(now);
+        for _ in 0..self.config.collision_attempts {
+            let bytes = draw().map_err(RandomError::new)?;
+            if pending.insert(bytes, end) {
+                return Ok(HandoffToken(bytes));
+            }
+        }
+        Err(HandoffError::Collisions {
+            attempts: self.config.collision_attempts,
+        })
+    }
+
+    /// Uses `expected` up if it is what was `presented`, compared in constant time.
+    ///
+    /// # Errors
+    ///
+    /// [`HandoffError::NotPending`]; then [`HandoffError::Expired`], which removes it, whatever was
+    /// presented; then [`HandoffError::Mismatch`], which uses up neither.
+    pub fn consume_matching(
+        &self,
+        expected: &HandoffToken,
+        presented: &HandoffToken,
+        now: Instant,
+    ) -> Result<(), HandoffError> {
+        let mut pending = self.pending();
+        let end = *pending
+            .ends
+            .get(&expected.0)
+            .ok_or(HandoffError::NotPending)?;
+        if now >= end {
+            pending.remove(&expected.0);
+            return Err(HandoffError::Expired);
+        }
+        if !bool::from(expected.0.ct_eq(&presented.0)) {
+            return Err(HandoffError::Mismatch);
+        }
+        pending.remove(&expected.0);
+        Ok(())
+    }
+
+    /// Ends a ticket that nobody is to use any more; returns whether it was pending, expired or not.
+    pub fn revoke(&self, token: &HandoffToken) -> bool {
+        self.pending().remove(&token.0)
+    }
+
+    /// Removes the tickets whose time is over at `now`; returns how many.
+    pub fn prune_expired(&self, now: Instant) -> usize {
+        let mut pending = self.pending();
+        let mut pruned = 0;
+        while pending.remove_first_expired(now) {
+            pruned += 1;
+        }
+        pruned
+    }
+
+    /// How many tickets are pending, with those that have expired and weren't removed yet.
+    #[must_use]
+    pub fn pending_len(&self) -> usize {
+        self.pending().ends.len()
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pending {
+    fn insert(&mut self, bytes: Bytes, end: Instant) -> bool {
+        let is_new = !self.ends.contains_key(&bytes);
+        if is_new {
+            self.ends.insert(bytes, end);
+            self.by_end.insert((end, bytes));
+        }
+        is_new
+    }
+
+    fn remove(&mut self, bytes: &Bytes) -> bool {
+        match self.ends.remove(bytes) {
+            Some(end) => self.by_end.remove(&(end, *bytes)),
+            None => false,
+        }
+    }
+
+    fn remove_first_expired(&mut self, now: Instant) -> bool {
+        match self.by_end.first() {
+            Some((end, bytes)) if now >= *end => {
+                let bytes = *bytes;
+                self.remove(&bytes)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for HandoffTokenStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandoffTokenStore")
+            .field("config", &self.config)
+            .field("pending_len", &self.pending_len())
+            .finish_non_exhaustive()
+    }
+}
