@@ -178,9 +178,19 @@ pub enum StoreError {
     /// randomness repeats itself.
     #[error("{0} is taken already, as were the ids drawn before")]
     Taken(KeyId),
-    /// Others kept changing the same key, and no attempt came through.
-    #[error("{0} was changed by others at the same time, too often to get through; try again")]
+    /// Others have changed the same key: since the version that was asked for, or so often that no attempt
+    /// came through.
+    #[error("{0} was changed by others meanwhile; read it again")]
     Conflict(KeyId),
+    /// Nobody gives more than they hold: what the caller would have had to hold.
+    #[error("the caller doesn't hold {0}")]
+    NotHeld(&'static str),
+    /// More was asked for at once than can be done.
+    #[error("no more than {at_most} at once")]
+    TooMany {
+        /// How many can be.
+        at_most: usize,
+    },
 }
 
 impl From<BackendError> for StoreError {

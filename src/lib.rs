@@ -166,7 +166,7 @@ pub use self::{
         ScopeList, TypedScope, TypedScopes,
     },
     handoff::{HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore},
-    key::{ApiKey, IssuedKey, KeyStatus, NewApiKey},
+    key::{ApiKey, IssuedKey, KeyStatus, KeyUpdate, NewApiKey},
     middleware::{
         ApiKeyLayer, ApiKeyService, CredentialHeader, GrpcResponse, ProblemResponse, Rejection,
         RejectionReason, ResponseForRejection, ResponseFuture,

@@ -159,22 +159,22 @@ fn a_ticket_that_is_pending_already_is_drawn_again_sixteen_times() {
     let tickets = HandoffTokenStore::new();
     let now = Instant::now();
     tickets.issue_with(now, || Ok::<_, Dry>([1; 16])).unwrap();
-    let mut draws = 0;
+    let mut count = 0;
     let drawn = tickets.issue_with(now, || {
-        draws += 1;
-        Ok::<_, Dry>([if draws < 16 { 1 } else { 2 }; 16])
+        count += 1;
+        Ok::<_, Dry>([if count < 16 { 1 } else { 2 }; 16])
     });
     assert_eq!(drawn.unwrap().expose(), &[2; 16]);
 
-    let mut draws = 0;
+    let mut count = 0;
     let drawn = tickets.issue_with(now, || {
-        draws += 1;
+        count += 1;
         Ok::<_, Dry>([1; 16])
     });
     let error = drawn.unwrap_err();
     assert!(matches!(error, HandoffError::Collisions { attempts: 16 }));
     assert!(error.to_string().contains("16"), "{error}");
-    assert_eq!((draws, tickets.pending_len()), (16, 2));
+    assert_eq!((count, tickets.pending_len()), (16, 2));
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod support;
 mod backends;
 #[path = "store/last_used.rs"]
 mod last_used;
+#[path = "store/life.rs"]
+mod life;
 #[path = "store/managing.rs"]
 mod managing;
 #[path = "store/verifying.rs"]

@@ -4,8 +4,9 @@ use super::{ApiKeyStore, write::carry_out};
 use crate::{
     backend::{Cursor, Page, PageRequest, only_record},
     cache::Freshness,
+    context::AuthContext,
     error::{BackendError, StoreError},
-    key::{ApiKey, IssuedKey, NewApiKey},
+    key::{ApiKey, IssuedKey, KeyStatus, NewApiKey},
     token::{ApiKeyToken, KeyId},
     verify::VerifyError,
 };
@@ -43,6 +44,50 @@ impl ApiKeyStore {
                 return Err(StoreError::Taken(key.id));
             }
         }
+    }
+
+    /// Makes a key for the caller's own user, which can do no more than the caller's key: where callers make
+    /// keys for themselves.
+    ///
+    /// The caller's key is read anew: it has to be active, and what counts is what it may do now. The new
+    /// key ends with it at the latest.
+    ///
+    /// ```
+    /// # async fn run(store: tower_api_key::ApiKeyStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_api_key::{AuthContext, NewApiKey, Scopes, StoreError};
+    ///
+    /// async fn make(auth: AuthContext, store: tower_api_key::ApiKeyStore) -> Result<String, StoreError> {
+    ///     let scopes = Scopes::of(["notes:read"]).expect("a scope");
+    ///     let new = NewApiKey::for_user(auth.user_id(), scopes);
+    ///     Ok(store.create_as(&auth, new).await?.token().expose().to_owned())
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotHeld`] where the new key is another user's, where its scopes aren't
+    /// [covered](crate::Scopes::covers) by those of the caller's key, or that key has ended; and those of
+    /// [`create`](Self::create).
+    pub async fn create_as(
+        &self,
+        caller: &AuthContext,
+        new: NewApiKey,
+    ) -> Result<IssuedKey, StoreError> {
+        let not_held = |what| Err(StoreError::NotHeld(what));
+        let Some(maker) = self.get(caller.key_id()).await? else {
+            return not_held("a key that is there still");
+        };
+        if maker.user_id != caller.user_id() || new.user_id() != maker.user_id {
+            return not_held("a key of that user");
+        }
+        if maker.status(self.resolver.now()) != KeyStatus::Active {
+            return not_held("an active key");
+        }
+        if !maker.scopes.covers(new.scopes()) {
+            return not_held("a key with all of these scopes");
+        }
+        self.create(new.ends_by(maker.expires_at)).await
     }
 
     /// The key with this id, whatever its state, as the backend has it. A use that is still to be
@@ -192,46 +237,46 @@ impl ApiKeyStore {
     }
 
     /// Somebody else has ended the key, and this store's cache may not have heard of it.
-    fn ended_already(&self, id: &KeyId) {
+    pub(super) fn ended_already(&self, id: &KeyId) {
         self.resolver.cache().invalidate(&id.lookup_key());
     }
 
     async fn revoke_record(&self, key: ApiKey) -> Result<bool, StoreError> {
         let now = self.resolver.now();
-        self.change(key, move |key| {
+        let revoked = self.change(key, move |key| {
             let changes = key.revoked_at.is_none();
             key.revoked_at.get_or_insert(now);
-            changes
-        })
-        .await
+            Ok(changes)
+        });
+        Ok(revoked.await?.is_some())
     }
 
-    /// Changes a record as `change` says, `key` or what has become of it since; `false` where it is
-    /// gone, or `change` left it as it was. Others may get in between: then it is tried again, also
-    /// where the caller has gone away.
-    async fn change(
+    /// Changes a record as `change` says, `key` or what has become of it since; returns what it is then,
+    /// nothing where it is gone, or `change` left it as it was. Others may get in between: then it is tried
+    /// again, also where the caller has gone away.
+    pub(super) async fn change(
         &self,
         mut key: ApiKey,
-        change: impl Fn(&mut ApiKey) -> bool + Send + 'static,
-    ) -> Result<bool, StoreError> {
+        change: impl Fn(&mut ApiKey) -> Result<bool, StoreError> + Send + 'static,
+    ) -> Result<Option<ApiKey>, StoreError> {
         let (backend, id) = (self.backend.clone(), key.id);
         let place = key.lookup_key();
         let changed = async move {
             for _ in 0..ATTEMPTS {
                 let expected = key.version;
-                if !change(&mut key) {
-                    return Ok(false);
+                if !change(&mut key)? {
+                    return Ok(None);
                 }
                 key.version = expected.checked_add(1).ok_or_else(|| {
                     BackendError::corrupt("a record that claims to have been changed 2^64 times")
                 })?;
                 if backend.update(&key, expected).await? {
-                    return Ok(true);
+                    return Ok(Some(key));
                 }
                 let found = backend.get_many(&[place]).await?;
                 match only_record(&found, &place)? {
                     Some(newer) => key = newer.clone(),
-                    None => return Ok(false),
+                    None => return Ok(None),
                 }
             }
             Err(StoreError::Conflict(id))
