@@ -119,6 +119,13 @@ mod system {
     }
 }
 
+/// `a - b`, or the nearest that there is.
+pub(crate) fn signed_difference(a: u64, b: u64) -> i64 {
+    let difference = i128::from(a) - i128::from(b);
+    let least = if difference < 0 { i64::MIN } else { i64::MAX };
+    i64::try_from(difference).unwrap_or(least)
+}
+
 /// A moment on both clocks, in milliseconds: since 1970, and since the monotonic clock's zero.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
@@ -145,6 +152,13 @@ impl Moment {
             wall: coarse_wall(clock),
             monotonic: millis(clock.coarse_monotonic()),
         }
+    }
+
+    /// How many of `limit` milliseconds are left at `now`, on whichever clock there are fewer; less than none
+    /// where they have passed.
+    pub(crate) fn millis_left(self, limit: u64, now: &Now<'_>) -> i64 {
+        let left = |then: u64, now| signed_difference(then.saturating_add(limit), now);
+        left(self.monotonic, now.monotonic()).min(left(self.wall, now.wall()))
     }
 
     /// Whether `limit` milliseconds have passed at `now`, on whichever clock they passed first.

@@ -1,11 +1,22 @@
 //! Who is calling.
 
-use std::{any::Any, fmt, num::NonZeroU64, sync::Arc, time::SystemTime};
+use std::{
+    any::Any,
+    fmt,
+    future::{pending, ready},
+    num::NonZeroU64,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
     clock::{from_unix_millis, unix_millis},
+    error::{StoreError, Unavailable},
     key::ApiKey,
     scope::Scopes,
+    stream::UntilRevoked,
+    sync::sleep,
     token::KeyId,
 };
 
@@ -14,8 +25,9 @@ use crate::{
 /// The layer puts it into the extensions of each request that it authenticated. A clone is two
 /// counters. No secret can be read from it.
 ///
-/// It tells how things stood when the request began: a context that is kept for longer doesn't
-/// notice a revocation.
+/// It tells how things stood when the request began. What goes on for longer, a stream of events, a
+/// WebSocket, a job, asks [`is_active`](Self::is_active), waits for [`revoked`](Self::revoked) beside what it does, or
+/// is wrapped by [`until_revoked`](Self::until_revoked).
 ///
 /// # In tests of handlers
 ///
@@ -51,7 +63,15 @@ pub struct AuthContext {
 /// Something that knows who is calling.
 pub(crate) trait HasCaller: Send + Sync {
     fn caller(&self) -> &Caller;
+
+    /// Returns when the caller's key has ended.
+    fn ended(&self) -> Answer<()>;
+
+    /// Whether the caller's key is good now.
+    fn is_active(&self) -> Answer<Result<bool, Unavailable>>;
 }
+
+pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Who is calling. There may be a million of them, so it is kept small.
 #[derive(Clone, PartialEq, Eq)]
@@ -118,9 +138,42 @@ fn expiry(end: SystemTime) -> NonZeroU64 {
     NonZeroU64::new(unix_millis(end)).unwrap_or(NonZeroU64::MIN)
 }
 
+/// A caller that nobody can be asked about ends with its expiry alone.
 impl HasCaller for Caller {
     fn caller(&self) -> &Caller {
         self
+    }
+
+    fn ended(&self) -> Answer<()> {
+        let end = self.expires_at();
+        Box::pin(async move {
+            match end {
+                Some(end) => at(end).await,
+                None => pending().await,
+            }
+        })
+    }
+
+    fn is_active(&self) -> Answer<Result<bool, Unavailable>> {
+        let has_ended = self.expires_at().is_some_and(|end| until(end).is_zero());
+        Box::pin(ready(Ok(!has_ended)))
+    }
+}
+
+/// How long it is until `end`, in milliseconds since 1970.
+fn until(end: u64) -> Duration {
+    Duration::from_millis(end.saturating_sub(unix_millis(SystemTime::now())))
+}
+
+async fn at(end: u64) {
+    // The time of day may be set meanwhile.
+    const MAX_SLEEP: Duration = Duration::from_secs(60 * 60);
+    loop {
+        let left = until(end);
+        if left.is_zero() {
+            return;
+        }
+        sleep(left.min(MAX_SLEEP)).await;
     }
 }
 
@@ -205,6 +258,47 @@ impl AuthContext {
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.caller().expires_at().and_then(from_unix_millis)
+    }
+
+    /// Whether the key is good now: not revoked, suspended, deleted or expired. Asks the backend where what
+    /// is remembered won't do.
+    ///
+    /// A context that was [made by hand](Self::new), or by a resolver of one's own, is until its expiry.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] where that can't be told.
+    pub async fn is_active(&self) -> Result<bool, StoreError> {
+        let is_active = self.caller.is_active().await;
+        is_active.map_err(StoreError::Unavailable)
+    }
+
+    /// Returns when the key is revoked, suspended, deleted or expires, on whatever node: at once where that
+    /// is done through this store, and elsewhere when its backend tells of it, within
+    /// [`max_staleness`](crate::CacheConfig::max_staleness) at the worst. That holds where changes don't arrive and the key can't be read
+    /// any more, too: then it returns, unless [`serve_stale`](crate::CacheConfig::serve_stale) allows for more.
+    ///
+    /// It waits without asking again and again. It keeps no store alive, and returns when the store is gone.
+    ///
+    /// ```
+    /// # use tower_api_key::AuthContext;
+    /// # async fn run(auth: AuthContext, work: impl Future<Output = ()>) {
+    /// tokio::select! {
+    ///     () = work => {}
+    ///     () = auth.revoked() => {} // say goodbye
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// A context that was [made by hand](Self::new), or by a resolver of one's own, ends with its expiry.
+    pub fn revoked(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.caller.ended()
+    }
+
+    /// `stream`, which ends when the key is [revoked](Self::revoked): for server-sent events and other
+    /// bodies that have no end of their own.
+    pub fn until_revoked<S>(&self, stream: S) -> UntilRevoked<S> {
+        UntilRevoked::new(stream, self.caller.ended())
     }
 
     pub(crate) fn with_layer(mut self, layer: LayerHandle) -> Self {

@@ -139,6 +139,7 @@ mod middleware;
 mod resolver;
 mod scope;
 mod store;
+mod stream;
 mod sync;
 mod token;
 mod trace;
@@ -174,6 +175,7 @@ pub use self::{
     resolver::{CachedResolver, CachedResolverBuilder, KeyResolver},
     scope::{Scope, ScopeError, Scopes},
     store::{ApiKeyStore, ApiKeyStoreBuilder},
+    stream::UntilRevoked,
     token::{
         ApiKeyToken, Brand, DisplayPrefix, KeyId, LookupKey, MalformedToken,
         ParseDisplayPrefixError, ParseKeyIdError, ParseSecretHashError, Pepper, PepperId, Peppers,

@@ -65,7 +65,7 @@ impl KnownKey {
         &self.caller
     }
 
-    fn status(&self, now: &Now<'_>) -> KeyStatus {
+    pub(crate) fn status(&self, now: &Now<'_>) -> KeyStatus {
         match (self.ended, self.caller.expires_at()) {
             (Some(ended), _) => ended,
             (None, Some(end)) if now.wall_against(end) >= end => KeyStatus::Expired,

@@ -13,6 +13,8 @@ mod support;
 mod bounds;
 #[path = "cache/clocks.rs"]
 mod clocks;
+#[path = "cache/held.rs"]
+mod held;
 #[path = "cache/lease.rs"]
 mod lease;
 #[path = "cache/loads.rs"]

@@ -10,7 +10,7 @@ use std::{
 
 /// Each module may use its own level and those listed before it.
 const LEVELS: &[&[&str]] = &[
-    &["sync", "token", "scope", "clock", "error"],
+    &["sync", "token", "scope", "clock", "error", "stream"],
     &["key", "context", "verify"],
     &["trace"],
     &["backend"],
@@ -29,6 +29,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("axum", &["guard"]),
     ("dashmap", &["sync.rs"]),
     ("DashMap", &["sync.rs", "backend/memory.rs"]),
+    ("futures_core", &["stream.rs"]),
     ("foldhash", &["cache/table.rs"]),
     ("tokio", &["sync.rs"]),
     ("rustix", &["clock.rs"]),

@@ -1,10 +1,13 @@
 //! A key as the cache holds it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+use super::open::{OpenKeys, ended};
 
 use crate::{
     clock::{Moment, unix_millis},
-    context::{Caller, HasCaller},
+    context::{Answer, Caller, HasCaller},
+    error::Unavailable,
     key::ApiKey,
     sync::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     token::LookupKey,
@@ -24,12 +27,13 @@ pub(crate) struct CachedKey {
     /// Where it stands among those that may be evicted, or [`NOWHERE`].
     place: AtomicU32,
     used_lately: AtomicBool,
+    open: Weak<OpenKeys>,
 }
 
 pub(super) const NOWHERE: u32 = u32::MAX;
 
 impl CachedKey {
-    pub(crate) fn new(key: &ApiKey, read_at: Moment) -> Self {
+    pub(super) fn new(key: &ApiKey, read_at: Moment, open: Weak<OpenKeys>) -> Self {
         Self {
             key: KnownKey::of(key),
             read_at,
@@ -37,6 +41,7 @@ impl CachedKey {
             failed_until: AtomicU64::new(0),
             place: AtomicU32::new(NOWHERE),
             used_lately: AtomicBool::new(false),
+            open,
         }
     }
 
@@ -48,7 +53,7 @@ impl CachedKey {
         self.key.caller().key_id().lookup_key()
     }
 
-    pub(super) fn read_at(&self) -> Moment {
+    pub(crate) fn read_at(&self) -> Moment {
         self.read_at
     }
 
@@ -116,6 +121,24 @@ fn note_use_from(key: &ApiKey, read_at: Moment) -> u64 {
 impl HasCaller for CachedKey {
     fn caller(&self) -> &Caller {
         self.key.caller()
+    }
+
+    fn ended(&self) -> Answer<()> {
+        let ended = ended(self.open.clone(), self.lookup_key(), self.read_at);
+        Box::pin(ended)
+    }
+
+    fn is_active(&self) -> Answer<Result<bool, Unavailable>> {
+        let knower = self.open.upgrade().and_then(|open| open.knower());
+        let key = self.lookup_key();
+        Box::pin(async move {
+            match knower {
+                Some(knower) => knower.is_active(key).await,
+                None => Err(Unavailable::load_failed(
+                    "the store is gone that the key was in",
+                )),
+            }
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! For how long the source is known to tell of changes.
 
 use crate::{
-    clock::{Moment, Now},
+    clock::{Moment, Now, signed_difference},
     sync::{AtomicU64, Ordering},
 };
 
@@ -43,6 +43,15 @@ impl Lease {
         let wall_end = self.wall_end.load(Ordering::Acquire);
         now.monotonic() < self.monotonic_end.load(Ordering::Acquire)
             && (wall_end == FOR_GOOD || now.wall() < wall_end)
+    }
+
+    /// For how many milliseconds it holds, should no proof come; less than none where it has ended.
+    pub(super) fn millis_left(&self, now: &Now<'_>) -> i64 {
+        let left = |end: &AtomicU64, now: u64| match end.load(Ordering::Acquire) {
+            FOR_GOOD => i64::MAX,
+            end => signed_difference(end, now),
+        };
+        left(&self.wall_end, now.wall()).min(left(&self.monotonic_end, now.monotonic()))
     }
 
     fn set(&self, wall_end: u64, monotonic_end: u64) {

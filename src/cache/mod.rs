@@ -16,12 +16,13 @@ mod entry;
 mod fence;
 mod flight;
 mod lease;
+mod open;
 mod places;
 mod stats;
 mod table;
 mod unknown;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 #[cfg(all(test, shuttle))]
 pub(crate) use self::fence::taken_out::take_out;
@@ -30,6 +31,7 @@ pub(crate) use self::{
     config::CheckedConfig,
     entry::{CachedKey, Found, USE_IS_OLD_AFTER},
     flight::{Flight, Outcome, Waiter},
+    open::{KnowsKeys, OpenKeys, Standing},
 };
 use self::{
     lease::Lease,
@@ -40,7 +42,7 @@ use self::{
 };
 use crate::{
     backend::{Change, TakesChanges},
-    clock::{Moment, Now},
+    clock::{Moment, Now, millis},
     error::Unavailable,
     key::ApiKey,
     token::LookupKey,
@@ -53,6 +55,7 @@ pub(crate) struct Cache {
     places: Places,
     unknown: UnknownIds,
     lease: Lease,
+    open: Arc<OpenKeys>,
     counts: Counts,
 }
 
@@ -94,6 +97,7 @@ impl Cache {
             places: Places::new(config.capacity()),
             unknown: UnknownIds::new(config.unknown_capacity()),
             lease: Lease::none(),
+            open: Arc::new(OpenKeys::new()),
             counts: Counts::default(),
             config,
         }
@@ -218,10 +222,40 @@ impl Cache {
         if let Some(cached) = self.table.invalidate(key) {
             self.places.take_back(&cached);
         }
+        self.open.changed(key);
     }
 
     pub(crate) fn invalidate_all(&self) {
         self.places.take_back_all(&self.table.invalidate_all());
+        self.open.all_changed();
+    }
+
+    pub(crate) fn open_keys(&self) -> &OpenKeys {
+        &self.open
+    }
+
+    /// Whether every change will be told that is made within `time`.
+    pub(crate) fn is_leased_for(&self, time: Duration, now: &Now<'_>) -> bool {
+        self.lease.millis_left(now) > 0 && self.lease.millis_left(now).unsigned_abs() > millis(time)
+    }
+
+    /// For how long a key can be believed still that was good when it was read at `read_at`, should it not be
+    /// read again. A change of it that was told ends what rests on changes being told.
+    pub(crate) fn believed_for(
+        &self,
+        read_at: Moment,
+        has_changed: bool,
+        now: &Now<'_>,
+    ) -> Duration {
+        let read = read_at.millis_left(self.config.staleness, now);
+        let (leased, beyond) = if has_changed {
+            (0, 0)
+        } else {
+            let beyond = self.config.serve_stale.unwrap_or(0);
+            (self.lease.millis_left(now), beyond)
+        };
+        let left = read.max(leased).saturating_add_unsigned(beyond);
+        Duration::from_millis(u64::try_from(left).unwrap_or(0))
     }
 
     /// The source has told of every change that was made before `asked_at`.
@@ -282,7 +316,7 @@ impl Cache {
     }
 
     fn remember(&self, flight: &Arc<Flight>, key: &ApiKey, read_at: Moment) -> Arc<CachedKey> {
-        let cached = Arc::new(CachedKey::new(key, read_at));
+        let cached = Arc::new(CachedKey::new(key, read_at, Arc::downgrade(&self.open)));
         let evict = |evicted: Arc<CachedKey>| {
             self.counts.evictions.count();
             self.table.evict(&evicted.lookup_key(), &evicted);

@@ -1,6 +1,10 @@
 //! What a resolver is made from.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use super::{CachedResolver, Inner};
 use crate::{
@@ -99,7 +103,7 @@ impl CachedResolverBuilder {
     pub(crate) fn build_with(self, peppers: Peppers, cache: CheckedConfig) -> CachedResolver {
         let cache = Arc::new(Cache::new(cache));
         let Self { source, clock, .. } = self;
-        CachedResolver(Arc::new(Inner {
+        let resolver = CachedResolver(Arc::new(Inner {
             loader: Loader::new(source.clone(), cache.clone(), clock.clone()),
             watch: Watch::new(source, cache.clone(), clock.clone()),
             toucher: self
@@ -109,7 +113,10 @@ impl CachedResolverBuilder {
             peppers,
             clock,
             format: TokenFormat::new(self.brand),
-        }))
+        }));
+        let knower: Weak<Inner> = Arc::downgrade(&resolver.0);
+        resolver.0.cache.open_keys().ask(knower);
+        resolver
     }
 }
 

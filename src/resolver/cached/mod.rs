@@ -1,6 +1,7 @@
 //! The resolver over any source.
 
 mod builder;
+mod open;
 
 use std::{fmt, sync::Arc, time::SystemTime};
 

@@ -1,0 +1,449 @@
+//! Contexts that are held on to: they end with their key, whatever becomes of the source, and cost nothing
+//! until then.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tower_api_key::{
+    ApiKeyStore, AuthContext, CacheConfig, KeyId, KeyUpdate, NewApiKey, Scopes, VerifyError,
+};
+
+use crate::{
+    HEARTBEAT, MAX_STALENESS, MOMENT, SECOND,
+    node::{Node, new_key, store_on},
+    support::{
+        USER,
+        feed::{Feed, Reading, Subscribing},
+        id_of, start,
+    },
+};
+
+/// Waits for the end in a task of its own, which returns when that came.
+fn watch(auth: &AuthContext) -> JoinHandle<Instant> {
+    let revoked = auth.revoked();
+    tokio::spawn(async move {
+        revoked.await;
+        Instant::now()
+    })
+}
+
+async fn held(node: &Node, token: &str) -> (AuthContext, JoinHandle<Instant>) {
+    let auth = node.store.verify(token).await.unwrap();
+    let watch = watch(&auth);
+    sleep(MOMENT).await;
+    assert!(!watch.is_finished() && auth.is_active().await.unwrap());
+    (auth, watch)
+}
+
+async fn ended_after(since: Instant, watch: JoinHandle<Instant>) -> Duration {
+    let end = timeout(3 * MAX_STALENESS, watch).await;
+    end.expect("it goes on").unwrap() - since
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_context_ends_at_once_with_what_ends_its_key_through_the_store() {
+    let node = Node::new().await;
+    let store = &node.store;
+    for way in 0..5 {
+        let token = node.token().await;
+        let id = id_of(&token);
+        let (auth, watch) = held(&node, &token).await;
+        sleep(100 * SECOND).await;
+        let (ended_at, done) = (
+            Instant::now(),
+            match way {
+                0 => store.revoke(&id).await.unwrap(),
+                1 => store.disable(&id).await.unwrap(),
+                2 => store.delete(&id).await.unwrap(),
+                3 => store.revoke_token(&token).await.unwrap(),
+                _ => {
+                    let update = KeyUpdate::new().expires_at(start());
+                    store.update(&id, update).await.unwrap().is_some()
+                }
+            },
+        );
+        assert!(done);
+        assert!(ended_after(ended_at, watch).await <= MOMENT, "way {way}");
+        assert!(!auth.is_active().await.unwrap());
+        auth.revoked().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_leaves_the_key_good_ends_nothing() {
+    let node = Node::new().await;
+    let token = node.token().await;
+    let (auth, watch) = held(&node, &token).await;
+    for name in ["a", "b", "c"] {
+        node.store
+            .update(&id_of(&token), KeyUpdate::new().name(name))
+            .await
+            .unwrap();
+        sleep(SECOND).await;
+    }
+    node.store.invalidate_all();
+    sleep(1_000 * SECOND).await;
+    assert!(!watch.is_finished() && auth.is_active().await.unwrap());
+    node.remote.revoke_elsewhere(&token).await;
+    assert!(ended_after(Instant::now(), watch).await < HEARTBEAT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_context_ends_when_its_key_expires_and_not_before() {
+    let node = Node::new().await;
+    let long = 3 * 60 * 60 * SECOND + SECOND / 3;
+    for after in [SECOND / 4, 90 * SECOND, long] {
+        let token = node.issue(new_key().expires_in(after)).await;
+        let (created, (auth, watch)) = (Instant::now(), held(&node, &token).await);
+        sleep_until(created + after - SECOND / 10).await;
+        assert!(!watch.is_finished());
+        let took = watch.await.unwrap() - created;
+        assert!((after..after + SECOND / 50).contains(&took), "{took:?}");
+        assert!(!auth.is_active().await.unwrap());
+    }
+    // The end is moved while it is waited for.
+    let token = node.issue(new_key().expires_in(10 * SECOND)).await;
+    let (_, watch) = held(&node, &token).await;
+    let created = Instant::now();
+    node.store
+        .update(&id_of(&token), KeyUpdate::new().expires_in(100 * SECOND))
+        .await
+        .unwrap();
+    let took = watch.await.unwrap() - created;
+    assert!((99 * SECOND..102 * SECOND).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_context_outlives_its_place_in_the_cache_and_hears_of_its_key_all_the_same() {
+    let node = Node::with(CacheConfig::new().capacity(1)).await;
+    let token = node.token().await;
+    let (auth, watch) = held(&node, &token).await;
+    for other in node.tokens(10).await {
+        assert_eq!(node.verify(&other).await, "good");
+    }
+    sleep(1_000 * SECOND).await;
+    assert!(!watch.is_finished() && auth.is_active().await.unwrap());
+    assert_eq!(node.verify(&node.token().await).await, "good");
+    let revoked_at = Instant::now();
+    node.remote.revoke_elsewhere(&token).await;
+    assert!(ended_after(revoked_at, watch).await < HEARTBEAT);
+}
+
+/// In the worst case: the feed dies right after the answer that would not yet have told of it.
+#[tokio::test(start_paused = true)]
+async fn g2_a_context_ends_in_time_whatever_becomes_of_the_feed_and_the_source() {
+    let feeds = [
+        Feed::Live,
+        Feed::Silent,
+        Feed::Stalled,
+        Feed::Cut,
+        Feed::Panics,
+    ];
+    let again = [
+        Subscribing::Hangs,
+        Subscribing::Refused,
+        Subscribing::Feed,
+        Subscribing::Nothing,
+    ];
+    let readings = [
+        Reading::Answers,
+        Reading::Slow(SECOND),
+        Reading::Fails,
+        Reading::Hangs,
+        Reading::Panics,
+    ];
+    for feed in feeds {
+        for subscribing in again {
+            for reading in readings {
+                for delay in [-900_i64, -1, 0, 1, 700, 2_400, 2_600, 4_900, 7_000] {
+                    let took = ended_after_fault(feed, subscribing, reading, delay).await;
+                    assert!(
+                        took <= MAX_STALENESS,
+                        "{feed:?}, {subscribing:?}, {reading:?}, revoked {delay} ms after: {took:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// How long after its revocation a context has ended.
+async fn ended_after_fault(
+    feed: Feed,
+    subscribing: Subscribing,
+    reading: Reading,
+    delay: i64,
+) -> Duration {
+    let node = Node::new().await;
+    node.remote.set_feed(Feed::Silent);
+    let token = node.cached_token().await;
+    let (_, watch) = held(&node, &token).await;
+    let fault_at = Instant::now() + 20 * HEARTBEAT + SECOND / 3;
+    let by = Duration::from_millis(delay.unsigned_abs());
+    let revoked_at = if delay < 0 {
+        fault_at - by
+    } else {
+        fault_at + by
+    };
+    let fault = async {
+        sleep_until(fault_at).await;
+        node.remote.set_subscribing(subscribing);
+        node.remote.set_feed(feed);
+        node.remote.set_reading(reading);
+    };
+    let revocation = async {
+        sleep_until(revoked_at).await;
+        node.remote.revoke_elsewhere(&token).await;
+    };
+    tokio::join!(fault, revocation);
+    let end = timeout(3 * MAX_STALENESS, watch)
+        .await
+        .expect("it goes on")
+        .unwrap();
+    if end < revoked_at {
+        // Nobody could say any more, before it was revoked.
+        assert!(
+            reading != Reading::Answers,
+            "{feed:?}, {subscribing:?}, {delay}"
+        );
+        assert!(end >= fault_at);
+    }
+    end.saturating_duration_since(revoked_at)
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_key_can_be_read_a_dead_feed_ends_nothing() {
+    for feed in [Feed::Stalled, Feed::Cut] {
+        let node = Node::new().await;
+        let token = node.cached_token().await;
+        let (auth, watch) = held(&node, &token).await;
+        node.remote.set_subscribing(Subscribing::Hangs);
+        node.remote.set_feed(feed);
+        let reads = node.remote.reads();
+        sleep(1_000 * SECOND).await;
+        assert!(!watch.is_finished() && auth.is_active().await.unwrap());
+        let reads = node.remote.reads() - reads;
+        assert!(
+            (100..1_000).contains(&reads),
+            "{reads} reads in a thousand seconds"
+        );
+
+        // It is back: nothing is read any more, and it is told.
+        node.remote.set_subscribing(Subscribing::Feed);
+        node.remote.set_feed(Feed::Live);
+        sleep(100 * SECOND).await;
+        let reads = node.remote.reads();
+        sleep(1_000 * SECOND).await;
+        assert!(node.remote.reads() <= reads + 1, "what is told isn't read");
+        node.remote.revoke_elsewhere(&token).await;
+        assert!(ended_after(Instant::now(), watch).await < HEARTBEAT);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_is_over_in_time_ends_nothing() {
+    let node = Node::new().await;
+    let token = node.cached_token().await;
+    let (_, watch) = held(&node, &token).await;
+    sleep(100 * SECOND).await;
+    node.remote.set_subscribing(Subscribing::Refused);
+    node.remote.set_feed(Feed::Cut);
+    node.remote.set_reading(Reading::Fails);
+    sleep(MAX_STALENESS - 2 * HEARTBEAT).await;
+    node.remote.set_subscribing(Subscribing::Feed);
+    node.remote.set_feed(Feed::Live);
+    node.remote.set_reading(Reading::Answers);
+    sleep(100 * SECOND).await;
+    assert!(!watch.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_served_stale_may_be_held_as_long() {
+    let cache = CacheConfig::new().serve_stale(60 * SECOND);
+    let node = Node::with(cache).await;
+    let token = node.cached_token().await;
+    let (_, watch) = held(&node, &token).await;
+    sleep(100 * SECOND).await;
+    let fault_at = Instant::now();
+    node.remote.set_subscribing(Subscribing::Refused);
+    node.remote.set_feed(Feed::Cut);
+    node.remote.set_reading(Reading::Fails);
+    let took = watch.await.unwrap() - fault_at;
+    let least = 60 * SECOND + MAX_STALENESS - 2 * HEARTBEAT;
+    assert!(
+        (least..=60 * SECOND + MAX_STALENESS).contains(&took),
+        "{took:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_source_that_tells_nothing_the_key_is_read_again_in_time() {
+    let node = Node::new().await;
+    node.remote.set_subscribing(Subscribing::Nothing);
+    let token = node.cached_token().await;
+    let (auth, watch) = held(&node, &token).await;
+    sleep(100 * SECOND + SECOND / 7).await;
+    assert!(!watch.is_finished() && auth.is_active().await.unwrap());
+    node.remote.revoke_elsewhere(&token).await;
+    assert!(ended_after(Instant::now(), watch).await <= MAX_STALENESS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_contexts_that_are_held_cost_no_polling() {
+    let node = Node::new().await;
+    let polls = Arc::new(AtomicUsize::new(0));
+    let mut watches = Vec::new();
+    let tokens = node.tokens(100).await;
+    for token in &tokens {
+        let auth = node.store.verify(token).await.unwrap();
+        for _ in 0..100 {
+            let (mut revoked, polls) = (Box::pin(auth.revoked()), polls.clone());
+            watches.push(tokio::spawn(poll_fn(move |cx| {
+                polls.fetch_add(1, Ordering::Relaxed);
+                revoked.as_mut().poll(cx)
+            })));
+        }
+    }
+    sleep(SECOND).await;
+    let (reads, polled) = (node.remote.reads(), polls.load(Ordering::Relaxed));
+    assert!(polled >= 10_000);
+    // Less than the hour after which each looks again in any case.
+    sleep(3_000 * SECOND).await;
+    assert_eq!(polls.load(Ordering::Relaxed), polled);
+    assert_eq!(node.remote.reads(), reads);
+
+    node.remote.revoke_elsewhere(&tokens[7]).await;
+    sleep(2 * HEARTBEAT).await;
+    let ended = watches.iter().filter(|watch| watch.is_finished()).count();
+    assert_eq!(ended, 100);
+    let told = polls.load(Ordering::Relaxed) - polled;
+    assert!(told <= 300, "{told} polls for a hundred ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_context_keeps_no_store_alive_and_ends_with_it() {
+    let node = Node::new().await;
+    let token = node.cached_token().await;
+    let (auth, watch) = held(&node, &token).await;
+    let Node { store, remote, .. } = node;
+    drop(store);
+    assert!(ended_after(Instant::now(), watch).await <= MAX_STALENESS);
+    auth.revoked().await;
+    assert!(auth.is_active().await.is_err(), "nobody can say");
+    sleep(10 * SECOND).await;
+    let (reads, feed_reads) = (remote.reads(), remote.feed_reads());
+    sleep(1_000 * SECOND).await;
+    assert_eq!((remote.reads(), remote.feed_reads()), (reads, feed_reads));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_longer_waited_for_is_forgotten() {
+    let node = Node::new().await;
+    let token = node.cached_token().await;
+    for _ in 0..3 {
+        let (_, watch) = held(&node, &token).await;
+        watch.abort();
+        sleep(10 * SECOND).await;
+    }
+    let (_, watch) = held(&node, &token).await;
+    node.store.revoke_token(&token).await.unwrap();
+    assert!(ended_after(Instant::now(), watch).await <= MOMENT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_nodes_that_share_a_backend_end_each_others_contexts() {
+    let node = Node::new().await;
+    let other = store_on(&node.remote, node.clock.clone(), CacheConfig::new()).await;
+    let token = node.cached_token().await;
+    let (_, watch) = held(&node, &token).await;
+    let revoked_at = Instant::now();
+    assert!(other.revoke_token(&token).await.unwrap());
+    assert!(ended_after(revoked_at, watch).await < HEARTBEAT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_its_key_also_one_that_always_has_something_to_say() {
+    let node = Node::new().await;
+    let token = node.cached_token().await;
+    let (auth, _) = held(&node, &token).await;
+    let ticks = stream::unfold(0, async |count| {
+        sleep(SECOND).await;
+        Some((count, count + 1))
+    });
+    let mut ticks = pin!(auth.until_revoked(ticks));
+    assert_eq!((ticks.next().await, ticks.next().await), (Some(0), Some(1)));
+    let mut busy = pin!(auth.until_revoked(stream::repeat(1)));
+    assert_eq!(busy.next().await, Some(1));
+    node.store.revoke_token(&token).await.unwrap();
+    sleep(MOMENT).await;
+    let revoked_at = Instant::now();
+    assert_eq!((ticks.next().await, busy.next().await), (None, None));
+    assert_eq!((ticks.next().await, busy.next().await), (None, None));
+    assert!(revoked_at.elapsed() <= MOMENT);
+
+    // One that ends by itself is let go.
+    let token = node.cached_token().await;
+    let auth = node.store.verify(&token).await.unwrap();
+    let all: Vec<_> = auth.until_revoked(stream::iter([1, 2, 3])).collect().await;
+    assert_eq!(all, [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_lets_go_of_what_it_wraps_when_it_ends() {
+    let node = Node::new().await;
+    let token = node.cached_token().await;
+    let auth = node.store.verify(&token).await.unwrap();
+    let kept = Arc::new(());
+    let inner = {
+        let kept = kept.clone();
+        stream::poll_fn(move |_| {
+            let _ = &kept;
+            Poll::<Option<()>>::Pending
+        })
+    };
+    let mut ended: Pin<Box<_>> = Box::pin(auth.until_revoked(inner));
+    let next = tokio::join!(ended.next(), async {
+        sleep(SECOND).await;
+        node.store.revoke_token(&token).await.unwrap();
+    });
+    assert_eq!(next.0, None);
+    assert_eq!(Arc::strong_count(&kept), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_context_made_by_hand_ends_with_its_expiry_alone() {
+    let auth = AuthContext::new(KeyId::from_bytes([7; 24]), USER, Scopes::none());
+    assert!(auth.is_active().await.unwrap());
+    assert!(timeout(100_000 * SECOND, auth.revoked()).await.is_err());
+    let ended = auth.with_expiry(start() - 1_000_000_000 * SECOND);
+    assert!(!ended.is_active().await.unwrap());
+    ended.revoked().await;
+}
+
+#[tokio::test]
+async fn a_store_in_memory_ends_its_contexts_too() {
+    let store = ApiKeyStore::in_memory();
+    let issued = store
+        .create(NewApiKey::for_user(USER, Scopes::none()))
+        .await
+        .unwrap();
+    let auth = store.verify(issued.token().expose()).await.unwrap();
+    let watch = watch(&auth);
+    store.revoke(auth.key_id()).await.unwrap();
+    timeout(10 * SECOND, watch).await.unwrap().unwrap();
+    let error = store.verify(issued.token().expose()).await.unwrap_err();
+    assert!(matches!(error, VerifyError::Revoked));
+}
