@@ -102,6 +102,12 @@
 //! Reads, writes and timers run on tokio, in tasks of their own. A store has none before its first use;
 //! [`shutdown`](ApiKeyStore::shutdown) ends them.
 //!
+//! # What outlives its request
+//!
+//! A stream of events, a WebSocket or a job that a request has begun ends with the key where it waits for
+//! [`AuthContext::revoked`], or is a stream that is wrapped by [`AuthContext::until_revoked`]. See the example
+//! `live`.
+//!
 //! # Bring your own
 //!
 //! | what you have | implement | and get |
