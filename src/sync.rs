@@ -12,7 +12,7 @@ mod real {
     };
     use tokio::runtime::Handle;
     pub(crate) use tokio::{
-        sync::watch,
+        sync::{Semaphore, watch},
         task::{AbortHandle, JoinHandle},
         time::{sleep, timeout},
     };
@@ -49,7 +49,7 @@ mod real {
     };
     pub(crate) use shuttle_dashmap::{DashMap, Entry};
     pub(crate) use shuttle_tokio::{
-        sync::watch,
+        sync::{Semaphore, watch},
         task::{AbortHandle, JoinHandle},
         time::{sleep, timeout},
     };

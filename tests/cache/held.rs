@@ -333,6 +333,26 @@ async fn ten_thousand_contexts_that_are_held_cost_no_polling() {
     assert!(told <= 300, "{told} polls for a hundred ends");
 }
 
+/// After a feed was lost and found, any key may have changed.
+#[tokio::test(start_paused = true)]
+async fn more_contexts_than_reads_may_wait_are_read_again_together_and_requests_come_through() {
+    let node = Node::with(CacheConfig::new().max_waiting_loads(500)).await;
+    let mut watches = Vec::new();
+    for token in node.tokens(3_000).await {
+        watches.push(watch(&node.store.verify(&token).await.unwrap()));
+    }
+    let other = node.token().await;
+    sleep(10 * SECOND).await;
+    let reads = node.remote.reads();
+    node.remote.set_reading(Reading::Slow(SECOND / 100));
+    node.store.invalidate_all();
+    assert_eq!(node.verify(&other).await, "good");
+    sleep(100 * SECOND).await;
+    assert!(watches.iter().all(|watch| !watch.is_finished()));
+    let reads = node.remote.reads() - reads;
+    assert!(reads < 300, "{reads} reads for three thousand keys");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_context_keeps_no_store_alive_and_ends_with_it() {
     let node = Node::new().await;

@@ -13,6 +13,7 @@ use crate::{
     clock::{Clock, SystemClock},
     error::ConfigError,
     resolver::{loader::Loader, touch::Toucher, watch::Watch},
+    sync::Semaphore,
     token::{Brand, Peppers, TokenFormat},
 };
 
@@ -109,6 +110,7 @@ impl CachedResolverBuilder {
             toucher: self
                 .touched
                 .map(|(backend, every)| Toucher::new(backend, every)),
+            held_reads: Semaphore::new((cache.config().max_waiting_loads() / 10).max(1)),
             cache,
             peppers,
             clock,

@@ -14,7 +14,7 @@ use crate::{
     context::AuthContext,
     error::{StoreError, Unavailable},
     key::ApiKey,
-    sync::{in_runtime, timeout},
+    sync::{Semaphore, in_runtime, timeout},
     token::{ApiKeyToken, Brand, LookupKey, Peppers, TokenFormat},
     trace,
     verify::{VerifyError, verify},
@@ -48,6 +48,8 @@ struct Inner {
     loader: Arc<Loader>,
     watch: Watch,
     toucher: Option<Toucher>,
+    /// How many contexts that are held on to may have their key read at a time: requests come first.
+    held_reads: Semaphore,
     peppers: Peppers,
     clock: Arc<dyn Clock>,
     format: TokenFormat,

@@ -109,16 +109,18 @@ impl CachedResolver {
     /// From memory where changes arrive, or it was read a short while ago.
     async fn for_context(&self, key: &LookupKey) -> Result<Found, Unavailable> {
         let now = self.coarse();
-        match self.0.cache.get(key, &now) {
+        let freshness = match self.0.cache.get(key, &now) {
             Some(Found::Key(known)) => {
                 let has_time = !self.0.until_read(&known, &now).is_zero();
                 if has_time || self.0.hears_of_changes() {
                     return Ok(Found::Key(known));
                 }
-                self.load(key, Freshness::Fresh).await
+                Freshness::Fresh
             }
-            Some(Found::Unknown) => Ok(Found::Unknown),
-            None => self.load(key, Freshness::Cached).await,
-        }
+            Some(Found::Unknown) => return Ok(Found::Unknown),
+            None => Freshness::Cached,
+        };
+        let _turn = self.0.held_reads.acquire().await;
+        self.load(key, freshness).await
     }
 }
