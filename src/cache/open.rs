@@ -124,9 +124,7 @@ impl OpenKeys {
             let mut keys = self.keys();
             let heard = match keys.entry(key) {
                 Entry::Occupied(sender) => sender.get().subscribe(),
-                Entry::Vacant(place) => place
-                    .insert(watch::Sender::new(Told::default()))
-                    .subscribe(),
+                Entry::Vacant(place) => place.insert(watch::channel(Told::default()).0).subscribe(),
             };
             self.count.store(keys.len(), Ordering::SeqCst);
             heard
