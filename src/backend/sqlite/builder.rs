@@ -93,7 +93,8 @@ impl SqliteBackendBuilder {
         let prefix = self.check()?;
         let (path, options) = prepare(path.as_ref(), &prefix, self.busy_timeout).await?;
         let file = OpenFile::at(path).map_err(BackendError::unavailable)?;
-        let readers = lasting(self.max_connections, self.busy_timeout).connect_lazy_with(options.clone());
+        let readers =
+            lasting(self.max_connections, self.busy_timeout).connect_lazy_with(options.clone());
         let writer = lasting(1, self.busy_timeout).connect_lazy_with(options);
         self.make(&prefix, readers, writer, Some(file)).await
     }

@@ -53,7 +53,11 @@ impl Feed {
                     .create_if_missing(false)
                     .busy_timeout(BUSY_TIMEOUT);
                 // The working directory may be another by now.
-                if !options.get_filename().to_string_lossy().starts_with("file:") {
+                if !options
+                    .get_filename()
+                    .to_string_lossy()
+                    .starts_with("file:")
+                {
                     options = options.filename(file.path());
                 }
                 Via::Own(options.connect().await.map_err(failed)?)
@@ -102,16 +106,22 @@ fn changed(row: &SqliteRow) -> Result<LookupKey, BackendError> {
     let id: Vec<u8> = row.try_get("id").map_err(failed)?;
     match id.try_into() {
         Ok(id) => Ok(KeyId::from_bytes(id).lookup_key()),
-        Err(_) => Err(BackendError::corrupt("a change of an id that isn't 24 bytes")),
+        Err(_) => Err(BackendError::corrupt(
+            "a change of an id that isn't 24 bytes",
+        )),
     }
 }
 
 fn seen(rows: &[SqliteRow]) -> Result<Seen, BackendError> {
     let Some(row) = rows.first() else {
-        return Err(BackendError::unavailable("the log of changes gave no answer"));
+        return Err(BackendError::unavailable(
+            "the log of changes gave no answer",
+        ));
     };
     if !row.try_get::<bool, _>("is_written").map_err(failed)? {
-        return Err(BackendError::unavailable("the triggers that write the log of changes are gone"));
+        return Err(BackendError::unavailable(
+            "the triggers that write the log of changes are gone",
+        ));
     }
     Ok(Seen {
         end: row.try_get("log_end").map_err(failed)?,

@@ -7,6 +7,8 @@ mod open;
 mod records;
 mod schema;
 mod statements;
+#[cfg(all(test, not(shuttle)))]
+mod tests;
 
 use std::{fmt, iter, path::Path, sync::Arc, time::Duration};
 
