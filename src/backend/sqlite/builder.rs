@@ -149,8 +149,9 @@ impl SqliteBackendBuilder {
         if self.poll_every.is_zero() {
             return wrong("poll_every", "must not be zero");
         }
-        if self.max_connections == 0 {
-            return wrong("max_connections", "must not be zero");
+        // A pool makes room for all of them at once.
+        if !(1..=1_000).contains(&self.max_connections) {
+            return wrong("max_connections", "must be between 1 and 1,000");
         }
         // SQLite counts milliseconds in 31 bits.
         if i32::try_from(self.busy_timeout.as_millis()).is_err() {
@@ -193,7 +194,7 @@ fn lasting(connections: u32, busy_timeout: Duration) -> SqlitePoolOptions {
 
     SqlitePoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(busy_timeout + AND_SOME)
+        .acquire_timeout(busy_timeout.saturating_add(AND_SOME))
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)

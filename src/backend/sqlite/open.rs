@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{self, Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -22,6 +23,9 @@ use crate::{
 /// How often it is tried to switch to the write-ahead log, for which SQLite itself doesn't wait.
 const TRY_AGAIN_EVERY: Duration = Duration::from_millis(10);
 
+/// One page of the smallest size, in bytes.
+const SMALLEST_DATABASE: u64 = 512;
+
 /// Makes the file where there is none, and sees to it that it is a database of ours, or empty, and in
 /// WAL mode. Answers with how to connect to it.
 pub(super) async fn prepare(
@@ -38,7 +42,7 @@ pub(super) async fn prepare(
         .foreign_keys(true);
     let found = match look(options.clone().read_only(true), prefix).await {
         // After a crash there may be something to recover before it can be read.
-        Err(Refused::CannotRead) => look(options.clone(), prefix).await,
+        Err(Refused::CannotRead(_)) => look(options.clone(), prefix).await,
         found => found,
     };
     match found {
@@ -62,6 +66,13 @@ fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
             "`:memory:` is no file: `in_memory` keeps keys in memory".to_owned(),
         ));
     }
+    if path.to_str().is_none_or(|path| path.contains('\0')) {
+        let wrong = "SQLite takes names in UTF-8, without a NUL byte";
+        return Err(unavailable(
+            path,
+            &io::Error::new(io::ErrorKind::InvalidInput, wrong),
+        ));
+    }
     path::absolute(path).map_err(|error| unavailable(path, &error))
 }
 
@@ -71,6 +82,11 @@ fn unavailable(path: &Path, error: &io::Error) -> OpenError {
 }
 
 fn ensure_file(path: &Path) -> Result<(), OpenError> {
+    /// To close a file drops all locks that this process has on it. So nobody here goes on to open one
+    /// that another is about to close.
+    static MAKING: Mutex<()> = Mutex::new(());
+
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     match fs::metadata(path) {
         Ok(file) if file.is_dir() => {
             let path = path.display();
@@ -83,6 +99,10 @@ fn ensure_file(path: &Path) -> Result<(), OpenError> {
         Ok(file) if file.permissions().readonly() => {
             let error = io::Error::new(io::ErrorKind::PermissionDenied, "the file is read-only");
             Err(unavailable(path, &error))
+        }
+        // SQLite would take a few bytes for nothing at all, and write over them.
+        Ok(file) if (1..SMALLEST_DATABASE).contains(&file.len()) => {
+            Err(Refused::NotADatabase.into_error(path))
         }
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -106,20 +126,18 @@ fn create(path: &Path) -> io::Result<()> {
 }
 
 enum Refused {
-    CannotRead,
+    CannotRead(sqlx::Error),
     NotADatabase,
     Other(OpenError),
 }
 
 impl Refused {
     fn into_error(self, path: &Path) -> OpenError {
-        let path = path.display();
         match self {
-            Self::CannotRead => {
-                let error = io::Error::other(format!("{path} can't be read"));
-                BackendError::unavailable(error).into()
+            Self::CannotRead(error) => failed(error).into(),
+            Self::NotADatabase => {
+                OpenError::NotOurs(format!("{} is not a SQLite database", path.display()))
             }
-            Self::NotADatabase => OpenError::NotOurs(format!("{path} is not a SQLite database")),
             Self::Other(error) => error,
         }
     }
@@ -127,7 +145,7 @@ impl Refused {
 
 async fn look(options: SqliteConnectOptions, prefix: &TablePrefix) -> Result<Found, Refused> {
     let refused = |error: sqlx::Error| match result_code(&error) {
-        Some(READONLY | CANTOPEN) => Refused::CannotRead,
+        Some(READONLY | CANTOPEN) => Refused::CannotRead(error),
         Some(NOTADB) => Refused::NotADatabase,
         _ => Refused::Other(cannot_open(error)),
     };

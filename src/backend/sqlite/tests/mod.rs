@@ -76,7 +76,6 @@ async fn feed(backend: &SqliteBackend) -> Feed {
     Feed::open(backend.0.clone()).await.unwrap()
 }
 
-/// What has changed, in the order of the ids, each once.
 async fn read(feed: &mut Feed) -> Vec<Change> {
     feed.read().await.unwrap()
 }
