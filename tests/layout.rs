@@ -30,7 +30,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("dashmap", &["sync.rs"]),
     ("DashMap", &["sync.rs", "backend/memory.rs"]),
     ("foldhash", &["cache/table.rs"]),
-    ("tokio", &["sync.rs"]),
+    ("tokio", &["sync.rs", "backend/sqlite/tests"]),
     ("rustix", &["clock.rs"]),
     ("hmac", &["token"]),
     ("sha2", &["token"]),

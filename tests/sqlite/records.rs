@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use tower_api_key::{
-    ApiKeyBackend, Cursor, KeyId, KeySource, PageRequest, Scopes, SqliteBackend, Touch,
+    ApiKey, ApiKeyBackend, Cursor, KeyId, KeySource, PageRequest, Scopes, SqliteBackend, Touch,
 };
 
 use crate::{
@@ -16,7 +16,7 @@ fn at(millis: u64) -> std::time::SystemTime {
     start() + Duration::from_millis(millis)
 }
 
-async fn read(backend: &SqliteBackend, id: &KeyId) -> tower_api_key::ApiKey {
+async fn read(backend: &SqliteBackend, id: &KeyId) -> ApiKey {
     let mut found = backend.get_many(&[id.lookup_key()]).await.unwrap();
     assert_eq!(found.len(), 1);
     found.remove(0)
@@ -241,7 +241,7 @@ async fn calls_that_are_given_up_do_no_harm() {
     for key in &stored {
         backend.insert(key).await.unwrap();
     }
-    let asked: Vec<_> = stored.iter().map(|key| key.lookup_key()).collect();
+    let asked: Vec<_> = stored.iter().map(ApiKey::lookup_key).collect();
     let touches: Vec<_> = stored.iter().map(|key| Touch::new(key.id, at(1))).collect();
     for round in 0..100 {
         let patience = Duration::from_micros(10 * round);

@@ -26,7 +26,7 @@ async fn a_file_that_is_no_database_is_left_as_it_is() {
         b"these are notes, and nobody wants to lose them\n",
         &[b' '; 511],
         &[b' '; 512],
-        &[0xff; 70_000],
+        &[0xff; 7_000],
         b"SQLite format 3\0 and so on",
     ];
     for (number, content) in contents.into_iter().enumerate() {

@@ -169,7 +169,7 @@ async fn switch_to_wal(
     busy_timeout: Duration,
 ) -> Result<(), OpenError> {
     let mut connection = options.connect().await.map_err(cannot_open)?;
-    let clock = SystemClock::default();
+    let clock = SystemClock;
     let start = clock.monotonic();
     let mode = loop {
         let mode = sqlx::query_scalar::<_, String>("PRAGMA main.journal_mode = WAL")
