@@ -1,6 +1,8 @@
-//! A small notes service behind API keys: `cargo run --example quickstart`.
+//! A small notes service behind API keys: `cargo run --example quickstart --features sqlite`.
 //!
-//! It makes two keys, prints them, and serves until Ctrl-C or SIGTERM. `ADDR` says where.
+//! It makes two keys, prints them, and serves until Ctrl-C or SIGTERM. `ADDR` says where. Keys are kept
+//! in `quickstart.db`, and what their secrets are hashed with in `quickstart.pepper`: those of earlier
+//! runs go on working.
 
 #[path = "support/server.rs"]
 mod server;
@@ -17,7 +19,10 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::{Value, json};
-use tower_api_key::{ApiKeyLayer, ApiKeyStore, AuthContext, NewApiKey, RequireScope, Scopes};
+use tower_api_key::{
+    ApiKeyLayer, ApiKeyStore, AuthContext, NewApiKey, Pepper, Peppers, RequireScope, Scopes,
+    SqliteBackend,
+};
 
 type Notes = Arc<Mutex<Vec<Value>>>;
 
@@ -25,13 +30,20 @@ type Notes = Arc<Mutex<Vec<Value>>>;
 async fn main() -> Result<(), Box<dyn Error>> {
     let listener = server::listen().await?;
 
-    let store = ApiKeyStore::in_memory();
+    // Who has only one of these files can't try out secrets.
+    let pepper = Pepper::from_file("v1", "quickstart.pepper")?;
+    let store = ApiKeyStore::builder(SqliteBackend::open("quickstart.db").await?)
+        .peppers(Peppers::new(pepper))
+        .build()
+        .await?;
     for (name, scope) in [("reader", "notes:read"), ("writer", "notes:*")] {
         let new = NewApiKey::for_user("user_1", Scopes::of([scope])?).name(name);
         // The one time that the token is seen: the store keeps a hash of its secret.
         println!("{name}: {}", store.create(new).await?.token().expose());
     }
-    server::serve(listener, app(store)).await?;
+    server::serve(listener, app(store.clone())).await?;
+    // Writes when keys were last used.
+    store.shutdown().await?;
     Ok(())
 }
 

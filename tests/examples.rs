@@ -8,11 +8,12 @@ mod live;
 mod own;
 mod support;
 
-use std::process::Command;
+use std::{collections::BTreeSet, os::unix::fs::PermissionsExt as _, process::Command};
 
 use reqwest::{Method, header::AUTHORIZATION};
 use serde_json::{Value, json};
 use support::{
+    folder::Folder,
     process::{ExampleProcess, binary},
     unknown_token, with_wrong_secret,
 };
@@ -20,7 +21,8 @@ use tower_api_key::ApiKeyToken;
 
 #[tokio::test]
 async fn quickstart_keeps_notes_for_those_who_may_write_them() {
-    let example = ExampleProcess::start("quickstart", &[]);
+    let folder = Folder::new("quickstart");
+    let example = ExampleProcess::start_in("quickstart", &folder.0);
     let labels: Vec<_> = example
         .lines
         .iter()
@@ -57,8 +59,36 @@ async fn quickstart_keeps_notes_for_those_who_may_write_them() {
 }
 
 #[tokio::test]
+async fn quickstart_knows_the_keys_that_earlier_runs_have_printed() {
+    let folder = Folder::new("quickstart-again");
+    let mut printed = Vec::new();
+    for run in 1..=3 {
+        let example = ExampleProcess::start_in("quickstart", &folder.0);
+        printed.extend([example.value("reader"), example.value("writer")]);
+        let unique: BTreeSet<_> = printed.iter().collect();
+        assert_eq!(unique.len(), 2 * run, "each run makes two of its own");
+        for token in &printed {
+            assert_eq!(example.get("/notes", Some(token)).await.0, 200);
+            let wrong = with_wrong_secret(token);
+            assert_eq!(example.get("/notes", Some(&wrong)).await.0, 401);
+        }
+        example.stop();
+    }
+    let names = folder.names();
+    for kept in ["quickstart.db", "quickstart.pepper"] {
+        assert!(names.iter().any(|name| name == kept), "{names:?}");
+    }
+    // And for their owner alone.
+    for name in names {
+        let rights = folder.join(&name).metadata().unwrap().permissions();
+        assert_eq!(rights.mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn ctrl_c_ends_a_server_as_sigterm_does() {
-    let example = ExampleProcess::start("quickstart", &[]);
+    let folder = Folder::new("quickstart-interrupted");
+    let example = ExampleProcess::start_in("quickstart", &folder.0);
     assert_eq!(example.get("/health", None).await.0, 200);
     example.stop_with("INT");
 }

@@ -31,13 +31,17 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("DashMap", &["sync.rs", "backend/memory.rs"]),
     ("futures_core", &["stream.rs"]),
     ("foldhash", &["cache/table.rs"]),
-    ("tokio", &["sync.rs"]),
+    ("tokio", &["sync.rs", "backend/sqlite/tests"]),
     ("rustix", &["clock.rs"]),
     ("hmac", &["token"]),
     ("sha2", &["token"]),
     ("subtle", &["token", "handoff"]),
     ("rand", &["token"]),
     ("tracing", &["trace.rs"]),
+    (
+        "sqlx",
+        &["backend/sql", "backend/sqlite", "backend/postgres"],
+    ),
 ];
 
 #[test]

@@ -7,13 +7,14 @@
 
 mod support;
 
-use support::{http1, process::ExampleProcess};
+use support::{folder::Folder, http1, process::ExampleProcess};
 
 const README: &str = include_str!("../README.md");
 
 #[tokio::test]
 async fn the_quickstart_answers_what_the_readme_says() {
-    let quickstart = ExampleProcess::start("quickstart", &[]);
+    let folder = Folder::new("readme");
+    let quickstart = ExampleProcess::start_in("quickstart", &folder.0);
     let client = http1();
     let session = between(README, "```console\n", "```");
     let mut commands = 0;

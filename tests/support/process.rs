@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
@@ -26,9 +26,19 @@ impl ExampleProcess {
     /// Starts it, and waits until it listens.
     pub fn start(name: &str, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary(name));
-        command
-            .env("ADDR", "127.0.0.1:0")
-            .envs(variables.iter().copied());
+        command.envs(variables.iter().copied());
+        Self::run(name, command)
+    }
+
+    /// The same in a folder, where it leaves its files.
+    pub fn start_in(name: &str, folder: &Path) -> Self {
+        let mut command = Command::new(binary(name));
+        command.current_dir(folder);
+        Self::run(name, command)
+    }
+
+    fn run(name: &str, mut command: Command) -> Self {
+        command.env("ADDR", "127.0.0.1:0");
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, receiver) = mpsc::channel();
