@@ -1,0 +1,94 @@
+//! A store on PostgreSQL, as one of the processes of a fleet has it.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use tokio::time::sleep;
+use tower_api_key::{
+    ApiKeyStore, CacheConfig, KeyId, NewApiKey, Pepper, Peppers, PostgresBackend, Scopes,
+};
+
+use crate::{
+    server::Server,
+    support::{PEPPER, USER, id_of, outcome},
+};
+
+/// Long enough for everything that is to happen soon, on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Node {
+    pub(crate) store: ApiKeyStore,
+    pub(crate) backend: PostgresBackend,
+}
+
+impl Node {
+    /// With a pool of its own.
+    pub(crate) async fn connect(server: &Server) -> Self {
+        let backend = PostgresBackend::connect(&server.url()).await.unwrap();
+        Self::on(backend, CacheConfig::new()).await
+    }
+
+    pub(crate) async fn on(backend: PostgresBackend, cache: CacheConfig) -> Self {
+        let pepper = Pepper::new("v1", PEPPER).unwrap();
+        let store = ApiKeyStore::builder(backend.clone())
+            .peppers(Peppers::new(pepper))
+            .cache(cache)
+            .build()
+            .await
+            .unwrap();
+        Self { store, backend }
+    }
+
+    pub(crate) async fn token(&self) -> String {
+        let new = NewApiKey::for_user(USER, Scopes::of(["notes:read"]).unwrap());
+        let issued = self.store.create(new).await.unwrap();
+        issued.token().expose().to_owned()
+    }
+
+    pub(crate) async fn verify(&self, token: &str) -> &'static str {
+        outcome(&self.store.verify(token).await)
+    }
+
+    /// Verifies until the key answers from memory, so that only what is told can change it.
+    pub(crate) async fn cache(&self, token: &str) {
+        eventually("the key is cached", || async {
+            assert_eq!(self.verify(token).await, "good");
+            let misses = self.store.cache_stats().misses;
+            self.verify(token).await == "good" && self.store.cache_stats().misses == misses
+        })
+        .await;
+    }
+
+    /// Verifies until that gives `wanted`; says how long it took.
+    pub(crate) async fn becomes(&self, token: &str, wanted: &str) -> Duration {
+        let since = Instant::now();
+        eventually(wanted, || async { self.verify(token).await == wanted }).await;
+        since.elapsed()
+    }
+}
+
+/// `id = '\x…'`, for the statements that an operator writes.
+pub(crate) fn where_id(token: &str) -> String {
+    let hex = |id: KeyId| {
+        id.as_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    format!(r"id = '\x{}'", hex(id_of(token)))
+}
+
+/// Asks until it is so.
+///
+/// # Panics
+///
+/// If it isn't after a long time.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    let since = Instant::now();
+    while !is_so().await {
+        assert!(since.elapsed() < PATIENCE, "not after {PATIENCE:?}: {what}");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
