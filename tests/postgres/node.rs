@@ -1,7 +1,7 @@
 //! A store on PostgreSQL, as one of the processes of a fleet has it.
 
 use std::{
-    future::Future,
+    fmt::Write,
     time::{Duration, Instant},
 };
 
@@ -10,10 +10,7 @@ use tower_api_key::{
     ApiKeyStore, CacheConfig, KeyId, NewApiKey, Pepper, Peppers, PostgresBackend, Scopes,
 };
 
-use crate::{
-    server::Server,
-    support::{PEPPER, USER, id_of, outcome},
-};
+use crate::support::{PEPPER, USER, id_of, outcome, postgres::Server};
 
 /// Long enough for everything that is to happen soon, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,8 +23,11 @@ pub(crate) struct Node {
 impl Node {
     /// With a pool of its own.
     pub(crate) async fn connect(server: &Server) -> Self {
-        let backend = PostgresBackend::connect(&server.url()).await.unwrap();
-        Self::on(backend, CacheConfig::new()).await
+        Self::at(&server.url(), CacheConfig::new()).await
+    }
+
+    pub(crate) async fn at(url: &str, cache: CacheConfig) -> Self {
+        Self::on(PostgresBackend::connect(url).await.unwrap(), cache).await
     }
 
     pub(crate) async fn on(backend: PostgresBackend, cache: CacheConfig) -> Self {
@@ -64,20 +64,23 @@ impl Node {
     /// Verifies until that gives `wanted`; says how long it took.
     pub(crate) async fn becomes(&self, token: &str, wanted: &str) -> Duration {
         let since = Instant::now();
-        eventually(wanted, || async { self.verify(token).await == wanted }).await;
+        eventually(wanted, || async { let r = self.store.verify(token).await; if since.elapsed().as_secs() > 10 { eprintln!("DBG {r:?}"); } outcome(&r) == wanted }).await;
         since.elapsed()
     }
 }
 
 /// `id = '\x…'`, for the statements that an operator writes.
 pub(crate) fn where_id(token: &str) -> String {
-    let hex = |id: KeyId| {
-        id.as_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
-    format!(r"id = '\x{}'", hex(id_of(token)))
+    format!("id = {}", literal(&id_of(token)))
+}
+
+/// The id as a value in a statement.
+pub(crate) fn literal(id: &KeyId) -> String {
+    let mut hex = String::new();
+    for byte in id.as_bytes() {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    format!(r"'\x{hex}'")
 }
 
 /// Asks until it is so.

@@ -233,7 +233,7 @@ impl Server {
             if state
                 .lines()
                 .nth(7)
-                .is_some_and(|line| line.trim() == "ready")
+                .is_some_and(|line| ["ready", "standby"].contains(&line.trim()))
             {
                 *self.running() = Some(Postmaster { pid, end });
                 return true;

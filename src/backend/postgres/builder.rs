@@ -106,7 +106,12 @@ impl PostgresBackendBuilder {
     pub async fn connect(self, url: &str) -> Result<PostgresBackend, OpenError> {
         let names = self.check()?;
         let millis = self.statement_timeout.as_millis();
-        let options = PgConnectOptions::from_str(url).map_err(failed)?;
+        // What is wrong with it may be said in words of the password.
+        let options = PgConnectOptions::from_str(url).map_err(|_| OpenError::Setting {
+            setting: "connect",
+            problem: "takes a URL: postgres://user:password@host:port/database?sslmode=verify-full, \
+                with what isn't a letter or a digit as %20 and the like",
+        })?;
         let options = match options.get_application_name() {
             Some(_) => options,
             None => options.application_name("tower-api-key"),

@@ -27,7 +27,12 @@ impl Names {
 
     /// A table of ours with its schema, in quotes, since a word of SQL is an identifier, too.
     pub(super) fn table(&self, name: &str) -> String {
-        format!(r#""{}"."{}{name}""#, self.schema, self.prefix)
+        format!(r#""{}"."{}""#, self.schema, self.bare(name))
+    }
+
+    /// Its name in the catalog.
+    pub(super) fn bare(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     /// The channel on which changes are announced. A hash, because two parts of 32 characters are

@@ -104,17 +104,23 @@ async fn version(connection: &mut PgConnection, names: &Names) -> Result<i64, Op
     Ok(version)
 }
 
+/// Looks through the catalog and not by name: a session remembers that a name wasn't there, while
+/// another one makes the table.
 async fn find(connection: &mut PgConnection, names: &Names) -> Result<Found, OpenError> {
     let row = sqlx::query(
-        "SELECT to_regclass($1) IS NOT NULL AS has_keys, to_regclass($2) IS NOT NULL AS has_changes,
-            to_regclass($3) IS NOT NULL AS has_state",
+        "SELECT coalesce(bool_or(relname = $2), false) AS has_keys,
+            coalesce(bool_or(relname = $3), false) AS has_changes,
+            coalesce(bool_or(relname = $4), false) AS has_state
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = $1",
     )
-    .bind(names.table("keys"))
-    .bind(names.table("key_changes"))
-    .bind(names.table("key_schema"))
+    .bind(&names.schema)
+    .bind(names.bare("keys"))
+    .bind(names.bare("key_changes"))
+    .bind(names.bare("key_schema"))
     .fetch_one(connection)
     .await
-    .map_err(|error| denied("look into the schema", &names.schema, error))?;
+    .map_err(unavailable)?;
     let has = |name| row.try_get(name).map_err(unavailable);
     Ok(Found {
         has_keys: has("has_keys")?,
