@@ -131,3 +131,5 @@ mod real {
 }
 
 pub(crate) use self::real::*;
+#[cfg(feature = "postgres")]
+pub(crate) use tokio::sync::{Semaphore, SemaphorePermit};

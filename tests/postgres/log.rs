@@ -205,6 +205,17 @@ async fn changes_and_marks_that_were_copied_from_another_server_do_no_harm() {
         count(&mut server.connection().await, foreign).await == 0
     })
     .await;
+    // Once the feed has told of something, it has begun.
+    let first = node.token().await;
+    node.cache(&first).await;
+    let place = where_id(&first);
+    server
+        .psql(&format!(
+            "UPDATE tower_api_keys SET revoked_at = now() WHERE {place}"
+        ))
+        .await;
+    node.becomes(&first, "revoked").await;
+    node.cache(&token).await;
     // Nothing is forgotten at each reading, which several heartbeats would show.
     let loads = node.store.cache_stats().loads;
     for _ in 0..30 {

@@ -131,12 +131,8 @@ async fn g2_a_half_open_listening_session_proves_nothing_and_its_socket_is_close
         return;
     };
     let proxy = Proxy::start(server.port()).await;
-    let pool = tower_api_key::sqlx::postgres::PgPoolOptions::new()
-        .max_connections(2)
-        .acquire_timeout(Duration::from_secs(1))
-        .connect_lazy(&proxy.url())
-        .unwrap();
-    let backend = PostgresBackend::new(pool).await.unwrap();
+    let builder = PostgresBackend::builder().max_connections(2);
+    let backend = builder.connect(&proxy.url()).await.unwrap();
     let node = Node::on(backend, quick()).await;
     for _ in 0..5 {
         let token = node.token().await;

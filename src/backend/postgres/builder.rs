@@ -2,20 +2,17 @@
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
-use sqlx::{
-    ConnectOptions, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{PgPool, postgres::PgConnectOptions};
 
 use super::{
     super::sql::{OpenError, failed},
     PostgresBackend, Shared,
+    connections::Connections,
     names::Names,
     schema,
-    session::Sessions,
+    session::{Sessions, Source},
     statements::Statements,
 };
-use crate::{error::BackendError, sync::timeout};
 
 /// Settings of a [`PostgresBackend`].
 ///
@@ -120,17 +117,11 @@ impl PostgresBackendBuilder {
             ("statement_timeout", millis.to_string().as_str()),
             ("default_transaction_isolation", "read committed"),
         ]);
-        // Not from the pool, which tries again where it is refused and then only says that it took
-        // too long.
-        let connection = timeout(self.acquire_timeout, options.connect()).await;
-        let mut connection = connection.map_err(|_| too_slow())?.map_err(failed)?;
-        schema::prepare(&mut connection, &names).await?;
-        drop(connection);
-        let pool = PgPoolOptions::new()
-            .max_connections(self.max_connections)
-            .acquire_timeout(self.acquire_timeout)
-            .connect_lazy_with(options);
-        Ok(self.made(pool, names))
+        let connections = Connections::new(options, self.max_connections, self.acquire_timeout);
+        let mut lent = connections.lend().await?;
+        schema::prepare(&mut lent.connection, &names).await?;
+        lent.give_back();
+        Ok(self.made(Source::Own(connections), names))
     }
 
     /// A backend over the service's own pool. One connection more is made with the same options, which
@@ -144,13 +135,13 @@ impl PostgresBackendBuilder {
         let mut connection = pool.acquire().await.map_err(failed)?;
         schema::prepare(&mut connection, &names).await?;
         drop(connection);
-        Ok(self.made(pool, names))
+        Ok(self.made(Source::Pool(pool), names))
     }
 
-    fn made(self, pool: PgPool, names: Names) -> PostgresBackend {
+    fn made(self, from: Source, names: Names) -> PostgresBackend {
         PostgresBackend(Arc::new(Shared {
             sessions: Sessions {
-                pool,
+                from,
                 limit: self.acquire_timeout + self.statement_timeout,
             },
             statements: Statements::new(&names),
@@ -182,8 +173,4 @@ impl PostgresBackendBuilder {
         }
         Ok(names)
     }
-}
-
-fn too_slow() -> BackendError {
-    BackendError::unavailable("PostgreSQL took too long to let us in")
 }

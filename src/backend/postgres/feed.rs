@@ -8,7 +8,7 @@ use std::{
 use sqlx::{Row, postgres::PgRow};
 
 use super::{
-    super::sql::failed, Shared, listening::Listening, row::in_recovery, schema::not_logged,
+    super::sql::failed, Shared, listening::Listening, schema::not_logged, session::not_in_recovery,
     statements::query, time::Timestamp,
 };
 use crate::{
@@ -57,7 +57,7 @@ impl Feed {
         let rows = listening
             .rows(query(&shared.statements.start_reading))
             .await?;
-        let row = head(&rows)?;
+        let row = not_in_recovery(&rows)?;
         if !row.try_get("is_logged").map_err(failed)? {
             return Err(BackendError::unavailable(not_logged(&shared.names)));
         }
@@ -72,7 +72,7 @@ impl Feed {
 
     /// What the rows say; notes the snapshot that they are from.
     fn take(&mut self, rows: &[PgRow]) -> Result<Vec<Change>, BackendError> {
-        let row = head(rows)?;
+        let row = not_in_recovery(rows)?;
         if SessionId::of(row)? != self.session {
             return Err(BackendError::unavailable(
                 "another session answers than the one that listens: \
@@ -106,16 +106,6 @@ impl Feed {
             let _ = self.listening.rows(prune).await;
         }
     }
-}
-
-/// The first row, which says from what kind of server all of them come.
-fn head(rows: &[PgRow]) -> Result<&PgRow, BackendError> {
-    let row = rows.first();
-    let row = row.ok_or_else(|| BackendError::unavailable("the answer has no rows"))?;
-    if row.try_get("in_recovery").map_err(failed)? {
-        return Err(in_recovery());
-    }
-    Ok(row)
 }
 
 fn change(row: &PgRow) -> Result<Option<Change>, BackendError> {

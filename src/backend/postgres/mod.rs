@@ -1,6 +1,7 @@
 //! Keys in PostgreSQL.
 
 mod builder;
+mod connections;
 mod feed;
 mod listening;
 mod names;
@@ -12,13 +13,13 @@ mod time;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 
 pub use self::builder::PostgresBackendBuilder;
 use self::{
     feed::Feed,
     names::Names,
-    session::Sessions,
+    session::{Sessions, Source},
     statements::{Statements, query},
     time::Timestamp,
 };
@@ -71,12 +72,17 @@ impl PostgresBackend {
 }
 
 impl Shared {
-    /// A pool of one connection, made as the service's are: with the same address, the same password,
-    /// and what is done to each new connection.
+    /// A pool of one connection, made as the others are: with the same address, the same password,
+    /// and what the service's pool does to each new connection.
     fn listening_pool(&self) -> PgPool {
-        let pool = &self.sessions.pool;
+        let (pool, options) = match &self.sessions.from {
+            Source::Pool(pool) => (
+                pool.options().clone(),
+                pool.connect_options().as_ref().clone(),
+            ),
+            Source::Own(connections) => (PgPoolOptions::new(), connections.options().clone()),
+        };
         let millis = self.statement_timeout.as_millis().to_string();
-        let options = pool.connect_options().as_ref().clone();
         // The server notices, too, where we are gone without a word.
         let options = options.application_name("tower-api-key-listen").options([
             ("statement_timeout", millis.as_str()),
@@ -85,9 +91,7 @@ impl Shared {
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
         ]);
-        pool.options()
-            .clone()
-            .min_connections(0)
+        pool.min_connections(0)
             .max_connections(1)
             .max_lifetime(None)
             .idle_timeout(None)
@@ -173,7 +177,8 @@ impl ApiKeyBackend for PostgresBackend {
         let created_at = after.map_or(Timestamp::INFINITY, |after| {
             Timestamp::new(after.created_at())
         });
-        let id: &[u8] = after.map_or(&[], |after| after.id().as_bytes());
+        // Longer, and so later, than every id.
+        let id: &[u8] = after.map_or(&[0xff; KeyId::LEN + 1], |after| after.id().as_bytes());
         let query = query(&self.0.statements.list)
             .bind(user_id)
             .bind(created_at)

@@ -8,21 +8,10 @@ use super::{
 };
 use crate::{error::BackendError, key::ApiKey};
 
-/// The records of an answer that says from what kind of server it comes. It has a row where there are
-/// no records, too.
-///
-/// # Errors
-///
-/// Where it is a server that only follows another: what it says may be old.
+/// The records in the rows. One row says that there are none.
 pub(super) fn keys(rows: &[PgRow]) -> Result<Vec<ApiKey>, BackendError> {
     let mut keys = Vec::with_capacity(rows.len());
-    if rows.is_empty() {
-        return Err(BackendError::unavailable("the answer has no rows"));
-    }
     for row in rows {
-        if row.try_get("in_recovery").map_err(failed)? {
-            return Err(in_recovery());
-        }
         if row.try_get("is_there").map_err(failed)? {
             keys.push(record(row).map_err(failed)?.into_key()?);
         }

@@ -1,39 +1,63 @@
-//! A connection, for one statement.
+//! A connection, for one statement, in a limited time.
 
 use std::time::Duration;
 
 use sqlx::{
-    PgConnection, PgPool, Postgres,
+    Executor, PgConnection, PgPool, Postgres, Row,
     pool::PoolConnection,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
 
-use super::super::sql::failed;
+use super::{
+    super::sql::failed,
+    connections::{Connections, Lent},
+    row::in_recovery,
+};
 use crate::{error::BackendError, sync::timeout};
 
-/// A connection that is closed, and not used again, where its statement isn't carried through: the
-/// pool would wait for the answer, which may never come from a socket whose other end is gone.
-struct Session {
+/// Where connections come from, and how long a statement may take with all that it waits for.
+pub(super) struct Sessions {
+    pub(super) from: Source,
+    pub(super) limit: Duration,
+}
+
+pub(super) enum Source {
+    /// The service's.
+    Pool(PgPool),
+    Own(Connections),
+}
+
+/// A connection that is closed, and not used again, unless its statement was carried through: one that
+/// was given up waits for an answer that may never come, and a server that refused may no longer be
+/// the one that is written to.
+enum Session<'a> {
+    Pooled(Pooled),
+    Own(Lent<'a>),
+}
+
+struct Pooled {
     connection: PoolConnection<Postgres>,
     is_clean: bool,
 }
 
-impl Session {
-    async fn new(pool: &PgPool) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            connection: pool.acquire().await?,
-            is_clean: true,
-        })
+impl Session<'_> {
+    fn connection(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Pooled(pooled) => &mut pooled.connection,
+            Self::Own(lent) => &mut lent.connection,
+        }
     }
 
-    fn begin(&mut self) -> &mut PgConnection {
-        self.is_clean = false;
-        &mut self.connection
+    fn give_back(self) {
+        match self {
+            Self::Pooled(mut pooled) => pooled.is_clean = true,
+            Self::Own(lent) => lent.give_back(),
+        }
     }
 }
 
-impl Drop for Session {
+impl Drop for Pooled {
     fn drop(&mut self) {
         if !self.is_clean {
             self.connection.close_on_drop();
@@ -41,24 +65,25 @@ impl Drop for Session {
     }
 }
 
-/// A pool, and how long a statement may take with all that it waits for.
-#[derive(Clone, Debug)]
-pub(super) struct Sessions {
-    pub(super) pool: PgPool,
-    pub(super) limit: Duration,
-}
-
 impl Sessions {
-    /// The rows that `query` gives.
+    /// The rows of an answer that says from what kind of server it comes: there is one at least.
+    ///
+    /// # Errors
+    ///
+    /// Where it is a server that only follows another, too: what it says may be old.
     pub(super) async fn rows(
         &self,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, BackendError> {
         self.in_time(async {
-            let mut session = Session::new(&self.pool).await?;
-            let answer = query.fetch_all(session.begin()).await;
-            session.is_clean = true;
-            answer
+            let mut session = self.session().await?;
+            let rows = query
+                .fetch_all(session.connection())
+                .await
+                .map_err(failed)?;
+            not_in_recovery(&rows)?;
+            session.give_back();
+            Ok(rows)
         })
         .await
     }
@@ -69,23 +94,41 @@ impl Sessions {
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<u64, BackendError> {
         self.in_time(async {
-            let mut session = Session::new(&self.pool).await?;
-            let answer = query.execute(session.begin()).await;
-            session.is_clean = true;
-            answer.map(|done| done.rows_affected())
+            let mut session = self.session().await?;
+            let done = session.connection().execute(query).await.map_err(failed)?;
+            session.give_back();
+            Ok(done.rows_affected())
         })
         .await
     }
 
+    async fn session(&self) -> Result<Session<'_>, BackendError> {
+        Ok(match &self.from {
+            Source::Pool(pool) => Session::Pooled(Pooled {
+                connection: pool.acquire().await.map_err(failed)?,
+                is_clean: false,
+            }),
+            Source::Own(connections) => Session::Own(connections.lend().await?),
+        })
+    }
+
     async fn in_time<T>(
         &self,
-        answer: impl Future<Output = Result<T, sqlx::Error>>,
+        answer: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
-        match timeout(self.limit, answer).await {
-            Ok(answer) => answer.map_err(failed),
-            Err(_) => Err(BackendError::unavailable(
-                "PostgreSQL took too long to answer",
-            )),
-        }
+        let too_slow = || BackendError::unavailable("PostgreSQL took too long to answer");
+        timeout(self.limit, answer)
+            .await
+            .unwrap_or_else(|_| Err(too_slow()))
     }
+}
+
+/// Every answer of several rows says it in each of them, and has one where nothing was found, too.
+pub(super) fn not_in_recovery(rows: &[PgRow]) -> Result<&PgRow, BackendError> {
+    let row = rows.first();
+    let row = row.ok_or_else(|| BackendError::unavailable("the answer has no rows"))?;
+    if row.try_get("in_recovery").map_err(failed)? {
+        return Err(in_recovery());
+    }
+    Ok(row)
 }
