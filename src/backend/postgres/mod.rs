@@ -1,9 +1,289 @@
 //! Keys in PostgreSQL.
 
-/// Keys in PostgreSQL.
-#[derive(Debug)]
-pub struct PostgresBackend;
+mod builder;
+mod connections;
+mod feed;
+mod listening;
+mod names;
+mod row;
+mod schema;
+mod session;
+mod statements;
+mod time;
 
-/// Settings of a [`PostgresBackend`].
-#[derive(Debug)]
-pub struct PostgresBackendBuilder;
+use std::{fmt, sync::Arc, time::Duration};
+
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+pub use self::builder::PostgresBackendBuilder;
+use self::{
+    feed::Feed,
+    names::Names,
+    session::{Sessions, Source},
+    statements::{Statements, query},
+    time::Timestamp,
+};
+use super::{
+    ApiKeyBackend, ChangeSink, KeySource, PageRequest, Subscription, Touch,
+    sql::{OpenError, scopes_text},
+};
+use crate::{
+    error::BackendError,
+    key::ApiKey,
+    token::{KeyId, LookupKey},
+};
+
+/// Keys in PostgreSQL, 13 or newer: for a fleet of nodes. Clones are one backend.
+///
+/// ```no_run
+/// use tower_api_key::{ApiKeyStore, Pepper, Peppers, PostgresBackend};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let backend = PostgresBackend::connect(&std::env::var("DATABASE_URL")?).await?;
+/// let store = ApiKeyStore::builder(backend)
+///     .peppers(Peppers::new(Pepper::from_env("v1", "API_KEY_PEPPER")?))
+///     .build()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # In the database
+///
+/// Keys are in `tower_api_keys`. `tower_api_key_changes` is a log that triggers write, and
+/// `tower_api_key_schema` says how old the tables are. All are made, and brought up to date, when a
+/// backend is opened; of nodes that start at once, one does it. Tables that something else has made
+/// are left alone, and those of a newer version of this crate, too.
+///
+/// The role that opens the first one needs `CREATE` on the schema, or the right to make it. Later ones
+/// need `SELECT, INSERT, UPDATE, DELETE` on `tower_api_keys` and `SELECT` on the two others; one of
+/// them at least `DELETE` on `tower_api_key_changes` and `UPDATE` on `tower_api_key_schema`, too, to
+/// delete what is older than an hour. To [verify](crate::CachedResolver) and nothing else, `SELECT` is
+/// enough.
+///
+/// An operator can change keys by hand, and needs no right to the log for it:
+///
+/// ```sql
+/// UPDATE tower_api_keys SET revoked_at = now() WHERE user_id = 'user_1' AND revoked_at IS NULL;
+/// ```
+///
+/// Times are cut to whole milliseconds when they are read. `expires_at = 'infinity'` is no end. Don't
+/// disable the triggers: what they don't log, no cache is told.
+///
+/// # How other nodes hear of a change
+///
+/// Each change is logged in its own transaction, whoever makes it, and announced with `NOTIFY`. Each
+/// store listens on one connection more, and reads the log there when something is announced, and five
+/// times within [`max_staleness`](crate::CacheConfig::max_staleness) in any case: the answer is the
+/// proof that it still hears. So a revocation reaches other nodes in milliseconds, and where the
+/// connection is broken or silent, within `max_staleness`. A statement that changes more than 1,000
+/// keys makes every cache read all of them anew.
+///
+/// # Connections
+///
+/// [`connect`](Self::connect) makes its own; [`new`](Self::new) takes the service's pool for all but
+/// the one that listens. A pool of sqlx's waits without a limit for a connection that falls silent
+/// just when it is given back, and that place is lost until the system gives the connection up; with
+/// connections of its own, a backend has no such wait. `close` on the pool leaves the listening
+/// connection open, which ends with the store.
+///
+/// **A pooler that shares sessions**, as `PgBouncer` does in transaction mode, can't be between: nobody
+/// would listen. A session that changes is noticed, and then nothing is cached for longer than
+/// `max_staleness`. Connect to the server itself, or in session mode.
+///
+/// # What can be lost
+///
+/// A standby is never believed: reads and the log refuse an answer from a server in recovery, and the
+/// connection is made anew. So a name that moves to the new primary is followed.
+/// What a failover loses, though, is lost: with asynchronous replication the last commits before it,
+/// and a revocation among them. Take synchronous replication where that matters, or revoke again
+/// what was revoked in the last moments. An old primary that goes on beside the new one has to be
+/// shut out by whoever runs them: what is asked there is answered as if nothing had happened.
+///
+/// # Clocks
+///
+/// Expiry goes by the node's clock, not by the server's. `now()` is the server's: a key that an
+/// operator lets expire by it ends when the nodes' clocks get there. Being revoked or suspended goes by
+/// no clock.
+#[derive(Clone)]
+pub struct PostgresBackend(Arc<Shared>);
+
+struct Shared {
+    sessions: Sessions,
+    names: Names,
+    statements: Statements,
+    channel: String,
+    statement_timeout: Duration,
+}
+
+impl PostgresBackend {
+    /// Keys in the database that `url` names, on connections of the backend's own.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], which names what is wrong and never shows the password.
+    pub async fn connect(url: &str) -> Result<Self, OpenError> {
+        Self::builder().connect(url).await
+    }
+
+    /// Keys in the database of the service's own pool, and one connection more.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], which names what is wrong.
+    pub async fn new(pool: PgPool) -> Result<Self, OpenError> {
+        Self::builder().over(pool).await
+    }
+
+    /// Settings, and then [`connect`](PostgresBackendBuilder::connect) or
+    /// [`over`](PostgresBackendBuilder::over).
+    pub fn builder() -> PostgresBackendBuilder {
+        PostgresBackendBuilder::new()
+    }
+}
+
+impl Shared {
+    /// A pool of one connection, made as the others are: with the same address, the same password,
+    /// and what the service's pool does to each new connection.
+    fn listening_pool(&self) -> PgPool {
+        let (pool, options) = match &self.sessions.from {
+            Source::Pool(pool) => (
+                pool.options().clone(),
+                pool.connect_options().as_ref().clone(),
+            ),
+            Source::Own(connections) => (PgPoolOptions::new(), connections.options().clone()),
+        };
+        let millis = self.statement_timeout.as_millis().to_string();
+        // The server notices, too, where we are gone without a word.
+        let options = options.application_name("tower-api-key-listen").options([
+            ("statement_timeout", millis.as_str()),
+            ("default_transaction_isolation", "read committed"),
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+        ]);
+        pool.min_connections(0)
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_lazy_with(options)
+    }
+}
+
+impl KeySource for PostgresBackend {
+    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
+        let query = query(&self.0.statements.get_many).bind(keys);
+        row::keys(&self.0.sessions.rows(query).await?)
+    }
+
+    /// The sink isn't kept: changes come from the log alone.
+    async fn subscribe(&self, _: ChangeSink) -> Result<Subscription, BackendError> {
+        let feed = Feed::start(self.0.clone()).await?;
+        Ok(Subscription::feed(feed))
+    }
+}
+
+impl ApiKeyBackend for PostgresBackend {
+    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
+        let (scopes, unrestricted) = scopes_text(&key.scopes);
+        let query = query(&self.0.statements.insert)
+            .bind(key.id.as_bytes().as_slice())
+            .bind(&key.user_id)
+            .bind(&key.name)
+            .bind(scopes)
+            .bind(unrestricted)
+            .bind(key.display_prefix.as_str())
+            .bind(key.secret_hash.pepper().as_str())
+            .bind(key.secret_hash.to_hex())
+            .bind(Timestamp::new(key.created_at))
+            .bind(key.expires_at.map(Timestamp::new))
+            .bind(key.last_used_at.map(Timestamp::new))
+            .bind(key.revoked_at.map(Timestamp::new))
+            .bind(key.disabled_at.map(Timestamp::new))
+            .bind(version(key.version)?);
+        Ok(self.0.sessions.changed(query).await? == 1)
+    }
+
+    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
+        let Ok(expected) = i64::try_from(expected) else {
+            return Ok(false);
+        };
+        let (scopes, unrestricted) = scopes_text(&key.scopes);
+        let query = query(&self.0.statements.update)
+            .bind(key.id.as_bytes().as_slice())
+            .bind(expected)
+            .bind(&key.name)
+            .bind(scopes)
+            .bind(unrestricted)
+            .bind(key.display_prefix.as_str())
+            .bind(key.secret_hash.pepper().as_str())
+            .bind(key.secret_hash.to_hex())
+            .bind(key.expires_at.map(Timestamp::new))
+            .bind(key.last_used_at.map(Timestamp::new))
+            .bind(key.revoked_at.map(Timestamp::new))
+            .bind(key.disabled_at.map(Timestamp::new))
+            .bind(version(key.version)?);
+        Ok(self.0.sessions.changed(query).await? == 1)
+    }
+
+    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
+        let query = query(&self.0.statements.delete).bind(id.as_bytes().as_slice());
+        Ok(self.0.sessions.changed(query).await? == 1)
+    }
+
+    async fn list_for_user(
+        &self,
+        user_id: &str,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        // Text with NUL can't be stored, so nobody has this name.
+        if user_id.contains('\0') {
+            return Ok(Vec::new());
+        }
+        let after = page.cursor();
+        let created_at = after.map_or(Timestamp::INFINITY, |after| {
+            Timestamp::new(after.created_at())
+        });
+        // Longer, and so later, than every id.
+        let id: &[u8] = after.map_or(&[0xff; KeyId::LEN + 1], |after| after.id().as_bytes());
+        let query = query(&self.0.statements.list)
+            .bind(user_id)
+            .bind(created_at)
+            .bind(id)
+            .bind(i64::try_from(page.max_keys()).unwrap_or(i64::MAX));
+        row::keys(&self.0.sessions.rows(query).await?)
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
+        if touches.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<&[u8]> = touches
+            .iter()
+            .map(|it| it.id.as_bytes().as_slice())
+            .collect();
+        let times: Vec<_> = touches
+            .iter()
+            .map(|it| Timestamp::new(it.used_at))
+            .collect();
+        let query = query(&self.0.statements.touch).bind(ids).bind(times);
+        self.0.sessions.changed(query).await.map(drop)
+    }
+}
+
+/// Versions count up from 1.
+fn version(version: u64) -> Result<i64, BackendError> {
+    i64::try_from(version).map_err(BackendError::corrupt)
+}
+
+impl fmt::Debug for PostgresBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresBackend")
+            .field("keys", &self.0.names.table("keys"))
+            .finish_non_exhaustive()
+    }
+}

@@ -23,6 +23,14 @@ pub enum OpenError {
         /// The newest one that is known.
         known: i64,
     },
+    /// The database's role lacks a right.
+    #[error("the role may not {action}")]
+    Denied {
+        /// What it may not do.
+        action: String,
+        /// What the database said.
+        source: BackendError,
+    },
     /// Something else stands where the keys should be. It was left as it is.
     #[error("{0}")]
     NotOurs(String),
