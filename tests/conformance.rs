@@ -1,0 +1,20 @@
+//! The checks for backends of one's own: what is right passes all of them, and each of them finds
+//! what it is there for.
+#![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
+
+#[path = "conformance/broken.rs"]
+mod broken;
+#[path = "conformance/broken_writes.rs"]
+mod broken_writes;
+#[path = "conformance/mutants.rs"]
+mod mutants;
+
+use tower_api_key::{MemoryBackend, conformance};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_memory_backend_keeps_every_rule() {
+    for _ in 0..50 {
+        let backend = MemoryBackend::new();
+        conformance::check_backend(async || Ok(backend.clone())).await;
+    }
+}
