@@ -1,10 +1,11 @@
 //! How a broken backend writes, lists and tells.
 
-use std::{cmp::Reverse, mem};
+use std::{cmp::Reverse, mem, time::Duration};
 
 use tokio::{
     sync::watch,
     task::{spawn, yield_now},
+    time::sleep,
 };
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, Cursor, KeyId, PageRequest, Touch,
@@ -47,7 +48,7 @@ impl ApiKeyBackend for Broken {
         }
         if self.is(Fault::TellsFirst) {
             self.announce(place);
-            yield_now().await;
+            sleep(Duration::from_millis(1)).await;
         }
         let torn = {
             let mut records = self.records();
@@ -83,7 +84,7 @@ impl ApiKeyBackend for Broken {
         if let Some(scopes) = torn {
             let this = self.clone();
             let rest = async move {
-                yield_now().await;
+                sleep(Duration::from_millis(1)).await;
                 if let Some(record) = this.records().get_mut(&place) {
                     record.scopes = scopes;
                 }
@@ -133,12 +134,16 @@ impl ApiKeyBackend for Broken {
             records.values().filter(is_of_user).cloned().collect()
         };
         let corrupt = super::broken::lock(&self.shared.corrupt).clone();
-        if keys.iter().any(|key| corrupt.contains(&key.id)) && !self.is(Fault::SkipsCorrupt) {
+        if keys
+            .iter()
+            .any(|key| key.user_id == user_id && corrupt.contains(&key.id))
+            && !self.is(Fault::SkipsCorrupt)
+        {
             return Err(BackendError::corrupt("a bad hash"));
         }
         keys.retain(|key| !corrupt.contains(&key.id));
         keys.sort_by_key(|key| {
-            let id = key.id.as_bytes().map(|byte| byte.to_be());
+            let id = *key.id.as_bytes();
             if self.is(Fault::ListComparesSigned) {
                 Reverse((key.created_at, id.map(|byte| byte ^ 0x80)))
             } else {
