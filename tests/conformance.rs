@@ -8,13 +8,30 @@ mod broken;
 mod broken_writes;
 #[path = "conformance/mutants.rs"]
 mod mutants;
+#[path = "conformance/sources.rs"]
+mod sources;
+#[path = "../examples/custom_backend/table.rs"]
+mod table;
+
+use std::sync::Arc;
 
 use tower_api_key::{MemoryBackend, conformance};
 
+use self::table::Table;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_memory_backend_keeps_every_rule() {
-    for _ in 0..50 {
+    for _ in 0..20 {
         let backend = MemoryBackend::new();
         conformance::check_backend(async || Ok(backend.clone())).await;
+    }
+}
+
+/// On one thread as on several.
+#[tokio::test]
+async fn the_backend_of_the_example_keeps_every_rule() {
+    for _ in 0..5 {
+        let table = Arc::new(Table::default());
+        conformance::check_backend(async || Ok(table.clone())).await;
     }
 }
