@@ -38,6 +38,10 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("subtle", &["token"]),
     ("rand", &["token"]),
     ("tracing", &["trace.rs"]),
+    (
+        "sqlx",
+        &["backend/sql", "backend/sqlite", "backend/postgres"],
+    ),
 ];
 
 #[test]

@@ -1,9 +1,263 @@
 //! Keys in a SQLite file.
 
-/// Keys in a SQLite file.
-#[derive(Debug)]
-pub struct SqliteBackend;
+mod builder;
+mod feed;
+mod file;
+mod open;
+mod records;
+mod schema;
+mod statements;
+#[cfg(all(test, not(shuttle)))]
+mod tests;
 
-/// Settings of a [`SqliteBackend`].
-#[derive(Debug)]
-pub struct SqliteBackendBuilder;
+use std::{fmt, iter, path::Path, sync::Arc, time::Duration};
+
+use sqlx::SqlitePool;
+
+pub use self::builder::SqliteBackendBuilder;
+use self::{
+    feed::Feed,
+    file::OpenFile,
+    records::{read_keys, write_key},
+    statements::{MOST, Statements},
+};
+use super::{
+    ApiKeyBackend, ChangeSink, KeySource, PageRequest, Subscription, Touch,
+    sql::{OpenError, failed, millis, scopes_text},
+};
+use crate::{
+    error::BackendError,
+    key::ApiKey,
+    sync::watch,
+    token::{KeyId, LookupKey},
+};
+
+/// Keys in a SQLite file, for the processes of one machine. Clones are one backend.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_api_key::{ApiKeyStore, Pepper, Peppers, SqliteBackend};
+///
+/// let store = ApiKeyStore::builder(SqliteBackend::open("keys.db").await?)
+///     .peppers(Peppers::new(Pepper::from_file("v1", "keys.pepper")?))
+///     .build()
+///     .await?;
+/// # Ok(()) }
+/// ```
+///
+/// What was answered is on disk: it survives a power cut. Every other process that has the file open
+/// learns of a change within [`poll_every`](SqliteBackendBuilder::poll_every), 250 ms, whoever made
+/// it: an `UPDATE` in the `sqlite3` shell counts, too.
+///
+/// ```sql
+/// UPDATE tower_api_keys SET revoked_at = unixepoch() * 1000 WHERE user_id = 'user_1';
+/// ```
+///
+/// # The file
+///
+/// It must be on a disk of this machine, as SQLite's write-ahead log asks for. **Stop what uses it
+/// before it is replaced or moved**: while it is open, and something else or nothing is under its
+/// name, all reads and writes are [unavailable](BackendError::unavailable), until it is back or the
+/// backend is made anew. (Not on Windows, where it can't be moved while it is open.) Restoring into
+/// it, with the shell's `.restore`, needs no stop.
+#[derive(Clone)]
+pub struct SqliteBackend(Arc<Shared>);
+
+struct Shared {
+    readers: SqlitePool,
+    /// One connection, where the pool is ours: writers wait for it in turn, and not for SQLite's lock.
+    writer: SqlitePool,
+    statements: Statements,
+    /// None in memory.
+    file: Option<OpenFile>,
+    poll_every: Duration,
+    /// Says to the feeds of this backend that something was written.
+    written: watch::Sender<()>,
+}
+
+impl SqliteBackend {
+    /// Keys in the file at `path`, which is made where there is none, readable by its owner alone
+    /// (0600).
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::builder().open(path).await
+    }
+
+    /// Keys in a database that the service has open already, beside its own tables.
+    ///
+    /// See [`SqliteBackendBuilder::over`].
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub async fn new(pool: SqlitePool) -> Result<Self, OpenError> {
+        Self::builder().over(pool).await
+    }
+
+    /// Keys in memory, for tests of what SQLite does. They are gone when the last clone is.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub async fn in_memory() -> Result<Self, OpenError> {
+        Self::builder().in_memory().await
+    }
+
+    /// For what can be set.
+    pub fn builder() -> SqliteBackendBuilder {
+        SqliteBackendBuilder::default()
+    }
+}
+
+impl Shared {
+    /// # Errors
+    ///
+    /// Where the open file isn't the one under its name any more.
+    fn check_file(&self) -> Result<(), BackendError> {
+        self.file.as_ref().map_or(Ok(()), OpenFile::check)
+    }
+
+    /// What was read, if it was read from the file that is there.
+    async fn read<T>(
+        &self,
+        read: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        self.check_file()?;
+        let answer = read.await;
+        self.check_file()?;
+        answer
+    }
+
+    async fn write<T>(
+        &self,
+        write: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, BackendError> {
+        self.check_file()?;
+        let answer = write.await;
+        // Also where it isn't known what was written.
+        self.written.send_replace(());
+        self.check_file()?;
+        answer.map_err(failed)
+    }
+}
+
+impl KeySource for SqliteBackend {
+    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+        let shared = &*self.0;
+        let read = async {
+            let mut found = Vec::new();
+            for keys in keys.chunks(MOST) {
+                let (statement, size) = shared.statements.get(keys.len());
+                let mut query = sqlx::query(statement.sql());
+                // One of them again where there are fewer than the statement takes.
+                for key in keys.iter().chain(iter::repeat(&keys[0])).take(size) {
+                    query = query.bind(key.as_bytes().as_slice());
+                }
+                let rows = query.fetch_all(&shared.readers).await.map_err(failed)?;
+                found.extend(read_keys(&rows)?);
+            }
+            Ok(found)
+        };
+        shared.read(read).await
+    }
+
+    async fn subscribe(&self, _: ChangeSink) -> Result<Subscription, BackendError> {
+        Feed::open(self.0.clone()).await.map(Subscription::feed)
+    }
+}
+
+impl ApiKeyBackend for SqliteBackend {
+    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
+        let query = write_key(sqlx::query(self.0.statements.insert.sql()), key);
+        let done = self.0.write(query.execute(&self.0.writer)).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
+        let Ok(expected) = i64::try_from(expected) else {
+            return Ok(false);
+        };
+        let (scopes, unrestricted) = scopes_text(&key.scopes);
+        let query = sqlx::query(self.0.statements.update.sql())
+            .bind(key.id.as_bytes().as_slice())
+            .bind(expected)
+            .bind(key.name.as_deref())
+            .bind(scopes)
+            .bind(unrestricted)
+            .bind(key.display_prefix.as_str())
+            .bind(key.secret_hash.pepper().as_str())
+            .bind(key.secret_hash.to_hex())
+            .bind(key.expires_at.map(millis))
+            .bind(key.last_used_at.map(millis))
+            .bind(key.revoked_at.map(millis))
+            .bind(key.disabled_at.map(millis))
+            .bind(i64::try_from(key.version).unwrap_or(i64::MAX));
+        let done = self.0.write(query.execute(&self.0.writer)).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
+        let query = sqlx::query(self.0.statements.delete.sql()).bind(id.as_bytes().as_slice());
+        let done = self.0.write(query.execute(&self.0.writer)).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    async fn list_for_user(
+        &self,
+        user_id: &str,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        let statements = &self.0.statements;
+        let statement = match page.cursor() {
+            None => &statements.first_page,
+            Some(_) => &statements.next_page,
+        };
+        let mut query = sqlx::query(statement.sql())
+            .bind(user_id)
+            .bind(i64::try_from(page.max_keys()).unwrap_or(i64::MAX));
+        if let Some(cursor) = page.cursor() {
+            query = query
+                .bind(millis(cursor.created_at()))
+                .bind(cursor.id().as_bytes().as_slice());
+        }
+        let read = async {
+            let rows = query.fetch_all(&self.0.readers).await.map_err(failed)?;
+            read_keys(&rows)
+        };
+        self.0.read(read).await
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
+        let shared = &*self.0;
+        let write = async {
+            let mut transaction = shared.writer.begin_with("BEGIN IMMEDIATE").await?;
+            for touches in touches.chunks(MOST) {
+                let (statement, size) = shared.statements.touch(touches.len());
+                let mut query = sqlx::query(statement.sql());
+                for touch in touches.iter().chain(iter::repeat(&touches[0])).take(size) {
+                    query = query
+                        .bind(touch.id.as_bytes().as_slice())
+                        .bind(millis(touch.used_at));
+                }
+                query.execute(&mut *transaction).await?;
+            }
+            transaction.commit().await
+        };
+        shared.check_file()?;
+        let answer = write.await;
+        shared.check_file()?;
+        answer.map_err(failed)
+    }
+}
+
+impl fmt::Debug for SqliteBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteBackend")
+            .field("file", &self.0.file.as_ref().map(OpenFile::path))
+            .field("poll_every", &self.0.poll_every)
+            .finish_non_exhaustive()
+    }
+}

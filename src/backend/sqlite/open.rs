@@ -1,0 +1,209 @@
+//! Opening a file without touching what isn't ours.
+
+use std::{
+    fs, io,
+    path::{self, Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions as _, Connection as _, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteSynchronous},
+};
+
+use super::schema::{self, Found, STEPS};
+use crate::{
+    backend::sql::{OpenError, TablePrefix, failed},
+    clock::{Clock, SystemClock},
+    error::BackendError,
+    sync::sleep,
+};
+
+/// How often it is tried to switch to the write-ahead log, for which SQLite itself doesn't wait.
+const TRY_AGAIN_EVERY: Duration = Duration::from_millis(10);
+
+/// Makes the file where there is none, and sees to it that it is a database of ours, or empty, and in
+/// WAL mode. Answers with how to connect to it.
+pub(super) async fn prepare(
+    path: &Path,
+    prefix: &TablePrefix,
+    busy_timeout: Duration,
+) -> Result<(PathBuf, SqliteConnectOptions), OpenError> {
+    let path = absolute(path)?;
+    ensure_file(&path)?;
+    let options = SqliteConnectOptions::new()
+        .filename(&path)
+        .busy_timeout(busy_timeout)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true);
+    let found = match look(options.clone().read_only(true), prefix).await {
+        // After a crash there may be something to recover before it can be read.
+        Err(Refused::CannotRead) => look(options.clone(), prefix).await,
+        found => found,
+    };
+    match found {
+        Ok(Found::Schema(_) | Found::Nothing { is_empty: true }) => {}
+        Ok(Found::Nothing { is_empty: false }) => {
+            let path = path.display();
+            return Err(OpenError::NotOurs(format!(
+                "{path} is the database of something else: to keep keys in it, give its pool to `over`"
+            )));
+        }
+        Err(refused) => return Err(refused.into_error(&path)),
+    }
+    switch_to_wal(&options, busy_timeout).await?;
+    Ok((path, options))
+}
+
+/// Absolute, so that neither a change of the working directory nor a name like `file:…` opens another.
+fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
+    if path == Path::new(":memory:") {
+        return Err(OpenError::NotOurs(
+            "`:memory:` is no file: `in_memory` keeps keys in memory".to_owned(),
+        ));
+    }
+    path::absolute(path).map_err(|error| unavailable(path, &error))
+}
+
+fn unavailable(path: &Path, error: &io::Error) -> OpenError {
+    let text = format!("{}: {error}", path.display());
+    BackendError::unavailable(io::Error::new(error.kind(), text)).into()
+}
+
+fn ensure_file(path: &Path) -> Result<(), OpenError> {
+    match fs::metadata(path) {
+        Ok(file) if file.is_dir() => {
+            let path = path.display();
+            Err(OpenError::NotOurs(format!("{path} is a folder")))
+        }
+        Ok(file) if !file.is_file() => {
+            let path = path.display();
+            Err(OpenError::NotOurs(format!("{path} is not a file")))
+        }
+        Ok(file) if file.permissions().readonly() => {
+            let error = io::Error::new(io::ErrorKind::PermissionDenied, "the file is read-only");
+            Err(unavailable(path, &error))
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create(path).map_err(|error| unavailable(path, &error))
+        }
+        Err(error) => Err(unavailable(path, &error)),
+    }
+}
+
+/// SQLite gives its other files the permissions of this one.
+fn create(path: &Path) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        // Another process was first.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        opened => opened.map(drop),
+    }
+}
+
+enum Refused {
+    CannotRead,
+    NotADatabase,
+    Other(OpenError),
+}
+
+impl Refused {
+    fn into_error(self, path: &Path) -> OpenError {
+        let path = path.display();
+        match self {
+            Self::CannotRead => {
+                let error = io::Error::other(format!("{path} can't be read"));
+                BackendError::unavailable(error).into()
+            }
+            Self::NotADatabase => OpenError::NotOurs(format!("{path} is not a SQLite database")),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+async fn look(options: SqliteConnectOptions, prefix: &TablePrefix) -> Result<Found, Refused> {
+    let refused = |error: sqlx::Error| match result_code(&error) {
+        Some(READONLY | CANTOPEN) => Refused::CannotRead,
+        Some(NOTADB) => Refused::NotADatabase,
+        _ => Refused::Other(cannot_open(error)),
+    };
+    let mut connection = options.connect().await.map_err(refused)?;
+    // The first that reads the file.
+    let read = sqlx::query("PRAGMA schema_version").execute(&mut connection);
+    let found = match read.await {
+        Ok(_) => schema::look(&mut connection, prefix, STEPS)
+            .await
+            .map_err(Refused::Other),
+        Err(error) => Err(refused(error)),
+    };
+    let _ = connection.close().await;
+    found
+}
+
+/// The mode stays with the file. To switch needs it alone for a moment, which others that open it
+/// at the same time want as well.
+async fn switch_to_wal(
+    options: &SqliteConnectOptions,
+    busy_timeout: Duration,
+) -> Result<(), OpenError> {
+    let mut connection = options.connect().await.map_err(cannot_open)?;
+    let clock = SystemClock::default();
+    let start = clock.monotonic();
+    let mode = loop {
+        let mode = sqlx::query_scalar::<_, String>("PRAGMA main.journal_mode = WAL")
+            .fetch_one(&mut connection)
+            .await;
+        match mode {
+            Err(error)
+                if result_code(&error) == Some(BUSY)
+                    && clock.monotonic().saturating_sub(start) < busy_timeout =>
+            {
+                sleep(TRY_AGAIN_EVERY).await;
+            }
+            mode => break mode.map_err(cannot_open),
+        }
+    };
+    let _ = connection.close().await;
+    if mode? == "wal" {
+        Ok(())
+    } else {
+        Err(OpenError::Unsupported(
+            "the file system doesn't let SQLite keep a write-ahead log".to_owned(),
+        ))
+    }
+}
+
+/// The file of a connection's main database; none in memory.
+pub(super) async fn file_of(
+    connection: &mut SqliteConnection,
+) -> Result<Option<PathBuf>, OpenError> {
+    let file: Option<String> =
+        sqlx::query_scalar("SELECT file FROM pragma_database_list WHERE name = 'main'")
+            .fetch_one(connection)
+            .await
+            .map_err(cannot_open)?;
+    Ok(file.filter(|file| !file.is_empty()).map(PathBuf::from))
+}
+
+// SQLite's result codes: <https://www.sqlite.org/rescode.html>.
+const BUSY: i32 = 5;
+const READONLY: i32 = 8;
+const CANTOPEN: i32 = 14;
+const NOTADB: i32 = 26;
+
+/// The result code without what extends it.
+fn result_code(error: &sqlx::Error) -> Option<i32> {
+    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
+}
+
+pub(super) fn cannot_open(error: sqlx::Error) -> OpenError {
+    match result_code(&error) {
+        Some(NOTADB) => OpenError::NotOurs("the file is not a SQLite database".to_owned()),
+        _ => failed(error).into(),
+    }
+}

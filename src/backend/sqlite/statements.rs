@@ -1,0 +1,116 @@
+//! The statements, few enough that each connection keeps them prepared.
+
+use std::{array, sync::Arc};
+
+use sqlx::AssertSqlSafe;
+
+use super::schema::TRIGGERS;
+use crate::backend::sql::{COLUMNS, TablePrefix};
+
+/// A statement made of nothing but our own text and a checked prefix.
+#[derive(Clone)]
+pub(super) struct Statement(Arc<str>);
+
+impl Statement {
+    pub(super) fn sql(&self) -> AssertSqlSafe<Arc<str>> {
+        AssertSqlSafe(self.0.clone())
+    }
+}
+
+impl From<String> for Statement {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+pub(super) struct Statements {
+    /// For 1, 2, 4 … records.
+    get: [Statement; SIZES],
+    touch: [Statement; SIZES],
+    pub(super) insert: Statement,
+    pub(super) update: Statement,
+    pub(super) delete: Statement,
+    pub(super) first_page: Statement,
+    pub(super) next_page: Statement,
+    pub(super) log: Statement,
+    pub(super) log_end: Statement,
+}
+
+const SIZES: usize = 11;
+/// How many records one statement takes at the most.
+pub(super) const MOST: usize = 1 << (SIZES - 1);
+
+impl Statements {
+    pub(super) fn new(prefix: &TablePrefix) -> Self {
+        let keys = format!("main.{prefix}keys");
+        let page = |after: &str| {
+            Statement::from(format!(
+                "SELECT {COLUMNS} FROM {keys} WHERE user_id = ?1 {after} \
+                 ORDER BY created_at DESC, id DESC LIMIT ?2"
+            ))
+        };
+        let log_end = format!(
+            "SELECT ifnull((SELECT seq FROM main.sqlite_sequence WHERE name = '{prefix}key_changes'), 0)"
+        );
+        Self {
+            get: array::from_fn(|size| {
+                let places = vec!["?"; 1 << size].join(",");
+                format!("SELECT {COLUMNS} FROM {keys} WHERE id IN ({places})").into()
+            }),
+            touch: array::from_fn(|size| {
+                let rows = vec!["(?,?)"; 1 << size].join(",");
+                format!(
+                    "UPDATE {keys} SET last_used_at = used.at \
+                     FROM (SELECT column1 AS id, max(column2) AS at FROM (VALUES {rows}) GROUP BY column1) AS used \
+                     WHERE {prefix}keys.id = used.id AND ifnull(last_used_at < used.at, TRUE)"
+                )
+                .into()
+            }),
+            insert: format!(
+                "INSERT INTO {keys} ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) \
+                 ON CONFLICT (id) DO NOTHING"
+            )
+            .into(),
+            update: format!(
+                "UPDATE {keys} SET name = ?3, scopes = ?4, unrestricted = ?5, display_prefix = ?6, \
+                 pepper = ?7, secret_hash = ?8, expires_at = ?9, \
+                 last_used_at = CASE WHEN ifnull(last_used_at < ?10, last_used_at IS NULL) THEN ?10 ELSE last_used_at END, \
+                 revoked_at = ?11, disabled_at = ?12, version = ?13 \
+                 WHERE id = ?1 AND version = ?2"
+            )
+            .into(),
+            delete: format!("DELETE FROM {keys} WHERE id = ?").into(),
+            first_page: page(""),
+            next_page: page("AND (created_at, id) < (?3, ?4)"),
+            // One statement is one moment. It fails where the keys are gone, and says where what
+            // writes the log is.
+            log: format!(
+                "SELECT ({log_end}) AS log_end, \
+                 (SELECT schema_version FROM pragma_schema_version) AS schema, \
+                 (SELECT count(*) FROM main.sqlite_master WHERE type = 'trigger' \
+                  AND tbl_name IN ('{prefix}keys', '{prefix}key_changes') AND name LIKE '{like}%' ESCAPE '\\') \
+                  = {TRIGGERS} AS is_written, \
+                 seq, id, EXISTS (SELECT 1 FROM {keys}) \
+                 FROM (SELECT 1) LEFT JOIN main.{prefix}key_changes ON seq > ?1 ORDER BY seq LIMIT ?2",
+                like = format!("{prefix}key_").replace('_', "\\_"),
+            )
+            .into(),
+            log_end: log_end.into(),
+        }
+    }
+
+    /// One that reads at least so many records, up to [`MOST`], and how many exactly.
+    pub(super) fn get(&self, records: usize) -> (&Statement, usize) {
+        at_least(&self.get, records)
+    }
+
+    /// The same, for noting their use.
+    pub(super) fn touch(&self, records: usize) -> (&Statement, usize) {
+        at_least(&self.touch, records)
+    }
+}
+
+fn at_least(statements: &[Statement; SIZES], records: usize) -> (&Statement, usize) {
+    let records = records.clamp(1, MOST).next_power_of_two();
+    (&statements[records.ilog2() as usize], records)
+}

@@ -1,0 +1,254 @@
+//! What a feed tells.
+
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Change, ChangeFeed as _, Folder, SqliteBackend, change, feed, id, key, other, read, run,
+};
+use crate::backend::{ApiKeyBackend as _, KeySource as _, Touch};
+
+const AT_ONCE: Duration = Duration::from_secs(5);
+const NEVER: Duration = Duration::from_secs(3_600);
+
+/// What every kind of write tells, whoever makes it.
+#[tokio::test]
+async fn each_change_is_told_once_and_a_use_is_none() {
+    let folder = Folder::new("feed-changes");
+    let backend = SqliteBackend::open(folder.file()).await.unwrap();
+    let mut feed = feed(&backend).await;
+    assert_eq!(read(&mut feed).await, []);
+
+    backend.insert(&key(1)).await.unwrap();
+    backend.insert(&key(2)).await.unwrap();
+    assert_eq!(read(&mut feed).await, [change(1), change(2)]);
+    assert_eq!(read(&mut feed).await, []);
+    assert!(!backend.insert(&key(1)).await.unwrap());
+    assert_eq!(read(&mut feed).await, [], "nothing was written");
+
+    let mut changed = key(1);
+    changed.version = 2;
+    assert!(backend.update(&changed, 1).await.unwrap());
+    assert_eq!(read(&mut feed).await, [change(1)]);
+
+    let touch = Touch::new(id(1), key(1).created_at);
+    backend.touch(&[touch]).await.unwrap();
+    assert_eq!(read(&mut feed).await, [], "that a key was used");
+
+    assert!(backend.delete(&id(1)).await.unwrap());
+    assert_eq!(read(&mut feed).await, [change(1)]);
+
+    // By hand, in another process.
+    let mut shell = other(&folder.file()).await;
+    run(&mut shell, "UPDATE tower_api_keys SET last_used_at = 5").await;
+    assert_eq!(read(&mut feed).await, [], "that a key was used");
+    run(&mut shell, "UPDATE tower_api_keys SET revoked_at = 5").await;
+    assert!(read(&mut feed).await.contains(&change(2)));
+    run(
+        &mut shell,
+        "UPDATE tower_api_keys SET id = unhex('030303030303030303030303030303030303030303030303')",
+    )
+    .await;
+    let moved = read(&mut feed).await;
+    assert!(
+        moved.contains(&change(2)) && moved.contains(&change(3)),
+        "{moved:?}"
+    );
+    run(&mut shell, "BEGIN; DELETE FROM tower_api_keys; ROLLBACK").await;
+    assert_eq!(read(&mut feed).await, [], "nothing was committed");
+    run(&mut shell, "DELETE FROM tower_api_keys").await;
+    assert_eq!(read(&mut feed).await, [change(3)]);
+}
+
+#[tokio::test]
+async fn waiting_ends_when_another_connection_has_written_and_not_before() {
+    let folder = Folder::new("feed-waits");
+    let backend = SqliteBackend::builder()
+        .poll_every(Duration::from_millis(20))
+        .open(folder.file())
+        .await
+        .unwrap();
+    let mut feed = feed(&backend).await;
+    assert_eq!(read(&mut feed).await, []);
+    let waited = timeout(Duration::from_millis(300), feed.wait()).await;
+    assert!(waited.is_err(), "nothing was written");
+
+    let elsewhere = SqliteBackend::open(folder.file()).await.unwrap();
+    for number in 0..20 {
+        let new = key(number);
+        let (waited, inserted) =
+            tokio::join!(timeout(AT_ONCE, feed.wait()), elsewhere.insert(&new));
+        assert!(inserted.unwrap());
+        waited.unwrap();
+        // It may have looked just before the commit of the next one.
+        assert_eq!(read(&mut feed).await, [change(number)]);
+    }
+}
+
+/// Stores of one process needn't wait for the next poll.
+#[tokio::test]
+async fn a_write_through_a_clone_ends_waiting_at_once() {
+    let folder = Folder::new("feed-clones");
+    let file = SqliteBackend::builder()
+        .poll_every(NEVER)
+        .open(folder.file());
+    let memory = SqliteBackend::builder().poll_every(NEVER).in_memory();
+    for backend in [file.await.unwrap(), memory.await.unwrap()] {
+        let mut feed = feed(&backend).await;
+        for number in 0..20 {
+            assert_eq!(read(&mut feed).await, []);
+            assert!(backend.clone().insert(&key(number)).await.unwrap());
+            timeout(AT_ONCE, feed.wait()).await.unwrap();
+            assert_eq!(read(&mut feed).await, [change(number)]);
+        }
+    }
+}
+
+/// A pool in memory has one connection, and what its owner writes by it counts, too.
+#[tokio::test]
+async fn what_a_service_writes_by_its_own_pool_in_memory_is_told() {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with(SqliteConnectOptions::new().in_memory(true));
+    let backend = SqliteBackend::builder()
+        .poll_every(Duration::from_millis(10))
+        .over(pool.clone())
+        .await
+        .unwrap();
+    backend.insert(&key(1)).await.unwrap();
+    let mut feed = feed(&backend).await;
+    assert_eq!(read(&mut feed).await, []);
+    sqlx::query("UPDATE tower_api_keys SET revoked_at = 5")
+        .execute(&pool)
+        .await
+        .unwrap();
+    timeout(AT_ONCE, feed.wait()).await.unwrap();
+    assert!(read(&mut feed).await.contains(&change(1)));
+    assert!(
+        backend.get_many(&[id(1).lookup_key()]).await.unwrap()[0]
+            .revoked_at
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn who_fell_behind_pruning_forgets_everything() {
+    let folder = Folder::new("feed-pruned");
+    let backend = SqliteBackend::open(folder.file()).await.unwrap();
+    backend.insert(&key(1)).await.unwrap();
+    let mut behind = feed(&backend).await;
+    let mut shell = other(&folder.file()).await;
+    let writes = |count: u32| {
+        format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+             INSERT INTO tower_api_key_changes (id) SELECT unhex('020202020202020202020202020202020202020202020202') FROM n"
+        )
+    };
+    run(&mut shell, &writes(30_000)).await;
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM tower_api_key_changes")
+        .fetch_one(&mut shell)
+        .await
+        .unwrap();
+    assert!((10_000..=11_000).contains(&kept), "{kept} are kept");
+    assert_eq!(read(&mut behind).await, [Change::Everything]);
+    assert_eq!(read(&mut behind).await, []);
+
+    // It goes on from there.
+    run(&mut shell, &writes(3)).await;
+    assert_eq!(read(&mut behind).await, [change(2); 3]);
+
+    // Some are gone, the last of them or all of them.
+    for gone in ["seq < (SELECT max(seq) FROM tower_api_key_changes)", "TRUE"] {
+        run(&mut shell, &writes(3)).await;
+        run(
+            &mut shell,
+            &format!("DELETE FROM tower_api_key_changes WHERE {gone}"),
+        )
+        .await;
+        assert_eq!(read(&mut behind).await, [Change::Everything], "{gone}");
+        assert_eq!(read(&mut behind).await, []);
+    }
+
+    // More than are read one by one.
+    run(&mut shell, &writes(5_000)).await;
+    assert_eq!(read(&mut behind).await.len(), 5_000);
+    run(&mut shell, &writes(5_001)).await;
+    assert_eq!(read(&mut behind).await, [Change::Everything]);
+}
+
+#[tokio::test]
+async fn a_log_that_is_another_one_makes_everything_be_forgotten() {
+    let folder = Folder::new("feed-restored");
+    let backend = SqliteBackend::open(folder.file()).await.unwrap();
+    backend.insert(&key(1)).await.unwrap();
+    let mut feed = feed(&backend).await;
+    let mut shell = other(&folder.file()).await;
+    run(
+        &mut shell,
+        "UPDATE sqlite_sequence SET seq = 0; DELETE FROM tower_api_key_changes",
+    )
+    .await;
+    assert_eq!(
+        read(&mut feed).await,
+        [Change::Everything],
+        "it ends before"
+    );
+    run(&mut shell, "CREATE TABLE more (id)").await;
+    assert_eq!(
+        read(&mut feed).await,
+        [Change::Everything],
+        "the schema is another"
+    );
+    assert_eq!(read(&mut feed).await, []);
+}
+
+#[tokio::test]
+async fn a_log_that_nothing_writes_any_more_is_an_error() {
+    let folder = Folder::new("feed-triggers");
+    let backend = SqliteBackend::open(folder.file()).await.unwrap();
+    let mut feed = feed(&backend).await;
+    let mut shell = other(&folder.file()).await;
+    run(&mut shell, "DROP TRIGGER tower_api_key_updated").await;
+    feed.read().await.unwrap_err();
+    super::Feed::open(backend.0.clone())
+        .await
+        .map(drop)
+        .unwrap_err();
+    backend.get_many(&[id(1).lookup_key()]).await.unwrap();
+
+    run(&mut shell, "DROP TABLE tower_api_keys").await;
+    feed.read().await.unwrap_err();
+    backend.get_many(&[id(1).lookup_key()]).await.unwrap_err();
+}
+
+/// The file of a service's own pool may be in a mode in which a writer stops readers.
+#[tokio::test]
+async fn a_locked_file_is_an_error_and_not_silence() {
+    let folder = Folder::new("feed-locked");
+    let options = SqliteConnectOptions::new()
+        .filename(folder.file())
+        .create_if_missing(true)
+        .busy_timeout(Duration::from_secs(60));
+    let pool = SqlitePoolOptions::new()
+        .connect_with(options)
+        .await
+        .unwrap();
+    let backend = SqliteBackend::new(pool).await.unwrap();
+    let mut feed = feed(&backend).await;
+    let mut shell = other(&folder.file()).await;
+    run(&mut shell, "BEGIN EXCLUSIVE").await;
+    let start = Instant::now();
+    feed.read().await.unwrap_err();
+    // Within a heartbeat of a cache as it is by default.
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
+    run(&mut shell, "ROLLBACK").await;
+    assert_eq!(read(&mut feed).await, []);
+}
