@@ -6,6 +6,12 @@
 mod broken;
 #[path = "conformance/broken_writes.rs"]
 mod broken_writes;
+#[cfg(feature = "sqlite")]
+#[path = "conformance/databases.rs"]
+mod databases;
+#[allow(dead_code, unreachable_pub, reason = "other tests use all of it")]
+#[path = "support/folder.rs"]
+mod folder;
 #[path = "conformance/mutants.rs"]
 mod mutants;
 #[path = "conformance/sources.rs"]

@@ -212,39 +212,43 @@ fn hash(number: u64) -> Outcome<SecretHash> {
 
 /// Whether two records say the same, and if not, in which field they differ.
 pub(super) fn same(expected: &ApiKey, found: &ApiKey, when: &str) -> Outcome {
-    let text = |value: &dyn std::fmt::Debug| format!("{value:?}");
     let secret = |key: &ApiKey| (key.secret_hash.to_hex(), *key.secret_hash.pepper());
     ensure!(
         secret(expected) == secret(found),
         "{when}, `secret_hash` is another"
     );
-    let fields = |key: &ApiKey| {
-        [
-            ("id", text(&key.id)),
-            ("user_id", text(&key.user_id)),
-            ("name", text(&key.name)),
-            ("display_prefix", text(&key.display_prefix)),
-            ("created_at", time(Some(key.created_at))),
-            ("expires_at", time(key.expires_at)),
-            ("last_used_at", time(key.last_used_at)),
-            ("revoked_at", time(key.revoked_at)),
-            ("disabled_at", time(key.disabled_at)),
-            ("version", text(&key.version)),
-        ]
-    };
-    for ((field, expected), (_, found)) in fields(expected).into_iter().zip(fields(found)) {
-        ensure!(
-            expected == found,
-            "{when}, `{field}` is {found} instead of {expected}"
-        );
+    macro_rules! field {
+        ($field:ident) => {
+            ensure!(
+                expected.$field == found.$field,
+                "{when}, `{}` is {:?} instead of {:?}",
+                stringify!($field),
+                found.$field,
+                expected.$field
+            )
+        };
+        (time $field:ident) => {
+            ensure!(
+                expected.$field == found.$field,
+                "{when}, `{}` is {} instead of {}",
+                stringify!($field),
+                time(found.$field.into()),
+                time(expected.$field.into())
+            )
+        };
     }
+    field!(id);
+    field!(user_id);
+    field!(name);
+    field!(display_prefix);
+    field!(version);
+    field!(time created_at);
+    field!(time expires_at);
+    field!(time last_used_at);
+    field!(time revoked_at);
+    field!(time disabled_at);
     // Their order may be another.
-    ensure!(
-        expected.scopes == found.scopes,
-        "{when}, `scopes` is {:?} instead of {:?}",
-        found.scopes,
-        expected.scopes
-    );
+    field!(scopes);
     Ok(())
 }
 

@@ -106,7 +106,7 @@ pub(super) async fn wake<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
         return Ok(());
     }
     let mut key = bench.stored(&user).await?;
-    for round in 0..20 {
+    for round in 0..12 {
         follower.quiet(&[key.id], bench.settings.patience).await?;
         if round % 2 == 0 {
             // Waiting that is given up takes nothing along, before the change or after it.
@@ -229,7 +229,7 @@ pub(super) async fn of_many_writers_arrive<B: ApiKeyBackend>(bench: &Bench<B>) -
         tasks.begin();
         while !tasks.are_done() {
             mirror.follow().await?;
-            step_aside().await;
+            mirror.wait_a_moment().await;
         }
         tasks.join().await?.into_iter().collect::<Outcome>()?;
         mirror.follow().await?;

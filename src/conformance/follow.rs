@@ -164,6 +164,12 @@ impl<B: ApiKeyBackend> Mirror<B> {
         self.read(changed).await
     }
 
+    /// Lets others write, until there may be something to read.
+    pub(super) async fn wait_a_moment(&mut self) {
+        self.follower.wakes_within(Duration::from_millis(5)).await;
+        step_aside().await;
+    }
+
     /// Whether it knows what is stored.
     pub(super) async fn is_true(&self) -> Outcome {
         let keys: Vec<_> = self.known.keys().copied().collect();

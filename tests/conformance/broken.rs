@@ -12,6 +12,7 @@ use std::{
 use tokio::{
     sync::watch,
     task::{spawn, yield_now},
+    time::sleep,
 };
 use tower_api_key::{
     ApiKey, BackendError, Change, ChangeSink, KeyId, KeySource, LookupKey, Scopes, Subscription,
@@ -175,7 +176,7 @@ impl Broken {
             Fault::TellsLater => {
                 let this = self.clone();
                 spawn(async move {
-                    yield_now().await;
+                    sleep(Duration::from_millis(5)).await;
                     this.announce(key);
                 });
                 return;

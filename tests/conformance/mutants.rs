@@ -249,7 +249,7 @@ async fn each_broken_backend_is_caught_by_the_rule_that_it_breaks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_same_backend_without_a_fault_is_not_accused() {
-    for _ in 0..25 {
+    for _ in 0..10 {
         for is_feed in [false, true] {
             check(Fault::Nothing, is_feed).await.unwrap();
         }
