@@ -1,6 +1,7 @@
 //! The checks for backends of one's own: what is right passes all of them, and each of them finds
 //! what it is there for.
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
+#![allow(unreachable_pub, reason = "the parts of one test")]
 
 #[path = "conformance/broken.rs"]
 mod broken;
@@ -9,7 +10,7 @@ mod broken_writes;
 #[cfg(feature = "sqlite")]
 #[path = "conformance/databases.rs"]
 mod databases;
-#[allow(dead_code, unreachable_pub, reason = "other tests use all of it")]
+#[allow(dead_code, reason = "other tests use all of it")]
 #[path = "support/folder.rs"]
 mod folder;
 #[path = "conformance/mutants.rs"]

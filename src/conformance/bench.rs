@@ -57,11 +57,9 @@ impl<B: ApiKeyBackend> Bench<B> {
 
     /// A user that no other run has.
     pub(super) fn user(&self, name: &str) -> String {
-        let run: String = self.run[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        format!("{name}-{run}")
+        let bytes = self.run[..8].iter();
+        let run = bytes.fold(0_u64, |run, byte| run << 8 | u64::from(*byte));
+        format!("{name}-{run:016x}")
     }
 
     /// A number that wasn't given before.
@@ -109,8 +107,8 @@ impl<B: ApiKeyBackend> Bench<B> {
         key.scopes = Scopes::of([format!("scope:{number}"), "notes:*".to_owned()])?;
         key.secret_hash = hash(number)?;
         key.expires_at = Some(at(number + 1));
-        key.revoked_at = (number % 2 == 0).then(|| at(number + 2));
-        key.disabled_at = (number % 3 == 0).then(|| at(number + 3));
+        key.revoked_at = number.is_multiple_of(2).then(|| at(number + 2));
+        key.disabled_at = number.is_multiple_of(3).then(|| at(number + 3));
         Ok(())
     }
 

@@ -115,7 +115,7 @@ impl<B: ApiKeyBackend> Follower<B> {
 pub(super) fn concerns(changes: &[Change], keys: &[KeyId]) -> bool {
     changes.iter().any(|change| match change {
         Change::Everything => true,
-        Change::Key(changed) => keys.iter().any(|id| id.lookup_key() == *changed),
+        Change::Key(told) => keys.iter().any(|id| id.lookup_key() == *told),
     })
 }
 

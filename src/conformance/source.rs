@@ -10,6 +10,7 @@ use crate::{
 /// What a check does to the table that a [`KeySource`] reads.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "one is made at a time")]
 pub enum Edit {
     /// Stores the record, in place of the one with its id if there is one.
     Put(ApiKey),

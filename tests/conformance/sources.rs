@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    future::{Ready, ready},
     sync::{Arc, Mutex},
 };
 
@@ -38,7 +39,7 @@ impl Watched {
         }
     }
 
-    async fn edit(self, edit: Edit) -> Result<(), BackendError> {
+    fn edit(&self, edit: Edit) -> Ready<Result<(), BackendError>> {
         {
             let mut rows = self.rows.lock().unwrap();
             match edit {
@@ -48,7 +49,7 @@ impl Watched {
             }
         }
         self.edits.send_modify(|edits| *edits += 1);
-        Ok(())
+        ready(Ok(()))
     }
 }
 
@@ -65,26 +66,22 @@ impl KeySource for Watched {
         if self.telling == Telling::Nothing {
             return Ok(Subscription::none());
         }
-        let edits = self.edits.subscribe();
+        let log = self.edits.subscribe();
+        let seen = *log.borrow();
         let telling = self.telling;
-        let seen = *edits.borrow();
-        Ok(Subscription::feed(Edits {
-            edits,
-            seen,
-            telling,
-        }))
+        Ok(Subscription::feed(Edits { log, seen, telling }))
     }
 }
 
 struct Edits {
-    edits: watch::Receiver<u64>,
+    log: watch::Receiver<u64>,
     seen: u64,
     telling: Telling,
 }
 
 impl ChangeFeed for Edits {
     async fn read(&mut self) -> Result<Vec<Change>, BackendError> {
-        let edits = *self.edits.borrow();
+        let edits = *self.log.borrow();
         let mut has_changed = edits != self.seen;
         if self.telling == Telling::Half {
             has_changed &= edits.is_multiple_of(2);
@@ -95,10 +92,10 @@ impl ChangeFeed for Edits {
 
     async fn wait(&mut self) {
         if self.telling == Telling::WhenAsked {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         let seen = self.seen;
-        let _ = self.edits.wait_for(|edits| *edits != seen).await;
+        let _ = self.log.wait_for(|edits| *edits != seen).await;
     }
 }
 
@@ -107,7 +104,7 @@ async fn sources_that_keep_the_rules_pass() {
     for telling in [Telling::Nothing, Telling::Edits] {
         let source = Watched::new(telling);
         let edited = source.clone();
-        let edit = move |edit| edited.clone().edit(edit);
+        let edit = move |edit| edited.edit(edit);
         check_source(async || Ok(source.clone()), edit).await;
     }
 }
@@ -117,7 +114,7 @@ async fn a_feed_without_wait_passes_where_that_is_said_and_one_that_skips_change
     let rules = async |telling, without_wait: bool| {
         let source = Watched::new(telling);
         let edited = source.clone();
-        let edit = move |edit| edited.clone().edit(edit);
+        let edit = move |edit| edited.edit(edit);
         let mut checks = Checks::of_source(async || Ok(source.clone()), edit)
             .patience(std::time::Duration::from_millis(300));
         if without_wait {
