@@ -122,7 +122,7 @@
 //! | --- | --- | --- |
 //! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`](struct@crate::RequireScope); [`Rejection`] as a response |
 //! | `tracing` | no | events: rejections, outages, lost feeds of changes, guards without a layer |
-//! | `test-util` | no | for tests of one's own: `ManualClock`, `ApiKeyToken::generate_with` |
+//! | `test-util` | no | for tests of one's own: `ManualClock`, `ApiKeyToken::generate_with`, checks of backends (`conformance`) |
 //!
 //! Without any the crate has no axum, no serde and no SQL, and works on hyper and tonic.
 

@@ -14,6 +14,7 @@ const LEVELS: &[&[&str]] = &[
     &["key", "context", "verify"],
     &["trace"],
     &["backend"],
+    &["conformance"],
     &["cache"],
     &["resolver"],
     &["store", "handoff"],

@@ -3,7 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
-    fmt,
+    fmt, mem,
     ops::Bound,
     sync::{Arc, PoisonError},
     time::SystemTime,
@@ -100,9 +100,11 @@ impl ApiKeyBackend for MemoryBackend {
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
         match self.0.records.get_mut(&key.lookup_key()) {
             Some(mut record) if record.version == expected => {
-                let last_used_at = record.last_used_at.max(key.last_used_at);
+                // The index, too, has the owner and the time of creation, which never change.
                 *record = ApiKey {
-                    last_used_at,
+                    user_id: mem::take(&mut record.user_id),
+                    created_at: record.created_at,
+                    last_used_at: record.last_used_at.max(key.last_used_at),
                     ..key.clone()
                 };
             }

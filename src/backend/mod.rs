@@ -119,7 +119,8 @@ pub trait KeySource: Send + Sync + 'static {
 ///
 /// * [`insert`](Self::insert) never overwrites. It is not an upsert.
 /// * [`update`](Self::update) compares the version in the statement that writes
-///   (`UPDATE … WHERE id = ? AND version = ?`). Id, owner and time of creation of a key never change.
+///   (`UPDATE … WHERE id = ? AND version = ?`). Id, owner and time of creation of a key never change,
+///   whatever it is given.
 /// * [`list_for_user`](Self::list_for_user) goes by keyset and not by offset, so that keys created meanwhile neither
 ///   repeat nor hide others: `WHERE user_id = ? AND (created_at, id) < (?, ?) ORDER BY created_at
 ///   DESC, id DESC LIMIT ?`.
@@ -133,6 +134,22 @@ pub trait KeySource: Send + Sync + 'static {
 /// of 9999. Ids sort by their bytes ([`KeyId::as_bytes`](crate::KeyId::as_bytes)). An empty list of
 /// scopes and [`Scopes::unrestricted`](crate::Scopes::unrestricted) must not be mistaken for one
 /// another: the one allows nothing, the other everything.
+///
+/// # Testing one
+///
+/// Call `conformance::check_backend` in a test, with the feature `test-util`. It checks all that is
+/// said here, with many writers at once, and names each rule that is broken:
+///
+#[cfg_attr(feature = "test-util", doc = "```")]
+#[cfg_attr(not(feature = "test-util"), doc = "```ignore")]
+/// # use tower_api_key::{MemoryBackend, conformance};
+/// # #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+/// # async fn main() {
+/// let backend = MemoryBackend::new();
+/// // Called twice: better two pools on one database than one.
+/// conformance::check_backend(async || Ok(backend.clone())).await;
+/// # }
+/// ```
 pub trait ApiKeyBackend: KeySource {
     /// Stores `key` unless its id is taken; returns whether it was stored.
     ///
@@ -174,7 +191,8 @@ pub trait ApiKeyBackend: KeySource {
         page: &PageRequest,
     ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send;
 
-    /// Notes when keys were used. A key that isn't there, or was used later, is left as it is.
+    /// Notes when keys were used. A key that isn't there, or was used later, is left as it is. Of two
+    /// uses of one key, the later counts.
     ///
     /// It is called every few seconds with the keys that were used whose last use was over a minute
     /// old, up to 1,000 at once. No request waits for it. It is not a change that a cache has to be

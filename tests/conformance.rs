@@ -1,0 +1,44 @@
+//! The checks for backends of one's own: what is right passes all of them, and each of them finds
+//! what it is there for.
+#![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
+#![allow(unreachable_pub, reason = "the parts of one test")]
+
+#[path = "conformance/broken.rs"]
+mod broken;
+#[path = "conformance/broken_writes.rs"]
+mod broken_writes;
+#[cfg(feature = "sqlite")]
+#[path = "conformance/databases.rs"]
+mod databases;
+#[allow(dead_code, reason = "other tests use all of it")]
+#[path = "support/folder.rs"]
+mod folder;
+#[path = "conformance/mutants.rs"]
+mod mutants;
+#[path = "conformance/sources.rs"]
+mod sources;
+#[path = "../examples/custom_backend/table.rs"]
+mod table;
+
+use std::sync::Arc;
+
+use tower_api_key::{MemoryBackend, conformance};
+
+use self::table::Table;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_memory_backend_keeps_every_rule() {
+    for _ in 0..20 {
+        let backend = MemoryBackend::new();
+        conformance::check_backend(async || Ok(backend.clone())).await;
+    }
+}
+
+/// On one thread as on several.
+#[tokio::test]
+async fn the_backend_of_the_example_keeps_every_rule() {
+    for _ in 0..5 {
+        let table = Arc::new(Table::default());
+        conformance::check_backend(async || Ok(table.clone())).await;
+    }
+}

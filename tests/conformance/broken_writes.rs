@@ -1,0 +1,259 @@
+//! How a broken backend writes, lists and tells.
+
+use std::{cmp::Reverse, mem, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::{spawn, yield_now},
+    time::sleep,
+};
+use tower_api_key::{
+    ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, Cursor, KeyId, PageRequest, Touch,
+};
+
+use super::broken::{Broken, Fault};
+
+impl ApiKeyBackend for Broken {
+    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
+        let place = key.lookup_key();
+        let mut is_new = self.stored(&place).is_none();
+        if self.is(Fault::InsertChecksFirst) {
+            yield_now().await;
+        } else {
+            let mut records = self.records();
+            is_new = !records.contains_key(&place);
+            if is_new || self.is(Fault::InsertOverwrites) {
+                records.insert(place, self.kept(key));
+            }
+        }
+        if is_new && self.is(Fault::InsertChecksFirst) {
+            self.records().insert(place, self.kept(key));
+        }
+        if is_new {
+            self.tell(place).await;
+        }
+        Ok(is_new || self.is(Fault::InsertDoesNotSay))
+    }
+
+    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
+        let place = key.lookup_key();
+        if self.is(Fault::UpdateChecksFirst) {
+            if self
+                .stored(&place)
+                .is_none_or(|stored| stored.version != expected)
+            {
+                return Ok(false);
+            }
+            yield_now().await;
+        }
+        if self.is(Fault::TellsFirst) {
+            self.announce(place);
+            sleep(Duration::from_millis(1)).await;
+        }
+        let torn = {
+            let mut records = self.records();
+            if self.is(Fault::UpdateInserts) {
+                records.entry(place).or_insert_with(|| key.clone());
+            }
+            let ignores =
+                [Fault::UpdateIgnoresVersion, Fault::UpdateChecksFirst].contains(&self.fault);
+            let Some(record) = records.get_mut(&place) else {
+                return Ok(false);
+            };
+            if record.version != expected && !ignores {
+                return Ok(false);
+            }
+            let mut new = self.kept(key);
+            if !self.is(Fault::UpdateForgetsUse) {
+                new.last_used_at = record.last_used_at.max(key.last_used_at);
+            }
+            if !self.is(Fault::UpdateTakesOwner) {
+                new.user_id.clone_from(&record.user_id);
+                new.created_at = record.created_at;
+            }
+            if self.is(Fault::UpdateLeavesName) {
+                new.name.clone_from(&record.name);
+            }
+            let old = mem::replace(record, new);
+            if [Fault::UpdateIsTorn, Fault::DroppedUpdateIsTorn].contains(&self.fault) {
+                Some(mem::replace(&mut record.scopes, old.scopes))
+            } else {
+                None
+            }
+        };
+        if let Some(scopes) = torn {
+            let this = self.clone();
+            let rest = async move {
+                sleep(Duration::from_millis(1)).await;
+                if let Some(record) = this.records().get_mut(&place) {
+                    record.scopes = scopes;
+                }
+            };
+            if self.is(Fault::UpdateIsTorn) {
+                spawn(rest).await.unwrap();
+            } else {
+                rest.await;
+            }
+        }
+        if !self.is(Fault::TellsFirst) {
+            self.tell(place).await;
+        }
+        Ok(true)
+    }
+
+    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
+        let place = id.lookup_key();
+        if self.is(Fault::DeleteOnlyMarks) {
+            let mut records = self.records();
+            return Ok(records.get_mut(&place).is_some_and(|record| {
+                record.revoked_at = Some(record.created_at);
+                true
+            }));
+        }
+        let was_there = self.records().remove(&place).is_some();
+        if was_there && !self.is(Fault::DropsDeletions) {
+            self.tell(place).await;
+        }
+        Ok(was_there || self.is(Fault::DeleteAlwaysTrue))
+    }
+
+    async fn list_for_user(
+        &self,
+        user_id: &str,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        let is_of_user = |key: &&ApiKey| match self.fault {
+            Fault::ListLeaks => {
+                key.user_id.split('-').next_back() == user_id.split('-').next_back()
+            }
+            Fault::ListIgnoresCase => key.user_id.eq_ignore_ascii_case(user_id),
+            _ => key.user_id == user_id,
+        };
+        let mut keys: Vec<ApiKey> = {
+            let records = super::broken::lock(&self.shared.records);
+            records.values().filter(is_of_user).cloned().collect()
+        };
+        let corrupt = super::broken::lock(&self.shared.corrupt).clone();
+        if keys
+            .iter()
+            .any(|key| key.user_id == user_id && corrupt.contains(&key.id))
+            && !self.is(Fault::SkipsCorrupt)
+        {
+            return Err(BackendError::corrupt("a bad hash"));
+        }
+        keys.retain(|key| !corrupt.contains(&key.id));
+        keys.sort_by_key(|key| {
+            let id = *key.id.as_bytes();
+            if self.is(Fault::ListComparesSigned) {
+                Reverse((key.created_at, id.map(|byte| byte ^ 0x80)))
+            } else {
+                Reverse((key.created_at, id))
+            }
+        });
+        if self.is(Fault::ListIsOldestFirst) {
+            keys.reverse();
+        }
+        if let Some(cursor) = page.cursor() {
+            let place = |key: &ApiKey| (key.created_at, key.id);
+            let end = (cursor.created_at(), *cursor.id());
+            match self.fault {
+                Fault::ListIgnoresCursor => {}
+                // The key is gone, and with it the place.
+                Fault::ListLooksForCursor => {
+                    let at = keys.iter().position(|key| Cursor::of(key) == *cursor);
+                    keys.drain(..at.map_or(keys.len(), |at| at + 1));
+                }
+                Fault::ListComparesTime => keys.retain(|key| key.created_at < end.0),
+                Fault::ListRepeats => keys.retain(|key| place(key) <= end),
+                _ => keys.retain(|key| place(key) < end),
+            }
+        }
+        let limit = match self.fault {
+            Fault::ListIgnoresLimit => usize::MAX,
+            Fault::ListEndsAt1000 => page.max_keys().min(1_000),
+            _ => page.max_keys(),
+        };
+        keys.truncate(limit);
+        Ok(keys)
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
+        self.connection().await?;
+        for (number, touch) in touches.iter().enumerate() {
+            let place = touch.id.lookup_key();
+            {
+                let mut records = self.records();
+                let Some(record) = records.get_mut(&place) else {
+                    if self.is(Fault::TouchFailsOnUnknown) {
+                        return Err(BackendError::unavailable("no such row"));
+                    }
+                    continue;
+                };
+                let used_at = Some(touch.used_at);
+                match self.fault {
+                    Fault::TouchGoesBack => record.last_used_at = used_at,
+                    Fault::TouchTakesTheFirst
+                        if touches[..number].iter().any(|other| other.id == touch.id) => {}
+                    Fault::TouchesAtMost500 if number >= 500 => {}
+                    _ => record.last_used_at = record.last_used_at.max(used_at),
+                }
+                if self.is(Fault::TouchCountsVersion) {
+                    record.version += 1;
+                }
+            }
+            if self.is(Fault::TouchAnnounces) {
+                self.tell(place).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One subscription to the log.
+pub struct Feed {
+    pub fault: Fault,
+    pub log: watch::Receiver<Vec<Change>>,
+    /// How much was read. None where that is found out by the first read.
+    pub seen: Option<usize>,
+    pub reads: usize,
+}
+
+impl ChangeFeed for Feed {
+    async fn read(&mut self) -> Result<Vec<Change>, BackendError> {
+        self.reads += 1;
+        if self.fault == Fault::FeedBreaksOff && self.reads > 2 {
+            return Err(BackendError::unavailable("the connection is gone"));
+        }
+        let log = self.log.borrow_and_update();
+        let seen = self.seen.unwrap_or(log.len());
+        let end = match self.fault {
+            // The last change is seen when another one has come.
+            Fault::FeedLags => log.len().saturating_sub(1).max(seen),
+            _ => log.len(),
+        };
+        let from = if self.fault == Fault::FeedRepeats {
+            0
+        } else {
+            seen
+        };
+        let changes = log[from..end].to_vec();
+        self.seen = Some(end);
+        Ok(changes)
+    }
+
+    async fn wait(&mut self) {
+        match self.fault {
+            Fault::FeedNeverWakes => std::future::pending().await,
+            Fault::FeedWakesAllTheTime => {}
+            Fault::FeedWaitTakesAlong => {
+                // The news are taken first, and lost when this is dropped meanwhile.
+                self.log.changed().await.unwrap();
+                yield_now().await;
+            }
+            _ => {
+                let seen = self.seen.unwrap_or_default();
+                self.log.wait_for(|log| log.len() > seen).await.unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Each backend that breaks a rule is caught, by the rule that it breaks.
+
+use std::{sync::Mutex, time::Duration};
+
+use tower_api_key::conformance::{Checks, Violations};
+
+use super::broken::{Broken, Fault};
+
+/// What the checks say of a backend with this fault.
+async fn check(fault: Fault, is_feed: bool) -> Result<(), Violations> {
+    let table = Broken::new(fault, is_feed);
+    let spoiler = table.clone();
+    let handles = Mutex::new(table);
+    Checks::of_backend(async || Ok(handles.lock().unwrap().another()))
+        .corrupt(move |id| {
+            spoiler.corrupt(id);
+            async { Ok(()) }
+        })
+        .patience(Duration::from_millis(500))
+        .run()
+        .await
+}
+
+/// The fault, whether changes are told by a feed, and the rule that is broken.
+const FAULTS: &[(Fault, bool, &str)] = &[
+    (Fault::InsertOverwrites, false, "insert never overwrites"),
+    (Fault::InsertDoesNotSay, false, "insert never overwrites"),
+    (
+        Fault::InsertChecksFirst,
+        false,
+        "of many insertions of one id, one wins",
+    ),
+    (
+        Fault::ReplicaLags,
+        false,
+        "what was written can be read at once",
+    ),
+    (
+        Fault::UpdateIgnoresVersion,
+        false,
+        "update compares versions",
+    ),
+    (Fault::UpdateInserts, false, "update compares versions"),
+    (
+        Fault::UpdateChecksFirst,
+        false,
+        "of many updates of one version, one wins",
+    ),
+    (Fault::UpdateForgetsUse, false, "update keeps the later use"),
+    (Fault::UpdateTakesOwner, false, "update keeps the owner"),
+    (Fault::UpdateLeavesName, false, "texts survive"),
+    (Fault::UpdateIsTorn, false, "a record is read whole"),
+    (
+        Fault::DroppedUpdateIsTorn,
+        false,
+        "a dropped write is done whole or not at all",
+    ),
+    (
+        Fault::DeleteAlwaysTrue,
+        false,
+        "delete says whether the key was there",
+    ),
+    (
+        Fault::DeleteAlwaysTrue,
+        false,
+        "of many deletions of one key, one wins",
+    ),
+    (
+        Fault::DeleteOnlyMarks,
+        false,
+        "delete says whether the key was there",
+    ),
+    (
+        Fault::TouchGoesBack,
+        false,
+        "touch never goes back and changes nothing else",
+    ),
+    (
+        Fault::TouchTakesTheFirst,
+        false,
+        "touch never goes back and changes nothing else",
+    ),
+    (
+        Fault::TouchCountsVersion,
+        false,
+        "touch never goes back and changes nothing else",
+    ),
+    (
+        Fault::TouchFailsOnUnknown,
+        false,
+        "touch ignores unknown keys",
+    ),
+    (Fault::TouchAnnounces, false, "a touch is no change"),
+    (Fault::TouchAnnounces, true, "a touch is no change"),
+    (
+        Fault::TouchesAtMost500,
+        false,
+        "1,000 keys are touched and listed at once",
+    ),
+    (Fault::ListIsOldestFirst, false, "lists are in order"),
+    (Fault::ListComparesSigned, false, "lists are in order"),
+    (
+        Fault::ListComparesTime,
+        false,
+        "pages neither repeat nor hide keys",
+    ),
+    (
+        Fault::ListRepeats,
+        false,
+        "pages neither repeat nor hide keys",
+    ),
+    (
+        Fault::ListLooksForCursor,
+        false,
+        "pages neither repeat nor hide keys",
+    ),
+    (
+        Fault::ListIgnoresCursor,
+        false,
+        "pages neither repeat nor hide keys",
+    ),
+    (
+        Fault::ListIgnoresLimit,
+        false,
+        "pages are as long as was asked for",
+    ),
+    (Fault::ListLeaks, false, "lists have no other user's keys"),
+    (
+        Fault::ListIgnoresCase,
+        false,
+        "users are told apart byte by byte",
+    ),
+    (
+        Fault::ListEndsAt1000,
+        false,
+        "1,000 keys are touched and listed at once",
+    ),
+    (
+        Fault::LosesUnrestricted,
+        false,
+        "scopes survive, and none isn't unrestricted",
+    ),
+    (
+        Fault::EmptyIsUnrestricted,
+        false,
+        "scopes survive, and none isn't unrestricted",
+    ),
+    (
+        Fault::LosesMillis,
+        false,
+        "times survive to the millisecond",
+    ),
+    (Fault::EmptyNameIsNone, false, "texts survive"),
+    (Fault::TrimsNames, false, "texts survive"),
+    (
+        Fault::ReadsAtMost999,
+        false,
+        "get_many finds 1,000 keys at once",
+    ),
+    (Fault::FailsOnNothing, false, "get_many takes any request"),
+    (
+        Fault::SkipsCorrupt,
+        false,
+        "a record that can't be read is an error",
+    ),
+    (
+        Fault::CorruptIsOutage,
+        false,
+        "a record that can't be read is an error",
+    ),
+    (Fault::DropsChanges, false, "every change is told in time"),
+    (Fault::DropsChanges, true, "every change is told in time"),
+    (Fault::DropsDeletions, true, "every change is told in time"),
+    (Fault::DropsSome, true, "changes of many writers all arrive"),
+    (Fault::TellsLater, false, "every change is told in time"),
+    (Fault::TellsLater, true, "every change is told in time"),
+    (
+        Fault::TellsFirst,
+        false,
+        "changes of many writers all arrive",
+    ),
+    (
+        Fault::TellsFirst,
+        true,
+        "changes of many writers all arrive",
+    ),
+    (
+        Fault::TellsOneSubscriber,
+        false,
+        "every change is told in time",
+    ),
+    (
+        Fault::TellsTheWriterAlone,
+        false,
+        "every change is told in time",
+    ),
+    (
+        Fault::ForgetsToTellWhenDropped,
+        false,
+        "a write is told though its caller left",
+    ),
+    (
+        Fault::ForgetsToTellWhenDropped,
+        true,
+        "a write is told though its caller left",
+    ),
+    (
+        Fault::DroppedCallsUseUp,
+        false,
+        "dropped calls use nothing up",
+    ),
+    (Fault::Panics, false, "get_many finds 1,000 keys at once"),
+    (Fault::FeedNeverWakes, true, "a change wakes those who wait"),
+    (
+        Fault::FeedWaitTakesAlong,
+        true,
+        "a change wakes those who wait",
+    ),
+    (
+        Fault::FeedWakesAllTheTime,
+        true,
+        "a feed without news is quiet",
+    ),
+    (Fault::FeedRepeats, true, "a feed without news is quiet"),
+    (Fault::FeedLags, true, "every change is told in time"),
+    (Fault::FeedStartsLate, true, "every change is told in time"),
+    (Fault::FeedBreaksOff, true, "a change wakes those who wait"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_broken_backend_is_caught_by_the_rule_that_it_breaks() {
+    let mut missed = Vec::new();
+    for (fault, is_feed, rule) in FAULTS {
+        let outcome = check(*fault, *is_feed).await;
+        let found = outcome
+            .as_ref()
+            .err()
+            .map(|violations| violations.rules().collect());
+        let found: Vec<_> = found.unwrap_or_default();
+        // Where most of them are broken, the first has to say what is wrong.
+        if !found.contains(rule) || (found.len() > 12 && found[0] != *rule) {
+            missed.push(format!(
+                "{fault:?} (feed: {is_feed}), for {rule:?}: {outcome:?}"
+            ));
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_same_backend_without_a_fault_is_not_accused() {
+    for _ in 0..10 {
+        for is_feed in [false, true] {
+            check(Fault::Nothing, is_feed).await.unwrap();
+        }
+    }
+}
