@@ -10,7 +10,7 @@ mod real {
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
-    use tokio::runtime::Handle;
+    use tokio::runtime::{Builder, Handle};
     pub(crate) use tokio::{
         sync::watch,
         task::{AbortHandle, JoinHandle},
@@ -38,6 +38,20 @@ mod real {
             Ok(runtime) => Ok(runtime.spawn(future)),
             Err(_) => Err(future),
         }
+    }
+
+    /// Drops `value` now, with everything in it: what its `Drop` would go on with in a task isn't
+    /// done.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn drop_without_tasks<T>(value: T) {
+        // Tasks are started in a runtime that never runs one.
+        let Ok(nowhere) = Builder::new_current_thread().build() else {
+            return drop(value);
+        };
+        let handle = nowhere.handle().clone();
+        let _entered = handle.enter();
+        drop(value);
+        nowhere.shutdown_background();
     }
 }
 
@@ -72,6 +86,11 @@ mod real {
 
     pub(crate) fn in_runtime() -> bool {
         true
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn drop_without_tasks<T>(value: T) {
+        drop(value);
     }
 
     thread_local! {
@@ -112,3 +131,5 @@ mod real {
 }
 
 pub(crate) use self::real::*;
+#[cfg(feature = "postgres")]
+pub(crate) use tokio::sync::{Semaphore, SemaphorePermit};

@@ -15,17 +15,17 @@ mod sqlite;
 
 use std::{sync::Arc, time::SystemTime};
 
-pub use self::{
-    changes::{Change, ChangeFeed, ChangeSink, Subscription},
-    memory::MemoryBackend,
-    page::{Cursor, Page, PageRequest, ParseCursorError},
-};
 #[cfg(feature = "postgres")]
 pub use self::postgres::{PostgresBackend, PostgresBackendBuilder};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use self::sql::OpenError;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteBackend, SqliteBackendBuilder};
+pub use self::{
+    changes::{Change, ChangeFeed, ChangeSink, Subscription},
+    memory::MemoryBackend,
+    page::{Cursor, Page, PageRequest, ParseCursorError},
+};
 pub(crate) use self::{
     changes::{DynFeed, TakesChanges, Told},
     erased::{DynBackend, DynSource},

@@ -14,12 +14,22 @@ pub enum OpenError {
     #[error("the database can't be opened")]
     Unavailable(#[from] BackendError),
     /// The tables were made by a newer version of this crate. They were left as they are.
-    #[error("the tables have the schema {found}, and this version of the crate knows up to {known}")]
+    #[error(
+        "the tables have the schema {found}, and this version of the crate knows up to {known}"
+    )]
     NewerSchema {
         /// What stands there.
         found: i64,
         /// The newest one that is known.
         known: i64,
+    },
+    /// The database's role lacks a right.
+    #[error("the role may not {action}")]
+    Denied {
+        /// What it may not do.
+        action: String,
+        /// What the database said.
+        source: BackendError,
     },
     /// Something else stands where the keys should be. It was left as it is.
     #[error("{0}")]

@@ -1,0 +1,176 @@
+//! How a backend is set up.
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use sqlx::{PgPool, postgres::PgConnectOptions};
+
+use super::{
+    super::sql::{OpenError, failed},
+    PostgresBackend, Shared,
+    connections::Connections,
+    names::Names,
+    schema,
+    session::{Sessions, Source},
+    statements::Statements,
+};
+
+/// Settings of a [`PostgresBackend`].
+///
+/// ```no_run
+/// use tower_api_key::PostgresBackend;
+///
+/// # async fn run() -> Result<(), tower_api_key::OpenError> {
+/// let backend = PostgresBackend::builder()
+///     .schema("auth")
+///     .max_connections(4)
+///     .connect("postgres://notes@db.internal/notes?sslmode=verify-full")
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is opened before `connect` or `over`"]
+pub struct PostgresBackendBuilder {
+    schema: String,
+    table_prefix: Option<String>,
+    max_connections: u32,
+    acquire_timeout: Duration,
+    statement_timeout: Duration,
+}
+
+impl PostgresBackendBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            schema: "public".to_owned(),
+            table_prefix: None,
+            max_connections: 8,
+            acquire_timeout: Duration::from_secs(2),
+            statement_timeout: Duration::from_secs(2),
+        }
+    }
+
+    /// The schema of the tables: `public` where nothing is said, whatever the `search_path` is. It is
+    /// made where it doesn't exist, which needs the right to `CREATE` in the database.
+    ///
+    /// A lower-case identifier of at most 32 characters.
+    pub fn schema(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.schema);
+        self
+    }
+
+    /// What the names of the tables begin with: `tower_api_` where nothing is said, so that keys are
+    /// in `tower_api_keys`.
+    ///
+    /// A lower-case identifier of at most 32 characters.
+    pub fn table_prefix(mut self, prefix: &str) -> Self {
+        self.table_prefix = Some(prefix.to_owned());
+        self
+    }
+
+    /// How many connections [`connect`](Self::connect) makes at the most, when they are needed: 8.
+    /// One more listens for changes.
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// How long one waits for a connection: 2 seconds.
+    ///
+    /// Over a pool of the service's own, it is what a call may wait for at the most together with
+    /// [`statement_timeout`](Self::statement_timeout), whatever the pool's own limit is.
+    pub fn acquire_timeout(mut self, limit: Duration) -> Self {
+        self.acquire_timeout = limit;
+        self
+    }
+
+    /// How long a statement may take: 2 seconds. The server gives up by then, on connections that
+    /// [`connect`](Self::connect) makes. So do we, on all of them, when both limits have passed: a
+    /// connection whose other end is gone says nothing.
+    pub fn statement_timeout(mut self, limit: Duration) -> Self {
+        self.statement_timeout = limit;
+        self
+    }
+
+    /// A backend with connections of its own, to `postgres://user:password@host:port/database`.
+    ///
+    /// TLS is as `sslmode` says, by rustls: `verify-full` is the one that a network isn't trusted
+    /// with; `prefer`, which sqlx takes where the URL says nothing, falls back to none. The tables
+    /// are made where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], which names what is wrong and never shows the password.
+    pub async fn connect(self, url: &str) -> Result<PostgresBackend, OpenError> {
+        let names = self.check()?;
+        let millis = self.statement_timeout.as_millis();
+        // What is wrong with it may be said in words of the password.
+        let options = PgConnectOptions::from_str(url).map_err(|_| OpenError::Setting {
+            setting: "connect",
+            problem: "takes a URL: postgres://user:password@host:port/database?sslmode=verify-full, \
+                with what isn't a letter or a digit as %20 and the like",
+        })?;
+        let options = match options.get_application_name() {
+            Some(_) => options,
+            None => options.application_name("tower-api-key"),
+        };
+        let options = options.options([
+            ("statement_timeout", millis.to_string().as_str()),
+            ("default_transaction_isolation", "read committed"),
+        ]);
+        let connections = Connections::new(options, self.max_connections, self.acquire_timeout);
+        let mut lent = connections.lend().await?;
+        schema::prepare(&mut lent.connection, &names).await?;
+        lent.give_back();
+        Ok(self.made(Source::Own(connections), names))
+    }
+
+    /// A backend over the service's own pool. One connection more is made with the same options, which
+    /// listens for changes. The tables are made where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], which names what is wrong.
+    pub async fn over(self, pool: PgPool) -> Result<PostgresBackend, OpenError> {
+        let names = self.check()?;
+        let mut connection = pool.acquire().await.map_err(failed)?;
+        schema::prepare(&mut connection, &names).await?;
+        drop(connection);
+        Ok(self.made(Source::Pool(pool), names))
+    }
+
+    fn made(self, from: Source, names: Names) -> PostgresBackend {
+        PostgresBackend(Arc::new(Shared {
+            sessions: Sessions {
+                from,
+                limit: self.acquire_timeout + self.statement_timeout,
+            },
+            statements: Statements::new(&names),
+            channel: names.channel(),
+            statement_timeout: self.statement_timeout,
+            names,
+        }))
+    }
+
+    fn check(&self) -> Result<Names, OpenError> {
+        let names = Names::new(&self.schema, self.table_prefix.as_deref())?;
+        if self.max_connections == 0 {
+            return Err(OpenError::Setting {
+                setting: "max_connections",
+                problem: "must be more than 0",
+            });
+        }
+        let limits = [
+            ("acquire_timeout", self.acquire_timeout),
+            ("statement_timeout", self.statement_timeout),
+        ];
+        for (setting, limit) in limits {
+            if limit < Duration::from_millis(1) || limit > Duration::from_secs(24 * 60 * 60) {
+                return Err(OpenError::Setting {
+                    setting,
+                    problem: "must be between a millisecond and a day",
+                });
+            }
+        }
+        Ok(names)
+    }
+}

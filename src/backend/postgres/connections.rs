@@ -1,0 +1,108 @@
+//! Connections of our own.
+
+use std::{
+    mem,
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+
+use super::super::sql::failed;
+use crate::{
+    error::BackendError,
+    sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, timeout},
+};
+
+/// One that was idle for longer is asked whether it is still there before it is used.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// At most so many connections, made when they are needed.
+///
+/// It isn't a pool of sqlx's because that one asks a connection for a sign of life when it is given
+/// back, and waits for as long as it takes: where the other end has gone without a word, the place is
+/// never free again.
+pub(super) struct Connections {
+    options: PgConnectOptions,
+    acquire_timeout: Duration,
+    places: Semaphore,
+    /// The last one was used last.
+    idle: Mutex<Vec<(PgConnection, Instant)>>,
+}
+
+impl Connections {
+    pub(super) fn new(options: PgConnectOptions, most: u32, acquire_timeout: Duration) -> Self {
+        Self {
+            options,
+            acquire_timeout,
+            places: Semaphore::new(usize::try_from(most).unwrap_or(usize::MAX)),
+            idle: Mutex::default(),
+        }
+    }
+
+    pub(super) fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    pub(super) async fn lend(&self) -> Result<Lent<'_>, BackendError> {
+        let too_slow =
+            || BackendError::unavailable("PostgreSQL took too long to give us a connection");
+        timeout(self.acquire_timeout, self.acquire())
+            .await
+            .unwrap_or_else(|_| Err(too_slow()))
+    }
+
+    async fn acquire(&self) -> Result<Lent<'_>, BackendError> {
+        let place = self.places.acquire().await;
+        let place = place.map_err(BackendError::unavailable)?;
+        let idle = self.idle().pop();
+        let connection = match idle {
+            Some((connection, since)) if since.elapsed() < FRESH => Some(connection),
+            Some((connection, _)) => self.still_there(connection).await,
+            None => None,
+        };
+        let connection = match connection {
+            Some(connection) => connection,
+            None => self.options.connect().await.map_err(failed)?,
+        };
+        Ok(Lent {
+            from: self,
+            connection,
+            _place: place,
+        })
+    }
+
+    /// The connection, if its other end answers. If not, those that were used before it aren't there
+    /// either.
+    async fn still_there(&self, mut connection: PgConnection) -> Option<PgConnection> {
+        let answered = timeout(self.acquire_timeout / 2, connection.ping()).await;
+        if matches!(answered, Ok(Ok(()))) {
+            return Some(connection);
+        }
+        self.close_idle();
+        None
+    }
+
+    fn close_idle(&self) {
+        let closed = mem::take(&mut *self.idle());
+        drop(closed);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<(PgConnection, Instant)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection in use. It is closed where it isn't given back.
+pub(super) struct Lent<'a> {
+    from: &'a Connections,
+    pub(super) connection: PgConnection,
+    _place: SemaphorePermit<'a>,
+}
+
+impl Lent<'_> {
+    pub(super) fn give_back(self) {
+        let back = (self.connection, Instant::now());
+        self.from.idle().push(back);
+    }
+}

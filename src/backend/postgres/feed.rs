@@ -1,0 +1,134 @@
+//! What has changed, as the log of changes tells it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sqlx::{Row, postgres::PgRow};
+
+use super::{
+    super::sql::failed, Shared, listening::Listening, schema::not_logged, session::not_in_recovery,
+    statements::query, time::Timestamp,
+};
+use crate::{
+    backend::{Change, ChangeFeed},
+    error::BackendError,
+    token::KeyId,
+};
+
+/// Beyond this many changes at once, all records are read anew.
+const MAX_CHANGES: usize = 10_000;
+/// How often a feed deletes old changes.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+/// The log is read in the session that listens: so its answer proves that the session isn't deaf.
+pub(super) struct Feed {
+    shared: Arc<Shared>,
+    listening: Listening,
+    session: SessionId,
+    /// What the last read could see.
+    snapshot: String,
+    pruned_at: Option<Instant>,
+}
+
+/// Which process answers, of which start of the server. Where something between us and the server
+/// moves our statements to another one, nobody listens there.
+#[derive(PartialEq, Eq)]
+struct SessionId {
+    process: i32,
+    server_start: Timestamp,
+}
+
+impl SessionId {
+    fn of(row: &PgRow) -> Result<Self, BackendError> {
+        Ok(Self {
+            process: row.try_get("process").map_err(failed)?,
+            server_start: row.try_get("server_start").map_err(failed)?,
+        })
+    }
+}
+
+impl Feed {
+    /// Begins to listen, and then notes what can be seen.
+    pub(super) async fn start(shared: Arc<Shared>) -> Result<Self, BackendError> {
+        let pool = shared.listening_pool();
+        let mut listening = Listening::start(&pool, &shared.channel).await?;
+        let rows = listening
+            .rows(query(&shared.statements.start_reading))
+            .await?;
+        let row = not_in_recovery(&rows)?;
+        if !row.try_get("is_logged").map_err(failed)? {
+            return Err(BackendError::unavailable(not_logged(&shared.names)));
+        }
+        Ok(Self {
+            listening,
+            session: SessionId::of(row)?,
+            snapshot: row.try_get("snapshot").map_err(failed)?,
+            pruned_at: None,
+            shared,
+        })
+    }
+
+    /// What the rows say; notes the snapshot that they are from.
+    fn take(&mut self, rows: &[PgRow]) -> Result<Vec<Change>, BackendError> {
+        let row = not_in_recovery(rows)?;
+        if SessionId::of(row)? != self.session {
+            return Err(BackendError::unavailable(
+                "another session answers than the one that listens: \
+                 something between us and PostgreSQL shares sessions",
+            ));
+        }
+        if !row.try_get("goes_on").map_err(failed)? {
+            return Err(BackendError::unavailable(
+                "the server has gone back in time",
+            ));
+        }
+        let is_pruned: bool = row.try_get("is_pruned").map_err(failed)?;
+        let changes = if is_pruned || rows.len() > MAX_CHANGES {
+            vec![Change::Everything]
+        } else {
+            let changes = rows.iter().filter_map(|row| change(row).transpose());
+            changes.collect::<Result<_, _>>()?
+        };
+        self.snapshot = row.try_get("snapshot").map_err(failed)?;
+        Ok(changes)
+    }
+
+    /// Deletes old changes now and then. What goes wrong is no harm: another node may have the right
+    /// to, or the time.
+    async fn prune(&mut self) {
+        let is_due = |at: Instant| at.elapsed() >= PRUNE_EVERY;
+        if self.pruned_at.is_none_or(is_due) {
+            self.pruned_at = Some(Instant::now());
+            let lock = self.shared.names.pruning_lock();
+            let prune = query(&self.shared.statements.prune).bind(lock);
+            let _ = self.listening.rows(prune).await;
+        }
+    }
+}
+
+fn change(row: &PgRow) -> Result<Option<Change>, BackendError> {
+    if !row.try_get("is_change").map_err(failed)? {
+        return Ok(None);
+    }
+    let id: Option<Vec<u8>> = row.try_get("id").map_err(failed)?;
+    let id = id.and_then(|id| <[u8; KeyId::LEN]>::try_from(id).ok());
+    Ok(Some(id.map_or(Change::Everything, |id| {
+        Change::Key(KeyId::from_bytes(id).lookup_key())
+    })))
+}
+
+impl ChangeFeed for Feed {
+    async fn read(&mut self) -> Result<Vec<Change>, BackendError> {
+        let read = query(&self.shared.statements.read).bind(self.snapshot.clone());
+        let rows = self.listening.rows(read).await?;
+        let changes = self.take(&rows)?;
+        self.prune().await;
+        Ok(changes)
+    }
+
+    async fn wait(&mut self) {
+        self.listening.hear().await;
+    }
+}

@@ -1,0 +1,96 @@
+//! What things are called in the database.
+
+use super::super::sql::{OpenError, TablePrefix};
+
+/// The names of our tables, and what is derived from them. The parts were checked to be identifiers.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    pub(super) schema: String,
+    prefix: TablePrefix,
+}
+
+impl Names {
+    /// # Errors
+    ///
+    /// [`OpenError::Identifier`].
+    pub(super) fn new(schema: &str, prefix: Option<&str>) -> Result<Self, OpenError> {
+        // The rules are the same for both.
+        TablePrefix::new(schema)?;
+        Ok(Self {
+            schema: schema.to_owned(),
+            prefix: prefix
+                .map(TablePrefix::new)
+                .transpose()?
+                .unwrap_or_default(),
+        })
+    }
+
+    /// A table of ours with its schema, in quotes, since a word of SQL is an identifier, too.
+    pub(super) fn table(&self, name: &str) -> String {
+        format!(r#""{}"."{}""#, self.schema, self.bare(name))
+    }
+
+    /// Its name in the catalog.
+    pub(super) fn bare(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The channel on which changes are announced. A hash, because two parts of 32 characters are
+    /// more than the 63 that a channel's name can have; where two hashes are the same, one is woken
+    /// for nothing.
+    pub(super) fn channel(&self) -> String {
+        format!("tower_api_key_{:016x}", self.hash("changes"))
+    }
+
+    /// The advisory lock that is held while the tables are made.
+    pub(super) fn migration_lock(&self) -> i64 {
+        self.hash("migration").cast_signed()
+    }
+
+    /// The advisory lock that is held while old changes are deleted.
+    pub(super) fn pruning_lock(&self) -> i64 {
+        self.hash("pruning").cast_signed()
+    }
+
+    /// A statement, or several, with the names put in: `{keys}`, `{changes}`, `{state}`, `{schema}`,
+    /// `{prefix}`, `{channel}`, `{columns}`.
+    pub(super) fn fill(&self, template: &str) -> String {
+        template
+            .replace("{keys}", &self.table("keys"))
+            .replace("{changes}", &self.table("key_changes"))
+            .replace("{state}", &self.table("key_schema"))
+            .replace("{schema}", &self.schema)
+            .replace("{prefix}", &self.prefix.to_string())
+            .replace("{channel}", &self.channel())
+            .replace("{columns}", super::super::sql::COLUMNS)
+    }
+
+    /// FNV-1a: the same on every node and in every version.
+    fn hash(&self, purpose: &str) -> u64 {
+        let text = format!("{purpose}:{}.{}", self.schema, self.prefix);
+        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_and_quoted_and_the_longest_still_have_a_channel() {
+        let names = Names::new("user", Some("table")).unwrap();
+        assert_eq!(names.table("keys"), r#""user"."tablekeys""#);
+        for (schema, prefix) in [("a\"b", "x"), ("public", "x y"), ("", "x"), ("Public", "x")] {
+            assert!(Names::new(schema, Some(prefix)).is_err());
+        }
+        let long = "x".repeat(32);
+        let names = Names::new(&long, Some(&long)).unwrap();
+        assert!(names.channel().len() <= 63);
+        assert_ne!(names.channel(), Names::new(&long, None).unwrap().channel());
+        // Nodes of different versions have to agree.
+        let default = Names::new("public", None).unwrap();
+        assert_eq!(default.channel(), "tower_api_key_7c9d62c7539f2abe");
+    }
+}

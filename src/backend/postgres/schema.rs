@@ -1,0 +1,235 @@
+//! Making the tables, and looking whether they are there.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+
+use super::{
+    super::sql::{OpenError, failed},
+    names::Names,
+    row::in_recovery,
+};
+use crate::error::BackendError;
+
+/// Each step takes the tables from the version of its place to the next one.
+const STEPS: &[&str] = &[include_str!("schema_1.sql")];
+/// PostgreSQL 13 is the first one with `xid8` and `pg_snapshot`.
+const MIN_SERVER: i32 = 130_000;
+/// How long a step may take, and the wait for another node that takes it: more than a statement of
+/// every day.
+const STEP_LIMIT: Duration = Duration::from_secs(60);
+
+/// What stands in the database under our names.
+struct Found {
+    has_keys: bool,
+    has_changes: bool,
+    has_state: bool,
+}
+
+/// Brings the tables up to date. Where they are, nothing is written, and no right to do so is needed.
+///
+/// # Errors
+///
+/// All of [`OpenError`] but those of settings. Then nothing was changed.
+pub(super) async fn prepare(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
+    check_server(connection).await?;
+    if version(connection, names).await? < known() {
+        migrate(connection, names).await?;
+    }
+    check_tables(connection, names).await
+}
+
+fn known() -> i64 {
+    i64::try_from(STEPS.len()).unwrap_or(i64::MAX)
+}
+
+async fn check_server(connection: &mut PgConnection) -> Result<(), OpenError> {
+    let row = sqlx::query(
+        "SELECT current_setting('server_version_num')::int4 AS number,
+            current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(unavailable)?;
+    let number: i32 = row.try_get("number").map_err(unavailable)?;
+    if number < MIN_SERVER {
+        let version: String = row.try_get("version").map_err(unavailable)?;
+        return Err(OpenError::Unsupported(format!(
+            "PostgreSQL {version} is too old: 13 is the oldest that can be used"
+        )));
+    }
+    if row.try_get("in_recovery").map_err(unavailable)? {
+        return Err(in_recovery().into());
+    }
+    Ok(())
+}
+
+/// The version of the tables; 0 where there are none.
+async fn version(connection: &mut PgConnection, names: &Names) -> Result<i64, OpenError> {
+    let found = find(connection, names).await?;
+    if !found.has_state {
+        if found.has_keys || found.has_changes {
+            let (keys, changes) = (names.table("keys"), names.table("key_changes"));
+            let there = if found.has_keys { keys } else { changes };
+            return Err(OpenError::NotOurs(format!(
+                "{there} is there already, and was not made by this crate: take another \
+                 `table_prefix` or `schema`"
+            )));
+        }
+        return Ok(0);
+    }
+    let state = names.table("key_schema");
+    let text = names.fill("SELECT version, pruned FROM {state}");
+    let row = sqlx::query(AssertSqlSafe(text))
+        .fetch_optional(connection)
+        .await;
+    let row = row.map_err(|error| match code(&error).as_deref() {
+        // A column that isn't there.
+        Some("42703") => OpenError::NotOurs(format!("{state} was not made by this crate")),
+        _ => denied("read", &state, error),
+    })?;
+    let row = row.ok_or_else(|| OpenError::NotOurs(format!("{state} is empty")))?;
+    let version: i64 = row.try_get("version").map_err(|error| match error {
+        sqlx::Error::ColumnDecode { .. } => {
+            OpenError::NotOurs(format!("{state} was not made by this crate"))
+        }
+        error => unavailable(error),
+    })?;
+    if version > known() {
+        return Err(OpenError::NewerSchema {
+            found: version,
+            known: known(),
+        });
+    }
+    Ok(version)
+}
+
+/// Looks through the catalog and not by name: a session remembers that a name wasn't there, while
+/// another one makes the table.
+async fn find(connection: &mut PgConnection, names: &Names) -> Result<Found, OpenError> {
+    let row = sqlx::query(
+        "SELECT coalesce(bool_or(relname = $2), false) AS has_keys,
+            coalesce(bool_or(relname = $3), false) AS has_changes,
+            coalesce(bool_or(relname = $4), false) AS has_state
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = $1",
+    )
+    .bind(&names.schema)
+    .bind(names.bare("keys"))
+    .bind(names.bare("key_changes"))
+    .bind(names.bare("key_schema"))
+    .fetch_one(connection)
+    .await
+    .map_err(unavailable)?;
+    let has = |name| row.try_get(name).map_err(unavailable);
+    Ok(Found {
+        has_keys: has("has_keys")?,
+        has_changes: has("has_changes")?,
+        has_state: has("has_state")?,
+    })
+}
+
+/// Takes the steps that are missing, all or none of them. Of several nodes one does, and the others
+/// wait for it and find it done.
+async fn migrate(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
+    // Under another isolation, the tables that the other node has made meanwhile would not be seen.
+    let mut transaction = connection
+        .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+        .await
+        .map_err(unavailable)?;
+    let limit = STEP_LIMIT.as_millis();
+    let settings = format!(
+        "SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit};
+        SET LOCAL search_path = pg_catalog"
+    );
+    run(&mut transaction, settings).await.map_err(unavailable)?;
+    let lock = format!("SELECT pg_advisory_xact_lock({})", names.migration_lock());
+    run(&mut transaction, lock).await.map_err(unavailable)?;
+    let from = version(&mut transaction, names).await?;
+    let missing = STEPS.iter().skip(usize::try_from(from).unwrap_or(0));
+    if from == 0 {
+        make_schema(&mut transaction, names).await?;
+    }
+    for step in missing {
+        let made = run(&mut transaction, names.fill(step)).await;
+        made.map_err(|error| denied("make tables in the schema", &names.schema, error))?;
+    }
+    let text = names.fill("UPDATE {state} SET version = ") + &known().to_string();
+    run(&mut transaction, text)
+        .await
+        .map_err(|error| denied("write", &names.table("key_schema"), error))?;
+    transaction.commit().await.map_err(unavailable)
+}
+
+/// Looked for first: `IF NOT EXISTS` needs the right to make one, where there is one, too.
+async fn make_schema(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
+    let schema = &names.schema;
+    let is_there = sqlx::query("SELECT FROM pg_namespace WHERE nspname = $1")
+        .bind(schema)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(unavailable)?;
+    if is_there.is_none() {
+        run(connection, names.fill(r#"CREATE SCHEMA "{schema}""#))
+            .await
+            .map_err(|error| denied("make the schema", schema, error))?;
+    }
+    Ok(())
+}
+
+/// Whether the tables can be read, and changes to them are logged.
+async fn check_tables(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
+    let found = find(connection, names).await?;
+    for (is_there, name) in [(found.has_keys, "keys"), (found.has_changes, "key_changes")] {
+        let table = names.table(name);
+        if !is_there {
+            return Err(OpenError::NotOurs(format!("{table} is gone")));
+        }
+        let text = format!("SELECT FROM {table} LIMIT 0");
+        run(connection, text)
+            .await
+            .map_err(|error| denied("read", &table, error))?;
+    }
+    let text = names.fill(super::statements::START_READING);
+    let row = sqlx::query(AssertSqlSafe(text))
+        .fetch_one(connection)
+        .await
+        .map_err(unavailable)?;
+    if row.try_get("is_logged").map_err(unavailable)? {
+        Ok(())
+    } else {
+        Err(OpenError::NotOurs(not_logged(names)))
+    }
+}
+
+pub(super) fn not_logged(names: &Names) -> String {
+    format!(
+        "the triggers of {} that log changes are missing or disabled",
+        names.table("keys")
+    )
+}
+
+async fn run(connection: &mut PgConnection, text: String) -> Result<(), sqlx::Error> {
+    let run = sqlx::raw_sql(AssertSqlSafe(text)).execute(connection);
+    run.await.map(drop)
+}
+
+fn code(error: &sqlx::Error) -> Option<String> {
+    let code = error.as_database_error()?.code()?;
+    Some(code.into_owned())
+}
+
+/// `what` and `object` say what failed, where it did because the role may not do it.
+fn denied(what: &str, object: &str, error: sqlx::Error) -> OpenError {
+    match code(&error).as_deref() {
+        Some("42501") => OpenError::Denied {
+            action: format!("{what} {object}"),
+            source: BackendError::unavailable(error),
+        },
+        _ => unavailable(error),
+    }
+}
+
+fn unavailable(error: sqlx::Error) -> OpenError {
+    failed(error).into()
+}

@@ -1,0 +1,134 @@
+//! The statements, with the names of the tables in them.
+
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, Postgres, postgres::PgArguments, query::Query};
+
+use super::names::Names;
+
+/// Each is prepared once on each connection.
+pub(super) struct Statements {
+    pub(super) get_many: Arc<str>,
+    pub(super) insert: Arc<str>,
+    pub(super) update: Arc<str>,
+    pub(super) delete: Arc<str>,
+    pub(super) list: Arc<str>,
+    pub(super) touch: Arc<str>,
+    pub(super) start_reading: Arc<str>,
+    pub(super) read: Arc<str>,
+    pub(super) prune: Arc<str>,
+}
+
+impl Statements {
+    pub(super) fn new(names: &Names) -> Self {
+        let fill = |template| Arc::from(names.fill(template));
+        Self {
+            get_many: fill(GET_MANY),
+            insert: fill(INSERT),
+            update: fill(UPDATE),
+            delete: fill(DELETE),
+            list: fill(LIST),
+            touch: fill(TOUCH),
+            start_reading: fill(START_READING),
+            read: fill(READ),
+            prune: fill(PRUNE),
+        }
+    }
+}
+
+/// The names in it were checked, and everything else is an argument.
+pub(super) fn query<'q>(statement: &Arc<str>) -> Query<'q, Postgres, PgArguments> {
+    sqlx::query(AssertSqlSafe(statement.clone()))
+}
+
+/// The join says what kind of server it is, in the same answer, where there is no record, too.
+const GET_MANY: &str = "
+SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
+FROM (SELECT) AS always LEFT JOIN {keys} AS k ON k.id = ANY($1)";
+
+const INSERT: &str = "
+INSERT INTO {keys} ({columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+ON CONFLICT (id) DO NOTHING";
+
+const UPDATE: &str = "
+UPDATE {keys} SET name = $3, scopes = $4, unrestricted = $5, display_prefix = $6, pepper = $7,
+    secret_hash = $8, expires_at = $9, last_used_at = GREATEST(last_used_at, $10), revoked_at = $11,
+    disabled_at = $12, version = $13
+WHERE id = $1 AND version = $2";
+
+const DELETE: &str = "DELETE FROM {keys} WHERE id = $1";
+
+const LIST: &str = "
+SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
+FROM (SELECT) AS always LEFT JOIN (
+    SELECT {columns} FROM {keys}
+    WHERE user_id = $1 AND (created_at, id) < ($2, $3)
+    ORDER BY created_at DESC, id DESC
+    LIMIT $4
+) AS k ON true
+ORDER BY created_at DESC, id DESC";
+
+/// Records are locked in the order of their ids, as by every other node, so that no two of them wait
+/// for each other.
+const TOUCH: &str = "
+WITH used AS (
+    SELECT id, max(used_at) AS used_at FROM unnest($1, $2) AS given (id, used_at) GROUP BY id
+), locked AS (
+    SELECT k.id, used.used_at FROM {keys} AS k JOIN used ON used.id = k.id
+    WHERE k.last_used_at IS NULL OR k.last_used_at < used.used_at
+    ORDER BY k.id
+    FOR NO KEY UPDATE OF k
+)
+UPDATE {keys} AS k SET last_used_at = GREATEST(k.last_used_at, locked.used_at)
+FROM locked WHERE k.id = locked.id";
+
+/// Which session it is, and what it can see by now. The triggers are looked for because a change that
+/// they don't log is never told.
+pub(super) const START_READING: &str = "
+SELECT pg_is_in_recovery() AS in_recovery, pg_current_snapshot()::text AS snapshot,
+    pg_backend_pid() AS process, pg_postmaster_start_time() AS server_start,
+    (SELECT count(*) FROM pg_trigger WHERE tgrelid = '{keys}'::regclass
+        AND tgname = ANY (ARRAY['{prefix}key_inserted', '{prefix}key_updated',
+            '{prefix}key_deleted', '{prefix}key_truncated'])
+        AND tgenabled IN ('O', 'A')) = 4 AS is_logged";
+
+/// In one snapshot: what it can see that the snapshot before ($1) could not. Transactions commit in
+/// another order than they begin, so it isn't enough to go on from the last one seen. A number that is
+/// still to come was written by another server, before its tables were copied here.
+const READ: &str = "
+SELECT pg_is_in_recovery() AS in_recovery, pg_current_snapshot()::text AS snapshot,
+    pg_backend_pid() AS process, pg_postmaster_start_time() AS server_start,
+    pg_snapshot_xmax(pg_current_snapshot()) >= pg_snapshot_xmax($1::text::pg_snapshot) AS goes_on,
+    s.pruned >= pg_snapshot_xmin($1::text::pg_snapshot)
+        AND s.pruned < pg_snapshot_xmax(pg_current_snapshot()) AS is_pruned,
+    c.seq IS NOT NULL AS is_change, c.id
+FROM {state} AS s LEFT JOIN (
+    SELECT seq, id FROM {changes}
+    WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot)
+        AND xid < pg_snapshot_xmax(pg_current_snapshot())
+        AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
+    LIMIT 10001
+) AS c ON true";
+
+/// Only what every running transaction can see: who reads often misses nothing. Noted is the latest
+/// transaction of which something was deleted.
+const PRUNE: &str = "
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock($1) AS is_ours
+), old AS MATERIALIZED (
+    SELECT seq FROM {changes}
+    WHERE (SELECT is_ours FROM turn) AND at < clock_timestamp() - interval '1 hour'
+        AND (xid < pg_snapshot_xmin(pg_current_snapshot())
+            OR xid >= pg_snapshot_xmax(pg_current_snapshot()))
+    ORDER BY seq
+    LIMIT 5000
+), gone AS (
+    DELETE FROM {changes} USING old WHERE {changes}.seq = old.seq RETURNING xid
+), latest AS (
+    SELECT xid FROM gone WHERE xid < pg_snapshot_xmax(pg_current_snapshot())
+    ORDER BY xid DESC LIMIT 1
+)
+UPDATE {state} SET pruned = CASE
+    WHEN pruned < pg_snapshot_xmax(pg_current_snapshot()) THEN GREATEST(pruned, latest.xid)
+    ELSE latest.xid END
+FROM latest";

@@ -1,0 +1,26 @@
+//! Keys in PostgreSQL: on real servers, which the tests start.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
+
+mod support;
+
+#[path = "postgres/changes.rs"]
+mod changes;
+#[path = "postgres/log.rs"]
+mod log;
+#[path = "postgres/node.rs"]
+mod node;
+#[path = "postgres/outages.rs"]
+mod outages;
+#[path = "postgres/proxy.rs"]
+mod proxy;
+#[path = "postgres/records.rs"]
+mod records;
+#[path = "postgres/rows.rs"]
+mod rows;
+#[path = "postgres/setup.rs"]
+mod setup;
+#[path = "postgres/standby.rs"]
+mod standby;
+#[path = "postgres/touches.rs"]
+mod touches;
