@@ -10,7 +10,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Fleet, Setup, faults::Kind, healthy, load::Load, node, number, process, rounds};
+use harness::{Fleet, Setup, faults::Kind, healthy, load::Load, node, number, rounds};
 
 /// `max_staleness` where things break.
 const BOUND: Duration = Duration::from_millis(500);
@@ -18,7 +18,6 @@ const BOUND: Duration = Duration::from_millis(500);
 #[test]
 #[ignore = "the other tests start it, as a process"]
 fn a_node_of_the_fleet() {
-    assert!(module_path!() == "fleet" && process::NODE_TEST == "a_node_of_the_fleet");
     if !node::serve_if_asked() {
         println!("nobody asks for a node");
     }

@@ -22,6 +22,7 @@ pub mod plan;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+#[allow(clippy::duplicate_mod, reason = "a bench program has its own")]
 #[path = "../../benches/support/random.rs"]
 pub mod random;
 pub mod report;

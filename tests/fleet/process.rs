@@ -13,7 +13,7 @@ use reqwest::Client;
 use super::node::{BELIEVED, LISTENING, URL};
 
 /// The test that is the node when this program is started as one.
-pub const NODE_TEST: &str = "a_node_of_the_fleet";
+const NODE_TEST: &str = "a_node_of_the_fleet";
 
 /// After how long an answer is taken for one that never comes. Layers answer sooner: after
 /// `load_timeout`.

@@ -154,7 +154,12 @@ impl Shared {
     fn decide(&self, which: Which, fate: Fate) -> usize {
         let connections = self.connections();
         let chosen = connections.iter().filter(|one| one.is(which));
-        chosen.map(|one| one.fate.send_replace(fate)).count()
+        let mut count = 0;
+        for connection in chosen {
+            connection.fate.send_replace(fate);
+            count += 1;
+        }
+        count
     }
 
     fn connections(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Connection>>> {
@@ -192,9 +197,8 @@ async fn carry(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
     if *shared.rule.borrow() == Rule::Refuse {
         return client.set_zero_linger();
     }
-    let mut server = match TcpStream::connect((Ipv4Addr::LOCALHOST, shared.server)).await {
-        Ok(server) => server,
-        Err(_) => return client.set_zero_linger(),
+    let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.server)).await else {
+        return client.set_zero_linger();
     };
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;

@@ -1,6 +1,7 @@
 //! Faults, one or two at a time, and keys that are revoked before, during and after each.
 
 use std::{
+    fmt::Write,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -146,8 +147,8 @@ impl Fleet {
         let mut place = by;
         key.begin_revocation();
         loop {
-            let note = |what: &str| self.judge.timeline.note(format_args!("{name} {what}"));
-            note(&format!("to be revoked by {place:?}"));
+            let tell = |what: &str| self.judge.timeline.note(format_args!("{name} {what}"));
+            tell(&format!("to be revoked by {place:?}"));
             let outcome = match place {
                 Some(node) => self.nodes[node].process.revoke(key.id()).await.map(drop),
                 None => self.revoke_by_hand(key).await,
@@ -155,10 +156,10 @@ impl Fleet {
             match outcome {
                 Ok(()) => {
                     key.end_revocation(place);
-                    note(&format!("is revoked by {place:?}"));
+                    tell(&format!("is revoked by {place:?}"));
                     break;
                 }
-                Err(error) => note(&format!("isn't revoked by {place:?}: {error}")),
+                Err(error) => tell(&format!("isn't revoked by {place:?}: {error}")),
             }
             if since.elapsed() > RECOVERY * 2 {
                 return self.judge.violated(&format!("{name} can't be revoked"));
@@ -178,8 +179,10 @@ impl Fleet {
     /// the lower number.
     async fn revoke_by_hand(&self, key: &Key) -> Result<(), String> {
         let id: KeyId = key.id().parse().unwrap();
-        let bytes = id.as_bytes().iter();
-        let hex: String = bytes.map(|byte| format!("{byte:02x}")).collect();
+        let mut hex = String::new();
+        for byte in id.as_bytes() {
+            write!(hex, "{byte:02x}").unwrap();
+        }
         let update = format!(
             "BEGIN; SELECT pg_current_xact_id(); SELECT pg_sleep(0.25); \
              UPDATE tower_api_keys SET revoked_at = date_trunc('milliseconds', now()) \

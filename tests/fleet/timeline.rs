@@ -32,6 +32,7 @@ impl Timeline {
 
     pub fn text(&self) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(|line| format!("    {line}\n")).collect()
+        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+        lines.join("\n")
     }
 }
