@@ -3,21 +3,25 @@
 //! The programs are looked for in `PATH` and in `/usr/lib/postgresql`. Where there are none, tests
 //! fail, unless `TOWER_API_KEY_SKIP_POSTGRES=1` says that they may be skipped.
 
+#[path = "installed.rs"]
+mod installed;
+
 use std::{
     env, fs,
     net::TcpListener,
-    os::unix::fs::chown,
     path::{Path, PathBuf},
-    process::{self, Command, Stdio},
+    process::{Command, Stdio},
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use self::installed::{
+    User, base, programs, succeeds, template, unique, unprivileged, user_command,
+};
 use tower_api_key::sqlx::{
     AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions, raw_sql,
 };
@@ -36,13 +40,6 @@ struct Postmaster {
     pid: u32,
     /// Says nothing, and closes when the process has ended.
     end: Receiver<()>,
-}
-
-/// Who runs the server where the tests are run by root, whom PostgreSQL refuses.
-#[derive(Clone, Copy)]
-struct User {
-    uid: u32,
-    gid: u32,
 }
 
 /// Quick rather than safe: nothing outlives the test. What was committed survives a crash of the
@@ -301,114 +298,4 @@ fn children(pid: u32) -> Vec<u32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let parsed = list.split_whitespace().map(|pid| pid.parse().unwrap());
     parsed.collect()
-}
-
-/// The folder of `postgres` and `initdb`.
-fn programs() -> Option<PathBuf> {
-    let has_both = |folder: &PathBuf| {
-        let is_there = |name: &str| folder.join(name).is_file();
-        is_there("postgres") && is_there("initdb")
-    };
-    let in_path = env::var_os("PATH").unwrap_or_default();
-    let mut installed: Vec<_> = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let version: u32 = path.file_name()?.to_str()?.parse().ok()?;
-            Some((version, path.join("bin")))
-        })
-        .collect();
-    installed.sort_unstable();
-    env::split_paths(&in_path)
-        .chain(installed.into_iter().rev().map(|(_, folder)| folder))
-        .find(has_both)
-}
-
-fn unprivileged() -> Option<User> {
-    let own = Command::new("id").arg("-u").output().unwrap();
-    if own.stdout != b"0\n" {
-        return None;
-    }
-    let users = fs::read_to_string("/etc/passwd").unwrap();
-    let find = |name: &str| {
-        let is_it = |line: &&str| line.split(':').next() == Some(name);
-        let fields: Vec<_> = users.lines().find(is_it)?.split(':').collect();
-        let number = |at: usize| fields[at].parse().ok();
-        Some(User {
-            uid: number(2)?,
-            gid: number(3)?,
-        })
-    };
-    let found = find("postgres").or_else(|| find("nobody"));
-    Some(found.expect("a user to run PostgreSQL: it refuses root"))
-}
-
-/// A program as the unprivileged user, and with the signal that it gets when this thread ends.
-fn user_command(program: &str, user: Option<User>, at_our_end: Option<&str>) -> Command {
-    let mut arguments = Vec::new();
-    if let Some(User { uid, gid }) = user {
-        arguments.extend([format!("--reuid={uid}"), format!("--regid={gid}")]);
-        arguments.push("--clear-groups".to_owned());
-    }
-    if cfg!(target_os = "linux") {
-        arguments.extend(at_our_end.map(|signal| format!("--pdeathsig={signal}")));
-    }
-    if arguments.is_empty() {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(arguments).arg("--").arg(program);
-    command
-}
-
-/// Where servers have their folders: one that the user can reach and write.
-fn base(user: Option<User>) -> PathBuf {
-    let ours = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let Some(User { uid, gid }) = user else {
-        let base = ours.join("postgres");
-        fs::create_dir_all(&base).unwrap();
-        return base;
-    };
-    let mut look = user_command("test", user, None);
-    let reaches = look.arg("-x").arg(ours).status().unwrap().success();
-    let temporary = env::temp_dir();
-    let base = if reaches { ours } else { &temporary };
-    let base = base.join(format!("postgres-{uid}"));
-    fs::create_dir_all(&base).unwrap();
-    chown(&base, Some(uid), Some(gid)).unwrap();
-    base
-}
-
-/// An initialised data folder to copy: making one takes a second.
-fn template(base: &Path, programs: &Path, user: Option<User>) -> PathBuf {
-    let name = programs.to_str().unwrap().replace('/', "_");
-    let template = base.join(format!("template{name}"));
-    if template.is_dir() {
-        return template;
-    }
-    let new = base.join(unique("new"));
-    let mut make = user_command(programs.join("initdb").to_str().unwrap(), user, None);
-    make.args(["--no-sync", "--username=postgres", "--auth=trust"])
-        .args(["--locale=C", "--encoding=UTF8", "--wal-segsize=1", "-D"])
-        .arg(&new)
-        .current_dir(base);
-    succeeds(&mut make);
-    // Whoever was quicker has made the same.
-    if fs::rename(&new, &template).is_err() {
-        fs::remove_dir_all(&new).unwrap();
-    }
-    template
-}
-
-fn unique(name: &str) -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{name}-{}-{count}", process::id())
-}
-
-fn succeeds(command: &mut Command) {
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
 }
