@@ -2,12 +2,12 @@
 
 mod changes;
 mod erased;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod import;
 mod memory;
 mod page;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod pylon;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -15,10 +15,10 @@ mod sqlite;
 
 use std::{sync::Arc, time::SystemTime};
 
-pub use self::{
-    changes::{Change, ChangeFeed, ChangeSink, Subscription},
-    memory::MemoryBackend,
-    page::{Cursor, Page, PageRequest, ParseCursorError},
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use self::import::{
+    ImportError, ImportReport, MissingScopes, OldPatterns, OldScopes, OldWildcard, PylonImport,
+    RefusedReason, RefusedRow,
 };
 #[cfg(feature = "postgres")]
 pub use self::postgres::{PostgresBackend, PostgresBackendBuilder};
@@ -26,6 +26,11 @@ pub use self::postgres::{PostgresBackend, PostgresBackendBuilder};
 pub use self::sql::OpenError;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteBackend, SqliteBackendBuilder};
+pub use self::{
+    changes::{Change, ChangeFeed, ChangeSink, Subscription},
+    memory::MemoryBackend,
+    page::{Cursor, Page, PageRequest, ParseCursorError},
+};
 pub(crate) use self::{
     changes::{DynFeed, TakesChanges, Told},
     erased::{DynBackend, DynSource},

@@ -14,7 +14,9 @@ pub enum OpenError {
     #[error("the database can't be opened")]
     Unavailable(#[from] BackendError),
     /// The tables were made by a newer version of this crate. They were left as they are.
-    #[error("the tables have the schema {found}, and this version of the crate knows up to {known}")]
+    #[error(
+        "the tables have the schema {found}, and this version of the crate knows up to {known}"
+    )]
     NewerSchema {
         /// What stands there.
         found: i64,

@@ -37,7 +37,11 @@ impl Row {
     }
 
     fn read(self) -> Result<ApiKey, Box<dyn Error + Send + Sync>> {
-        let id = KeyId::from_bytes(self.id.try_into().map_err(|_| "an id that isn't 24 bytes")?);
+        let id = KeyId::from_bytes(
+            self.id
+                .try_into()
+                .map_err(|_| "an id that isn't 24 bytes")?,
+        );
         let scopes = match (self.unrestricted, self.scopes.as_str()) {
             (true, "") => Scopes::unrestricted(),
             (true, _) => return Err("a key that is unrestricted and has scopes".into()),
