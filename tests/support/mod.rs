@@ -14,6 +14,8 @@ pub mod feed;
 pub mod folder;
 #[cfg(feature = "axum")]
 pub mod oneshot;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod process;
 pub mod steps;
 

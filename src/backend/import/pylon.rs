@@ -134,12 +134,7 @@ impl PylonImport {
         if !is_there {
             return Err(ImportError::NoTable);
         }
-        let page = |after| {
-            format!(
-                "SELECT id, user_id, name, prefix, secret_hash, scopes, expires_at::int8, \
-                 last_used_at::int8, created_at::int8 FROM {TABLE} {after} ORDER BY id LIMIT $1"
-            )
-        };
+        let page = |after| format!("SELECT * FROM {TABLE} {after} ORDER BY id LIMIT $1");
         let (first, next) = (page(""), page("WHERE id > $2"));
         let mut report = ImportReport::default();
         let mut last: Option<String> = None;
