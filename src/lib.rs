@@ -152,7 +152,10 @@ mod trace;
 mod verify;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use self::backend::OpenError;
+pub use self::backend::{
+    ImportError, ImportReport, MissingScopes, OldPatterns, OldScopes, OldWildcard, OpenError,
+    PylonImport, RefusedReason, RefusedRow,
+};
 #[cfg(feature = "postgres")]
 pub use self::backend::{PostgresBackend, PostgresBackendBuilder};
 #[cfg(feature = "sqlite")]

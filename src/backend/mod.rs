@@ -2,12 +2,12 @@
 
 mod changes;
 mod erased;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod import;
 mod memory;
 mod page;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod pylon;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -15,6 +15,11 @@ mod sqlite;
 
 use std::{sync::Arc, time::SystemTime};
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use self::import::{
+    ImportError, ImportReport, MissingScopes, OldPatterns, OldScopes, OldWildcard, PylonImport,
+    RefusedReason, RefusedRow,
+};
 #[cfg(feature = "postgres")]
 pub use self::postgres::{PostgresBackend, PostgresBackendBuilder};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

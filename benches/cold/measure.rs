@@ -1,0 +1,150 @@
+//! Look-ups by several at a time, and how long each of them takes.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tower_api_key::KeyId;
+
+use crate::{
+    databases::{Database, Reader},
+    support::{Outcome, random::Random, rounds::Spread, sized},
+};
+
+/// So many ask at a time.
+pub struct Level {
+    concurrent: usize,
+    look_ups: usize,
+}
+
+impl Level {
+    pub const fn new(concurrent: usize, look_ups: usize) -> Self {
+        Self {
+            concurrent,
+            look_ups,
+        }
+    }
+
+    pub fn sized(&self) -> Self {
+        Self {
+            look_ups: sized(self.look_ups, 2 * self.concurrent),
+            ..*self
+        }
+    }
+}
+
+/// What one reader did in one turn.
+struct Turn {
+    per_second: f64,
+    latencies: Vec<Duration>,
+}
+
+pub struct Turns<'a> {
+    database: &'a Database,
+    /// Per round, per reader.
+    rounds: Vec<Vec<Turn>>,
+}
+
+/// Every reader in every round, in a new order each time, so that what slows the machine down slows all
+/// of them.
+pub async fn in_turns<'a>(
+    database: &'a Database,
+    level: &Level,
+    rounds: usize,
+) -> Outcome<Turns<'a>> {
+    let mut random = Random::from_seed(1);
+    let mut order: Vec<usize> = (0..database.readers.len()).collect();
+    let mut all = Vec::new();
+    // The first one makes connections and prepares statements.
+    for round in 0..=rounds {
+        random.shuffle(&mut order);
+        let mut turns: Vec<_> = order.iter().map(|_| None).collect();
+        for &at in &order {
+            let (_, reader) = &database.readers[at];
+            turns[at] = Some(turn(reader, &database.ids, level, &mut random).await?);
+        }
+        if round > 0 {
+            all.push(turns.into_iter().flatten().collect());
+        }
+    }
+    Ok(Turns {
+        database,
+        rounds: all,
+    })
+}
+
+async fn turn(
+    reader: &Reader,
+    ids: &Arc<[KeyId]>,
+    level: &Level,
+    random: &mut Random,
+) -> Outcome<Turn> {
+    let each = level.look_ups / level.concurrent;
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..level.concurrent)
+        .map(|_| {
+            let (reader, ids) = (reader.clone(), ids.clone());
+            let mut random = Random::from_seed(random.next());
+            tokio::spawn(async move {
+                let mut latencies = Vec::with_capacity(each);
+                for _ in 0..each {
+                    let id = ids[random.below(ids.len())];
+                    let asked_at = Instant::now();
+                    reader.look_up(id).await?;
+                    latencies.push(asked_at.elapsed());
+                }
+                Ok::<_, String>(latencies)
+            })
+        })
+        .collect();
+    let mut latencies = Vec::with_capacity(level.look_ups);
+    for task in tasks {
+        latencies.extend(task.await??);
+    }
+    let took = start.elapsed();
+    #[expect(clippy::cast_precision_loss, reason = "thousands")]
+    let count = latencies.len() as f64;
+    latencies.sort_unstable();
+    Ok(Turn {
+        per_second: count / took.as_secs_f64(),
+        latencies,
+    })
+}
+
+impl Turn {
+    fn percentile(&self, percent: usize) -> f64 {
+        let at = self.latencies.len() * percent / 100;
+        self.latencies[at.min(self.latencies.len() - 1)].as_secs_f64() * 1e6
+    }
+}
+
+pub fn print_header() {
+    println!(
+        "{:>10}  {:<26} {:>11} {:>9} {:>9}   rate, against sqlx alone (quartiles)",
+        "concurrent", "", "look-ups/s", "p50 µs", "p99 µs"
+    );
+}
+
+impl Turns<'_> {
+    /// Medians over the turns. Ratios are to the first reader, within a round.
+    pub fn print(&self, level: &Level) {
+        for (at, (name, _)) in self.database.readers.iter().enumerate() {
+            let median = |value: &dyn Fn(&Turn) -> f64| {
+                Spread::of(self.rounds.iter().map(|round| value(&round[at]))).median
+            };
+            let ratios = self
+                .rounds
+                .iter()
+                .map(|round| round[at].per_second / round[0].per_second);
+            println!(
+                "{:>10}  {name:<26} {:>11.0} {:>9.1} {:>9.1} {}",
+                level.concurrent,
+                median(&|turn| turn.per_second),
+                median(&|turn| turn.percentile(50)),
+                median(&|turn| turn.percentile(99)),
+                Spread::of(ratios),
+            );
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What became of the rows of an import.
+
+use std::fmt;
+
+use crate::{
+    error::InvalidKey,
+    scope::ScopeError,
+    token::{ParseKeyIdError, ParseSecretHashError},
+};
+
+/// What became of each row. `Display` gives a line for all, and one for each row that was refused.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+#[must_use = "rows may have been refused"]
+pub struct ImportReport {
+    /// How many keys were stored.
+    pub imported: u64,
+    /// How many were there already under the same id, and were left as they are.
+    pub already_there: u64,
+    /// The rows that no key was made of.
+    pub refused: Vec<RefusedRow>,
+}
+
+impl fmt::Display for ImportReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} imported, {} already there, {} refused",
+            self.imported,
+            self.already_there,
+            self.refused.len()
+        )?;
+        self.refused.iter().try_for_each(|row| write!(f, "\n{row}"))
+    }
+}
+
+/// A row that no key was made of. It is still where it was: mend it there, and import again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RefusedRow {
+    /// The id of the key. Of an id that isn't well-formed, the first 16 characters, with what isn't
+    /// visible ASCII escaped: it may be a whole token.
+    pub id: String,
+    /// Why.
+    pub reason: RefusedReason,
+}
+
+impl RefusedRow {
+    pub(super) fn new(id: Option<&str>, reason: RefusedReason) -> Self {
+        let id = match (id, &reason) {
+            (None, _) => "(no text)".to_owned(),
+            (Some(id), RefusedReason::Id(_)) => {
+                let start: String = id.chars().take(16).collect();
+                start.escape_default().to_string()
+            }
+            (Some(id), _) => id.to_owned(),
+        };
+        Self { id, reason }
+    }
+}
+
+impl fmt::Display for RefusedRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.id, self.reason)
+    }
+}
+
+/// Why no key was made of a row. It never shows the hash of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefusedReason {
+    /// The id isn't one of a token of the form `pk.key_<id>.<secret>`.
+    #[error(transparent)]
+    Id(#[from] ParseKeyIdError),
+    /// The hash isn't HMAC-SHA256 in hex: an older program may have stored another kind.
+    #[error(transparent)]
+    SecretHash(#[from] ParseSecretHashError),
+    /// The owner or the name can't be stored.
+    #[error(transparent)]
+    Field(#[from] InvalidKey),
+    /// A scope isn't one here: it has a space, say, or a `*` in the middle.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// There are no scopes, and such keys are to be [refused](super::MissingScopes::Refuse).
+    #[error("it has no scopes")]
+    MissingScopes,
+    /// A scope has a `*`, and such keys are to be [refused](super::OldScopes).
+    #[error("it has the pattern {0:?} among its scopes")]
+    Pattern(String),
+    /// A time is missing, or lies before 1970 or after 9999.
+    #[error("`{column}` is missing, or not between 1970 and 9999 in seconds")]
+    Time {
+        /// The column.
+        column: &'static str,
+    },
+    /// A value is missing, or isn't of the type that it should be.
+    #[error("`{column}` is missing, or of another type")]
+    Column {
+        /// The column.
+        column: &'static str,
+    },
+}

@@ -1,1 +1,0 @@
-//! Keys that `pylon` 0.3 has written.
