@@ -11,6 +11,8 @@ mod real {
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
     use tokio::runtime::{Builder, Handle};
+    #[cfg(feature = "postgres")]
+    pub(crate) use tokio::sync::SemaphorePermit;
     pub(crate) use tokio::{
         sync::{Semaphore, watch},
         task::{AbortHandle, JoinHandle},
@@ -131,5 +133,3 @@ mod real {
 }
 
 pub(crate) use self::real::*;
-#[cfg(feature = "postgres")]
-pub(crate) use tokio::sync::{Semaphore, SemaphorePermit};

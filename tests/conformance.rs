@@ -7,14 +7,19 @@
 mod broken;
 #[path = "conformance/broken_writes.rs"]
 mod broken_writes;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[path = "conformance/databases.rs"]
 mod databases;
+#[cfg(feature = "sqlite")]
 #[allow(dead_code, reason = "other tests use all of it")]
 #[path = "support/folder.rs"]
 mod folder;
 #[path = "conformance/mutants.rs"]
 mod mutants;
+#[cfg(feature = "postgres")]
+#[allow(dead_code, reason = "other tests use all of it")]
+#[path = "support/postgres.rs"]
+mod postgres;
 #[path = "conformance/sources.rs"]
 mod sources;
 #[path = "../examples/custom_backend/table.rs"]

@@ -1,13 +1,17 @@
 //! The crate's own databases. Each handle has a pool of its own, as another process has.
 
-use tower_api_key::{
-    KeyId, SqliteBackend,
-    conformance::{Checks, check_backend},
-    sqlx::{self, SqlitePool},
-};
+#[cfg(feature = "postgres")]
+use tower_api_key::PostgresBackend;
+use tower_api_key::{KeyId, conformance::Checks, sqlx};
+#[cfg(feature = "sqlite")]
+use tower_api_key::{SqliteBackend, conformance::check_backend, sqlx::SqlitePool};
 
+#[cfg(feature = "sqlite")]
 use super::folder::Folder;
+#[cfg(feature = "postgres")]
+use super::postgres::Server;
 
+#[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sqlite_keeps_every_rule() {
     let folder = Folder::new("conformance");
@@ -32,8 +36,34 @@ async fn sqlite_keeps_every_rule() {
         .unwrap();
 }
 
+#[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sqlite_in_memory_keeps_every_rule() {
     let backend = SqliteBackend::in_memory().await.unwrap();
     check_backend(async || Ok(backend.clone())).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn postgres_keeps_every_rule() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let url = server.url();
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let corrupt = move |id: KeyId| {
+        let pool = pool.clone();
+        async move {
+            sqlx::query("UPDATE tower_api_keys SET scopes = 'no*scope' WHERE id = $1")
+                .bind(id.as_bytes().as_slice())
+                .execute(&pool)
+                .await?;
+            Ok(())
+        }
+    };
+    Checks::of_backend(async || Ok(PostgresBackend::connect(&url).await?))
+        .corrupt(corrupt)
+        .run()
+        .await
+        .unwrap();
 }
