@@ -37,6 +37,10 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("subtle", &["token"]),
     ("rand", &["token"]),
     ("tracing", &["trace.rs"]),
+    (
+        "sqlx",
+        &["backend/sql", "backend/sqlite", "backend/postgres"],
+    ),
 ];
 
 #[test]

@@ -121,7 +121,7 @@ impl PostgresBackendBuilder {
         let mut lent = connections.lend().await?;
         schema::prepare(&mut lent.connection, &names).await?;
         lent.give_back();
-        Ok(self.made(Source::Own(connections), names))
+        Ok(self.made(Source::Own(Box::new(connections)), names))
     }
 
     /// A backend over the service's own pool. One connection more is made with the same options, which

@@ -33,7 +33,78 @@ use crate::{
     token::{KeyId, LookupKey},
 };
 
-/// Keys in PostgreSQL.
+/// Keys in PostgreSQL, 13 or newer: for a fleet of nodes. Clones are one backend.
+///
+/// ```no_run
+/// use tower_api_key::{ApiKeyStore, Pepper, Peppers, PostgresBackend};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let backend = PostgresBackend::connect(&std::env::var("DATABASE_URL")?).await?;
+/// let store = ApiKeyStore::builder(backend)
+///     .peppers(Peppers::new(Pepper::from_env("v1", "API_KEY_PEPPER")?))
+///     .build()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # In the database
+///
+/// Keys are in `tower_api_keys`. `tower_api_key_changes` is a log that triggers write, and
+/// `tower_api_key_schema` says how old the tables are. All are made, and brought up to date, when a
+/// backend is opened; of nodes that start at once, one does it. Tables that something else has made
+/// are left alone, and those of a newer version of this crate, too.
+///
+/// The role that opens the first one needs `CREATE` on the schema, or the right to make it. Later ones
+/// need `SELECT, INSERT, UPDATE, DELETE` on `tower_api_keys` and `SELECT` on the two others; one of
+/// them at least `DELETE` on `tower_api_key_changes` and `UPDATE` on `tower_api_key_schema`, too, to
+/// delete what is older than an hour. To [verify](crate::CachedResolver) and nothing else, `SELECT` is
+/// enough.
+///
+/// An operator can change keys by hand, and needs no right to the log for it:
+///
+/// ```sql
+/// UPDATE tower_api_keys SET revoked_at = now() WHERE user_id = 'user_1' AND revoked_at IS NULL;
+/// ```
+///
+/// Times are cut to whole milliseconds when they are read. `expires_at = 'infinity'` is no end. Don't
+/// disable the triggers: what they don't log, no cache is told.
+///
+/// # How other nodes hear of a change
+///
+/// Each change is logged in its own transaction, whoever makes it, and announced with `NOTIFY`. Each
+/// store listens on one connection more, and reads the log there when something is announced, and five
+/// times within [`max_staleness`](crate::CacheConfig::max_staleness) in any case: the answer is the
+/// proof that it still hears. So a revocation reaches other nodes in milliseconds, and where the
+/// connection is broken or silent, within `max_staleness`. A statement that changes more than 1,000
+/// keys makes every cache read all of them anew.
+///
+/// # Connections
+///
+/// [`connect`](Self::connect) makes its own; [`new`](Self::new) takes the service's pool for all but
+/// the one that listens. A pool of sqlx's waits without a limit for a connection that falls silent
+/// just when it is given back, and that place is lost until the system gives the connection up; with
+/// connections of its own, a backend has no such wait. `close` on the pool leaves the listening
+/// connection open, which ends with the store.
+///
+/// **A pooler that shares sessions**, as `PgBouncer` does in transaction mode, can't be between: nobody
+/// would listen. A session that changes is noticed, and then nothing is cached for longer than
+/// `max_staleness`. Connect to the server itself, or in session mode.
+///
+/// # What can be lost
+///
+/// A standby is never believed: reads and the log refuse an answer from a server in recovery, and the
+/// connection is made anew. So a name that moves to the new primary is followed.
+/// What a failover loses, though, is lost: with asynchronous replication the last commits before it,
+/// and a revocation among them. Take synchronous replication where that matters, or revoke again
+/// what was revoked in the last moments. An old primary that goes on beside the new one has to be
+/// shut out by whoever runs them: what is asked there is answered as if nothing had happened.
+///
+/// # Clocks
+///
+/// Expiry goes by the node's clock, not by the server's. `now()` is the server's: a key that an
+/// operator lets expire by it ends when the nodes' clocks get there. Being revoked or suspended goes by
+/// no clock.
 #[derive(Clone)]
 pub struct PostgresBackend(Arc<Shared>);
 

@@ -9,7 +9,7 @@ use super::{
     names::Names,
     row::in_recovery,
 };
-use crate::error::BackendError;
+use crate::{error::BackendError, sync::timeout};
 
 /// Each step takes the tables from the version of its place to the next one.
 const STEPS: &[&str] = &[include_str!("schema_1.sql")];
@@ -32,6 +32,12 @@ struct Found {
 ///
 /// All of [`OpenError`] but those of settings. Then nothing was changed.
 pub(super) async fn prepare(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
+    let prepared = timeout(STEP_LIMIT * 2, prepare_now(connection, names)).await;
+    let too_slow = || BackendError::unavailable("the tables weren't ready in time");
+    prepared.unwrap_or_else(|_| Err(too_slow().into()))
+}
+
+async fn prepare_now(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
     check_server(connection).await?;
     if version(connection, names).await? < known() {
         migrate(connection, names).await?;

@@ -25,7 +25,7 @@ pub(super) struct Sessions {
 pub(super) enum Source {
     /// The service's.
     Pool(PgPool),
-    Own(Connections),
+    Own(Box<Connections>),
 }
 
 /// A connection that is closed, and not used again, unless its statement was carried through: one that
