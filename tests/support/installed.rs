@@ -113,6 +113,22 @@ pub fn template(base: &Path, programs: &Path, user: Option<User>) -> PathBuf {
     template
 }
 
+/// Removes the folders of processes that had no time to.
+pub fn sweep(base: &Path) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let owner = name
+            .split('-')
+            .nth(1)
+            .filter(|_| !name.starts_with("template"));
+        let is_gone =
+            |pid: &str| Path::new("/proc/self").exists() && !Path::new("/proc").join(pid).exists();
+        if owner.is_some_and(is_gone) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 pub fn unique(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -20,7 +20,7 @@ use std::{
 };
 
 use self::installed::{
-    User, base, programs, succeeds, template, unique, unprivileged, user_command,
+    User, base, programs, succeeds, sweep, template, unique, unprivileged, user_command,
 };
 use tower_api_key::sqlx::{
     AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions, raw_sql,
@@ -86,6 +86,7 @@ impl Server {
         };
         let user = unprivileged();
         let base = base(user);
+        sweep(&base);
         let template = template(&base, &programs, user);
         let folder = base.join(unique("server"));
         let mut copy = user_command("cp", user, None);
