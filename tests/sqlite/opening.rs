@@ -2,7 +2,8 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
-use tower_api_key::{ApiKeyBackend, KeySource, OpenError, SqliteBackend};
+use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
+use tower_api_key::{ApiKeyBackend, KeySource, OpenError, SqliteBackend, sqlx};
 
 use crate::{key, run, shell, support::folder::Folder, text};
 
@@ -67,11 +68,35 @@ async fn many_can_open_a_new_file_at_once() {
             backend.unwrap_or_else(|error| panic!("round {round}: {error:?}"));
         }
         let mut shell = shell(&path).await;
-        let count: i64 = tower_api_key::sqlx::query_scalar("SELECT count(*) FROM tower_api_keys")
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM tower_api_keys")
             .fetch_one(&mut shell)
             .await
             .unwrap();
         assert_eq!(count, 6);
+    }
+}
+
+/// To switch a file to WAL needs it alone for a moment: who reads it meanwhile is waited for.
+#[tokio::test]
+async fn a_file_that_is_in_use_is_switched_to_wal_when_it_can_be() {
+    let folder = Folder::new("sqlite-wal");
+    for (number, in_use) in ["BEGIN; SELECT * FROM tower_api_keys", "BEGIN IMMEDIATE"]
+        .into_iter()
+        .enumerate()
+    {
+        let path = folder.join(&format!("{number}.db"));
+        let options = SqliteConnectOptions::new().filename(&path);
+        let pool = SqlitePool::connect_with(options.create_if_missing(true)).await;
+        drop(SqliteBackend::new(pool.unwrap()).await.unwrap());
+        let mut shell = shell(&path).await;
+        run(&mut shell, in_use).await;
+        let builder = SqliteBackend::builder();
+        let patient = tokio::spawn(builder.clone().open(path.clone()));
+        let impatient = builder.busy_timeout(Duration::from_millis(100)).open(&path);
+        let error = impatient.await.unwrap_err();
+        assert!(matches!(error, OpenError::Unavailable(_)), "{error:?}");
+        run(&mut shell, "ROLLBACK").await;
+        drop(patient.await.unwrap().unwrap());
     }
 }
 

@@ -83,8 +83,8 @@ impl Feed {
             return Ok(Vec::new());
         }
         // After a change to the schema, or where something was restored, the log may be another one.
-        let is_continued = self.seen.schema == before.schema && self.seen.end > before.end;
-        if !is_continued || self.seen.end - before.end > MOST_CHANGES {
+        let is_another = self.seen.schema != before.schema || self.seen.end < before.end;
+        if is_another || self.seen.end - before.end > MOST_CHANGES {
             return Ok(vec![Change::Everything]);
         }
         let mut changes = Vec::with_capacity(rows.len());

@@ -88,11 +88,11 @@ impl Statements {
                 "SELECT ({log_end}) AS log_end, \
                  (SELECT schema_version FROM pragma_schema_version) AS schema, \
                  (SELECT count(*) FROM main.sqlite_master WHERE type = 'trigger' \
-                  AND tbl_name IN ('{prefix}keys', '{prefix}key_changes') AND name LIKE '{like}%' ESCAPE '\\') \
-                  = {TRIGGERS} AS is_written, \
+                  AND tbl_name = '{prefix}keys' AND name IN ({triggers})) = {count} AS is_written, \
                  seq, id, EXISTS (SELECT 1 FROM {keys}) \
                  FROM (SELECT 1) LEFT JOIN main.{prefix}key_changes ON seq > ?1 ORDER BY seq LIMIT ?2",
-                like = format!("{prefix}key_").replace('_', "\\_"),
+                triggers = TRIGGERS.map(|name| format!("'{prefix}{name}'")).join(","),
+                count = TRIGGERS.len(),
             )
             .into(),
             log_end: log_end.into(),
