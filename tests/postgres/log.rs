@@ -123,7 +123,8 @@ async fn a_statement_that_changes_thousands_logs_one_row_that_stands_for_all() {
         "UPDATE tower_api_keys SET disabled_at = now()".to_owned(),
     )
     .await;
-    assert_eq!(count(&mut connection, rows).await, 2);
+    let all = "SELECT count(*) FROM tower_api_key_changes WHERE id IS NULL";
+    assert_eq!(count(&mut connection, all).await, 2);
     node.becomes(&token, "disabled").await;
     run(
         &mut connection,
@@ -194,27 +195,18 @@ async fn changes_and_marks_that_were_copied_from_another_server_do_no_harm() {
         &mut connection,
         "UPDATE tower_api_key_schema SET pruned = '99999999999';
         INSERT INTO tower_api_key_changes (id, xid, at)
-        SELECT NULL, '99999999999', now() - interval '2 hours' FROM generate_series(1, 10)"
+        SELECT NULL, '99999999999', now() - make_interval(hours => n % 3)
+        FROM generate_series(1, 12) AS n"
             .to_owned(),
     )
     .await;
     let token = node.token().await;
     node.cache(&token).await;
     let foreign = "SELECT count(*) FROM tower_api_key_changes WHERE xid > '9999999999'";
-    eventually("they are deleted", async || {
-        count(&mut server.connection().await, foreign).await == 0
+    eventually("the old ones are deleted", async || {
+        count(&mut server.connection().await, foreign).await == 4
     })
     .await;
-    // Once the feed has told of something, it has begun.
-    let first = node.token().await;
-    node.cache(&first).await;
-    let place = where_id(&first);
-    server
-        .psql(&format!(
-            "UPDATE tower_api_keys SET revoked_at = now() WHERE {place}"
-        ))
-        .await;
-    node.becomes(&first, "revoked").await;
     node.cache(&token).await;
     // Nothing is forgotten at each reading, which several heartbeats would show.
     let loads = node.store.cache_stats().loads;

@@ -7,10 +7,11 @@ use std::{
 
 use tokio::time::sleep;
 use tower_api_key::{
-    ApiKeyStore, CacheConfig, KeyId, NewApiKey, Pepper, Peppers, PostgresBackend, Scopes,
+    ApiKeyBackend, ApiKeyStore, CacheConfig, KeyId, KeySource, NewApiKey, Pepper, Peppers,
+    PostgresBackend, Scopes,
 };
 
-use crate::support::{PEPPER, USER, id_of, outcome, postgres::Server};
+use crate::support::{PEPPER, USER, id_of, outcome, postgres::Server, start};
 
 /// Long enough for everything that is to happen soon, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,10 +52,27 @@ impl Node {
         outcome(&self.store.verify(token).await)
     }
 
-    /// Verifies until the key answers from memory, so that only what is told can change it.
+    /// Verifies until the key answers from memory, after all was told that has happened so far: from
+    /// here on only what happens now can change what is said of it.
     pub(crate) async fn cache(&self, token: &str) {
-        eventually("the key is cached", || async {
-            assert_eq!(self.verify(token).await, "good");
+        self.settle().await;
+        self.until_hit(token).await;
+    }
+
+    /// Makes a change behind the store's back, and waits until it is told.
+    async fn settle(&self) {
+        let token = self.token().await;
+        self.until_hit(&token).await;
+        let key = id_of(&token).lookup_key();
+        let mut key = self.backend.get_many(&[key]).await.unwrap().remove(0);
+        key.disabled_at = Some(start());
+        key.version += 1;
+        assert!(self.backend.update(&key, key.version - 1).await.unwrap());
+        self.becomes(&token, "disabled").await;
+    }
+
+    async fn until_hit(&self, token: &str) {
+        eventually("the key is cached", async || {
             let misses = self.store.cache_stats().misses;
             self.verify(token).await == "good" && self.store.cache_stats().misses == misses
         })

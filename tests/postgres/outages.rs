@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-const MAX_STALENESS: Duration = Duration::from_millis(1_000);
+const MAX_STALENESS: Duration = Duration::from_secs(1);
 /// What a busy machine adds.
 const SLACK: Duration = Duration::from_millis(400);
 

@@ -246,7 +246,7 @@ async fn g7_no_password_is_shown() {
         format!("postgres://postgres:{secret}@127.0.0.1:{port}/postgres?sslmode={secret}x"),
         format!("postgres://postgres:{secret}%ff@127.0.0.1:{port}/postgres"),
         format!("postgres:{secret}"),
-        format!("{secret}"),
+        secret.to_owned(),
     ] {
         let builder = PostgresBackend::builder();
         match builder.connect(&url).await {
