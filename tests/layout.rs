@@ -41,7 +41,12 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("tracing", &["trace.rs"]),
     (
         "sqlx",
-        &["backend/sql", "backend/sqlite", "backend/postgres"],
+        &[
+            "backend/import",
+            "backend/sql",
+            "backend/sqlite",
+            "backend/postgres",
+        ],
     ),
 ];
 

@@ -7,7 +7,7 @@ use tower_api_key::{
     Scopes, SecretHash,
 };
 
-use crate::support::{USER, postgres::Server, start};
+use crate::support::{USER, chain, postgres::Server, start};
 
 /// A record with every field, of which `number` makes another one.
 pub(crate) fn record(number: u8) -> ApiKey {
@@ -173,4 +173,24 @@ async fn lists_go_from_the_newest_to_the_oldest_and_by_the_bytes_of_ids() {
             .unwrap();
         assert!(list.is_empty(), "{nobody:?}");
     }
+}
+
+/// The server repeats all of it in what it says.
+#[tokio::test]
+async fn g7_a_record_that_is_refused_is_not_shown() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let backend = PostgresBackend::connect(&server.url()).await.unwrap();
+    let mut nobodys = record(1);
+    nobodys.user_id.clear();
+    let error = backend.insert(&nobodys).await.unwrap_err();
+    let shown = format!("{error:?}");
+    assert!(shown.contains("check constraint"), "{shown}");
+    assert!(
+        !shown.contains("abab") && !shown.contains("quoted"),
+        "{shown}"
+    );
+    let causes: Vec<_> = chain(&error).map(ToString::to_string).collect();
+    assert!(causes.join(": ").contains("23514"), "{causes:?}");
 }

@@ -107,6 +107,8 @@ async fn create_and_revoke(
         let [kept, revoked] = [create(store).await, create(store).await];
         tell(&format!("created {kept}"))?;
         tell(&format!("created {revoked}"))?;
+        // From here on until it is answered, it may be revoked or not.
+        tell(&format!("revoking {revoked}"))?;
         assert!(store.revoke_token(&revoked).await.unwrap());
         tell(&format!("revoked {revoked}"))?;
     }
@@ -126,7 +128,7 @@ async fn what_was_answered_can_be_read_by_the_next() {
     let mut answers = Vec::new();
     let tell = |answer: &str| {
         answers.push(answer.to_owned());
-        if answers.len() < 30 {
+        if answers.len() < 40 {
             Ok(())
         } else {
             Err(io::ErrorKind::BrokenPipe.into())
@@ -143,14 +145,16 @@ async fn check(path: &Path, answers: &[String]) -> usize {
     let mut expected = BTreeMap::new();
     for answer in answers {
         match answer.split_once(' ').unwrap() {
-            ("created", token) => expected.insert(token, "good"),
-            ("revoked", token) => expected.insert(token, "revoked"),
+            ("created", token) => expected.insert(token, ["good", "good"]),
+            ("revoking", token) => expected.insert(token, ["good", "revoked"]),
+            ("revoked", token) => expected.insert(token, ["revoked", "revoked"]),
             _ => panic!("{answer}"),
         };
     }
     let store = open(path).await;
     for (token, expected) in &expected {
-        assert_eq!(outcome(&store.verify(token).await), *expected);
+        let found = outcome(&store.verify(token).await);
+        assert!(expected.contains(&found), "{found} instead of {expected:?}");
     }
     let mut count = 0;
     let mut page = PageRequest::new().limit(PageRequest::MAX_LIMIT);
@@ -174,7 +178,7 @@ async fn what_was_answered_before_a_kill_is_there_and_nothing_is_by_half() {
     let folder = Folder::new("sqlite-killed");
     let path = folder.join("keys.db");
     let mut answers = Vec::new();
-    // Killed at different moments, on the same file, in 2,000 operations in all.
+    // Killed at different moments, on the same file, in 1,500 operations in all.
     let mut kills = 0;
     while answers.len() < 2_000 {
         let mut second = Second::start("what_was_answered_can_be_read_by_the_next", &path);

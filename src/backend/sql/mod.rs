@@ -20,6 +20,19 @@ pub(super) const COLUMNS: &str = "id, user_id, name, scopes, unrestricted, displ
 pub(super) fn failed(error: sqlx::Error) -> BackendError {
     match error {
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => BackendError::corrupt(error),
+        sqlx::Error::Database(error) => BackendError::unavailable(Said {
+            message: error.message().to_owned(),
+            code: error.code().map(String::from),
+        }),
         error => BackendError::unavailable(error),
     }
+}
+
+/// What a database has said, without the details: those of a row that it refuses are the whole row, the
+/// hash of the secret with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} ({})", code.as_deref().unwrap_or("no code"))]
+struct Said {
+    message: String,
+    code: Option<String>,
 }
