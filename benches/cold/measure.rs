@@ -121,8 +121,14 @@ impl Turn {
 
 pub fn print_header() {
     println!(
-        "{:>10}  {:<26} {:>11} {:>9} {:>9}   rate, against sqlx alone (quartiles)",
-        "concurrent", "", "look-ups/s", "p50 µs", "p99 µs"
+        "{:>10}  {:<16} {:>10} {:>8} {:>8} {:>25} {:>25}",
+        "concurrent",
+        "",
+        "look-ups/s",
+        "p50 µs",
+        "p99 µs",
+        "rate, against the first",
+        "p50, against the first"
     );
 }
 
@@ -133,17 +139,21 @@ impl Turns<'_> {
             let median = |value: &dyn Fn(&Turn) -> f64| {
                 Spread::of(self.rounds.iter().map(|round| value(&round[at]))).median
             };
-            let ratios = self
-                .rounds
-                .iter()
-                .map(|round| round[at].per_second / round[0].per_second);
+            let against_first = |value: &dyn Fn(&Turn) -> f64| {
+                let ratios = self
+                    .rounds
+                    .iter()
+                    .map(|round| value(&round[at]) / value(&round[0]));
+                Spread::of(ratios).to_string()
+            };
             println!(
-                "{:>10}  {name:<26} {:>11.0} {:>9.1} {:>9.1} {}",
+                "{:>10}  {name:<16} {:>10.0} {:>8.1} {:>8.1} {:>25} {:>25}",
                 level.concurrent,
                 median(&|turn| turn.per_second),
                 median(&|turn| turn.percentile(50)),
                 median(&|turn| turn.percentile(99)),
-                Spread::of(ratios),
+                against_first(&|turn| turn.per_second),
+                against_first(&|turn| turn.percentile(50)),
             );
         }
     }
