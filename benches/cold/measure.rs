@@ -13,20 +13,20 @@ use crate::{
 };
 
 /// So many ask at a time.
-pub struct Level {
+pub(crate) struct Level {
     concurrent: usize,
     look_ups: usize,
 }
 
 impl Level {
-    pub const fn new(concurrent: usize, look_ups: usize) -> Self {
+    pub(crate) const fn new(concurrent: usize, look_ups: usize) -> Self {
         Self {
             concurrent,
             look_ups,
         }
     }
 
-    pub fn sized(&self) -> Self {
+    pub(crate) fn sized(&self) -> Self {
         Self {
             look_ups: sized(self.look_ups, 2 * self.concurrent),
             ..*self
@@ -40,7 +40,7 @@ struct Turn {
     latencies: Vec<Duration>,
 }
 
-pub struct Turns<'a> {
+pub(crate) struct Turns<'a> {
     database: &'a Database,
     /// Per round, per reader.
     rounds: Vec<Vec<Turn>>,
@@ -48,7 +48,7 @@ pub struct Turns<'a> {
 
 /// Every reader in every round, in a new order each time, so that what slows the machine down slows all
 /// of them.
-pub async fn in_turns<'a>(
+pub(crate) async fn in_turns<'a>(
     database: &'a Database,
     level: &Level,
     rounds: usize,
@@ -119,7 +119,7 @@ impl Turn {
     }
 }
 
-pub fn print_header() {
+pub(crate) fn print_header() {
     println!(
         "{:>10}  {:<16} {:>10} {:>8} {:>8} {:>25} {:>25}",
         "concurrent",
@@ -134,7 +134,7 @@ pub fn print_header() {
 
 impl Turns<'_> {
     /// Medians over the turns. Ratios are to the first reader, within a round.
-    pub fn print(&self, level: &Level) {
+    pub(crate) fn print(&self, level: &Level) {
         for (at, (name, _)) in self.database.readers.iter().enumerate() {
             let median = |value: &dyn Fn(&Turn) -> f64| {
                 Spread::of(self.rounds.iter().map(|round| value(&round[at]))).median
