@@ -31,9 +31,9 @@ use tokio::runtime;
 
 /// How many ask at a time, and how often all of them together in a turn.
 const LEVELS: &[Level] = &[
-    Level::new(1, 3_000),
-    Level::new(64, 30_000),
-    Level::new(512, 30_000),
+    Level::new(1, 1_000),
+    Level::new(64, 6_400),
+    Level::new(512, 10_240),
 ];
 
 fn main() -> Outcome {
@@ -68,7 +68,7 @@ async fn compare(database: Database) -> Outcome {
     measure::print_header();
     for level in LEVELS {
         let level = level.sized();
-        let turns = measure::in_turns(&database, &level, sized(11, 2)).await?;
+        let turns = measure::in_turns(&database, &level, sized(31, 2)).await?;
         turns.print(&level);
     }
     support::cache::print_stats(&database.resolver);

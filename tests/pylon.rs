@@ -17,7 +17,7 @@ use old::{Old, Row, id, text, token};
 use support::{Breakable, outcome, with_wrong_secret};
 use tower_api_key::{
     ApiKeyBackend, ApiKeyStore, ImportError, MemoryBackend, MissingScopes, OldPatterns, OldScopes,
-    OldWildcard, Pepper, PepperId, Peppers, PylonImport, Scopes,
+    OldWildcard, Pepper, PepperId, Peppers, PostgresBackend, PylonImport, Scopes, SqliteBackend,
 };
 
 /// Nothing is explained: what has no one meaning is refused.
@@ -46,7 +46,7 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 /// What a key that is resolved has to show.
-async fn check_a_key_of_every_kind(old: &Old) {
+async fn check_a_key_of_every_kind(old: &Old, backend: impl ApiKeyBackend) {
     let full = Row {
         prefix: text("pk.ours_from_old"),
         scopes: text("notes:read,tags:write"),
@@ -65,7 +65,6 @@ async fn check_a_key_of_every_kind(old: &Old) {
     };
     old.put_all(&[full, bare, expired]).await;
 
-    let backend = MemoryBackend::new();
     let report = old.import(&import(strict()), &backend).await.unwrap();
     assert_eq!(report.to_string(), "3 imported, 0 already there, 0 refused");
 
@@ -100,13 +99,19 @@ async fn check_a_key_of_every_kind(old: &Old) {
 
 #[tokio::test]
 async fn keys_of_pylons_sqlite_file_keep_their_tokens_and_all_that_is_known_of_them() {
-    check_a_key_of_every_kind(&Old::sqlite().await).await;
+    check_a_key_of_every_kind(&Old::sqlite().await, MemoryBackend::new()).await;
+    let backend = SqliteBackend::in_memory().await.unwrap();
+    check_a_key_of_every_kind(&Old::sqlite().await, backend).await;
 }
 
 #[tokio::test]
 async fn keys_of_pylons_postgresql_keep_their_tokens_and_all_that_is_known_of_them() {
-    if let Some(old) = Old::postgres().await {
-        check_a_key_of_every_kind(&old).await;
+    let Some(old) = Old::postgres().await else {
+        return;
+    };
+    if let Old::Postgres { pool, .. } = &old {
+        let backend = PostgresBackend::new(pool.clone()).await.unwrap();
+        check_a_key_of_every_kind(&old, backend).await;
     }
 }
 

@@ -23,18 +23,18 @@ use crate::{
 /// Far fewer than there are keys, so that the cache has next to none of those that are asked for.
 const CAPACITY: usize = 100;
 
-pub struct Database {
-    pub name: &'static str,
-    pub ids: Arc<[KeyId]>,
+pub(crate) struct Database {
+    pub(crate) name: &'static str,
+    pub(crate) ids: Arc<[KeyId]>,
     /// sqlx alone is the first.
-    pub readers: Vec<(&'static str, Reader)>,
-    pub resolver: CachedResolver,
+    pub(crate) readers: Vec<(&'static str, Reader)>,
+    pub(crate) resolver: CachedResolver,
     _folder: Option<Folder>,
 }
 
 impl Database {
     /// A file on the disk that holds the target directory. Its pages are in memory by then.
-    pub async fn sqlite(keys: usize) -> Outcome<Self> {
+    pub(crate) async fn sqlite(keys: usize) -> Outcome<Self> {
         let folder = Folder::new()?;
         let path = folder.0.join("keys.db");
         let backend = SqliteBackend::builder()
@@ -81,7 +81,7 @@ impl Database {
         })
     }
 
-    pub async fn postgres(keys: usize, server: &Server) -> Outcome<Self> {
+    pub(crate) async fn postgres(keys: usize, server: &Server) -> Outcome<Self> {
         let backend = PostgresBackend::connect(&server.url()).await?;
         let pool = PgPoolOptions::new()
             .max_connections(8)
@@ -144,7 +144,7 @@ async fn resolver(source: impl KeySource, peppers: Peppers) -> Outcome<CachedRes
 
 /// Who looks keys up.
 #[derive(Clone)]
-pub enum Reader {
+pub(crate) enum Reader {
     Ours(CachedResolver),
     Sqlite(SqlitePool),
     Postgres(PgPool),
@@ -156,7 +156,7 @@ impl Reader {
     /// # Errors
     ///
     /// As text, which goes to another thread.
-    pub async fn look_up(&self, id: KeyId) -> Result<(), String> {
+    pub(crate) async fn look_up(&self, id: KeyId) -> Result<(), String> {
         let key = id.as_bytes().as_slice();
         match self {
             Self::Ours(resolver) => {

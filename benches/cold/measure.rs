@@ -13,20 +13,20 @@ use crate::{
 };
 
 /// So many ask at a time.
-pub struct Level {
+pub(crate) struct Level {
     concurrent: usize,
     look_ups: usize,
 }
 
 impl Level {
-    pub const fn new(concurrent: usize, look_ups: usize) -> Self {
+    pub(crate) const fn new(concurrent: usize, look_ups: usize) -> Self {
         Self {
             concurrent,
             look_ups,
         }
     }
 
-    pub fn sized(&self) -> Self {
+    pub(crate) fn sized(&self) -> Self {
         Self {
             look_ups: sized(self.look_ups, 2 * self.concurrent),
             ..*self
@@ -40,7 +40,7 @@ struct Turn {
     latencies: Vec<Duration>,
 }
 
-pub struct Turns<'a> {
+pub(crate) struct Turns<'a> {
     database: &'a Database,
     /// Per round, per reader.
     rounds: Vec<Vec<Turn>>,
@@ -48,7 +48,7 @@ pub struct Turns<'a> {
 
 /// Every reader in every round, in a new order each time, so that what slows the machine down slows all
 /// of them.
-pub async fn in_turns<'a>(
+pub(crate) async fn in_turns<'a>(
     database: &'a Database,
     level: &Level,
     rounds: usize,
@@ -119,31 +119,41 @@ impl Turn {
     }
 }
 
-pub fn print_header() {
+pub(crate) fn print_header() {
     println!(
-        "{:>10}  {:<26} {:>11} {:>9} {:>9}   rate, against sqlx alone (quartiles)",
-        "concurrent", "", "look-ups/s", "p50 µs", "p99 µs"
+        "{:>10}  {:<16} {:>10} {:>8} {:>8} {:>25} {:>25}",
+        "concurrent",
+        "",
+        "look-ups/s",
+        "p50 µs",
+        "p99 µs",
+        "rate, against the first",
+        "p50, against the first"
     );
 }
 
 impl Turns<'_> {
     /// Medians over the turns. Ratios are to the first reader, within a round.
-    pub fn print(&self, level: &Level) {
+    pub(crate) fn print(&self, level: &Level) {
         for (at, (name, _)) in self.database.readers.iter().enumerate() {
             let median = |value: &dyn Fn(&Turn) -> f64| {
                 Spread::of(self.rounds.iter().map(|round| value(&round[at]))).median
             };
-            let ratios = self
-                .rounds
-                .iter()
-                .map(|round| round[at].per_second / round[0].per_second);
+            let against_first = |value: &dyn Fn(&Turn) -> f64| {
+                let ratios = self
+                    .rounds
+                    .iter()
+                    .map(|round| value(&round[at]) / value(&round[0]));
+                Spread::of(ratios).to_string()
+            };
             println!(
-                "{:>10}  {name:<26} {:>11.0} {:>9.1} {:>9.1} {}",
+                "{:>10}  {name:<16} {:>10.0} {:>8.1} {:>8.1} {:>25} {:>25}",
                 level.concurrent,
                 median(&|turn| turn.per_second),
                 median(&|turn| turn.percentile(50)),
                 median(&|turn| turn.percentile(99)),
-                Spread::of(ratios),
+                against_first(&|turn| turn.per_second),
+                against_first(&|turn| turn.percentile(50)),
             );
         }
     }
