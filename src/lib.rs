@@ -108,6 +108,11 @@
 //! [`AuthContext::revoked`], or is a stream that is wrapped by [`AuthContext::until_revoked`]. See the example
 //! `live`.
 //!
+//! # Where keys are kept
+//!
+//! In memory ([`MemoryBackend`]), in a SQLite file that one or several processes of a machine use
+//! ([`SqliteBackend`]), in PostgreSQL for many machines ([`PostgresBackend`]), or in a backend of your own.
+//!
 //! # Bring your own
 //!
 //! | what you have | implement | and get |
@@ -121,10 +126,13 @@
 //! | feature | by default | what it adds |
 //! | --- | --- | --- |
 //! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`](struct@crate::RequireScope); [`Rejection`] as a response |
+//! | `sqlite` | no | [`SqliteBackend`]: keys in a file, for one machine |
+//! | `postgres` | no | [`PostgresBackend`]: keys for a fleet |
 //! | `tracing` | no | events: rejections, outages, lost feeds of changes, guards without a layer |
 //! | `test-util` | no | for tests of one's own: `ManualClock`, `ApiKeyToken::generate_with`, checks of backends (`conformance`) |
 //!
-//! Without any the crate has no axum, no serde and no SQL, and works on hyper and tonic.
+//! Without any the crate has no axum, no serde and no SQL, and works on hyper and tonic. `sqlite` and
+//! `postgres` need Rust 1.94, as sqlx does, and give [`PylonImport`] as well.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -204,6 +212,6 @@ pub mod __private {
     pub use crate::scope::is_plain;
 }
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "axum", feature = "postgres"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
