@@ -10,7 +10,7 @@ mod real {
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
-    use tokio::runtime::{Builder, Handle};
+    use tokio::runtime::Handle;
     #[cfg(feature = "postgres")]
     pub(crate) use tokio::sync::SemaphorePermit;
     pub(crate) use tokio::{
@@ -47,7 +47,7 @@ mod real {
     #[cfg(feature = "postgres")]
     pub(crate) fn drop_without_tasks<T>(value: T) {
         // Tasks are started in a runtime that never runs one.
-        let Ok(nowhere) = Builder::new_current_thread().build() else {
+        let Ok(nowhere) = tokio::runtime::Builder::new_current_thread().build() else {
             return drop(value);
         };
         let handle = nowhere.handle().clone();
