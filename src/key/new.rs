@@ -1,0 +1,161 @@
+//! What a new key is to be, and what it is then.
+
+use std::time::{Duration, SystemTime};
+
+use super::{ApiKey, check_text};
+use crate::{
+    clock::{saturating_add, storable},
+    error::InvalidKey,
+    scope::Scopes,
+    token::{ApiKeyToken, SecretHash},
+};
+
+/// What a key is to be, for [`ApiKeyStore::create`](crate::ApiKeyStore::create).
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_api_key::{NewApiKey, Scopes};
+///
+/// let new = NewApiKey::for_user("user_1", Scopes::of(["notes:read"])?)
+///     .name("CI")
+///     .expires_in(Duration::from_secs(90 * 24 * 60 * 60));
+/// # Ok::<(), tower_api_key::ScopeError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is made before it is given to `ApiKeyStore::create`"]
+pub struct NewApiKey {
+    user_id: String,
+    name: Option<String>,
+    scopes: Scopes,
+    expiry: Expiry,
+    /// That of the key that makes it.
+    latest_end: Option<SystemTime>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Expiry {
+    Never,
+    At(SystemTime),
+    In(Duration),
+}
+
+impl Expiry {
+    pub(super) fn end(self, now: SystemTime) -> Option<SystemTime> {
+        match self {
+            Self::Never => None,
+            Self::At(end) => Some(storable(end)),
+            Self::In(duration) => Some(saturating_add(now, duration)),
+        }
+    }
+}
+
+impl NewApiKey {
+    /// The longest user id and the longest name, in bytes.
+    pub const MAX_TEXT_LEN: usize = 255;
+
+    /// A key of `user_id` with these scopes, without a name, valid without end.
+    ///
+    /// A user id has 1 to 255 bytes, none of them a character
+    /// that controls lines or the direction of text.
+    pub fn for_user(user_id: impl Into<String>, scopes: Scopes) -> Self {
+        Self {
+            user_id: user_id.into(),
+            name: None,
+            scopes,
+            expiry: Expiry::Never,
+            latest_end: None,
+        }
+    }
+
+    /// What the owner will know it by: at most 255 bytes, with the same exceptions as a
+    /// user id.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The moment from which on the key no longer works. One that has passed makes a key that never
+    /// worked.
+    ///
+    /// It is stored in whole milliseconds, between 1970 and the end of 9999.
+    pub fn expires_at(mut self, end: SystemTime) -> Self {
+        self.expiry = Expiry::At(end);
+        self
+    }
+
+    /// How long the key works, counted from its creation, the end of 9999 at the latest.
+    pub fn expires_in(mut self, duration: Duration) -> Self {
+        self.expiry = Expiry::In(duration);
+        self
+    }
+
+    pub(crate) fn user_id(&self) -> &str {
+        &self.user_id
+    }
+
+    pub(crate) fn scopes(&self) -> &Scopes {
+        &self.scopes
+    }
+
+    /// The same with an end, or an earlier one.
+    pub(crate) fn ends_by(mut self, end: Option<SystemTime>) -> Self {
+        self.latest_end = end;
+        self
+    }
+
+    /// The record of such a key, made at `now` for `token`.
+    pub(crate) fn into_key(
+        self,
+        token: &ApiKeyToken,
+        secret_hash: SecretHash,
+        now: SystemTime,
+    ) -> ApiKey {
+        let mut key = ApiKey::new(token.key_id(), self.user_id, self.scopes, secret_hash);
+        key.display_prefix = token.display_prefix();
+        key.name = self.name;
+        key.created_at = now;
+        key.expires_at = self.expiry.end(now);
+        if let Some(latest) = self.latest_end {
+            key.expires_at = Some(key.expires_at.map_or(latest, |end| end.min(latest)));
+        }
+        key
+    }
+
+    pub(crate) fn check(&self) -> Result<(), InvalidKey> {
+        if self.user_id.is_empty() {
+            return Err(InvalidKey {
+                field: "user_id",
+                problem: "is empty",
+            });
+        }
+        check_text("user_id", &self.user_id)?;
+        check_text("name", self.name.as_deref().unwrap_or_default())
+    }
+}
+/// A key that was just made, with its token: the one time that the token can be had.
+#[derive(Debug, Clone)]
+#[must_use = "the token can't be had again"]
+pub struct IssuedKey {
+    pub(crate) token: ApiKeyToken,
+    pub(crate) key: ApiKey,
+}
+
+impl IssuedKey {
+    /// The plaintext, to be handed to the owner.
+    #[must_use]
+    pub fn token(&self) -> &ApiKeyToken {
+        &self.token
+    }
+
+    /// What was stored.
+    #[must_use]
+    pub fn key(&self) -> &ApiKey {
+        &self.key
+    }
+
+    /// The token and the key.
+    #[must_use]
+    pub fn into_parts(self) -> (ApiKeyToken, ApiKey) {
+        (self.token, self.key)
+    }
+}
