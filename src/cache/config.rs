@@ -60,7 +60,7 @@ impl CacheConfig {
             max_staleness: Duration::from_secs(5),
             unknown_capacity: 10_000,
             unknown_time_to_live: Duration::from_secs(1),
-            max_loads: 8,
+            max_loads: 4,
             max_waiting_loads: 10_000,
             load_timeout: Duration::from_secs(3),
             serve_stale: None,
@@ -103,7 +103,7 @@ impl CacheConfig {
         self
     }
 
-    /// How many reads of the source are under way at once, 8 by default. What is asked for meanwhile
+    /// How many reads of the source are under way at once, 4 by default. What is asked for meanwhile
     /// waits, and is then read together, up to 256 keys at once.
     pub const fn max_loads(mut self, reads: usize) -> Self {
         self.max_loads = reads;

@@ -42,7 +42,7 @@ async fn a_thousand_cold_keys_cost_tens_of_reads() {
         let tokens = node.tokens(1_000).await;
         node.remote.set_reading(Reading::Slow(20 * MOMENT));
         verify_all(&node, tokens, at_once).await;
-        // One that comes alone is read alone: up to eight reads are begun within 20 ms.
+        // One that comes alone is read alone: up to four reads are begun within 20 ms.
         let limit = if at_once == 1 { 500 } else { 100 };
         assert!(
             node.remote.reads() <= limit,

@@ -172,11 +172,12 @@ impl Shared {
 
 impl KeySource for PostgresBackend {
     async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
-        let query = query(&self.0.statements.get_many).bind(keys);
+        let query = match *keys {
+            [] => return Ok(Vec::new()),
+            [key] => query(&self.0.statements.get_one).bind(key),
+            _ => query(&self.0.statements.get_many).bind(keys),
+        };
         row::keys(&self.0.sessions.rows(query).await?)
     }
 

@@ -8,6 +8,7 @@ use super::names::Names;
 
 /// Each is prepared once on each connection.
 pub(super) struct Statements {
+    pub(super) get_one: Arc<str>,
     pub(super) get_many: Arc<str>,
     pub(super) insert: Arc<str>,
     pub(super) update: Arc<str>,
@@ -23,6 +24,7 @@ impl Statements {
     pub(super) fn new(names: &Names) -> Self {
         let fill = |template| Arc::from(names.fill(template));
         Self {
+            get_one: fill(GET_ONE),
             get_many: fill(GET_MANY),
             insert: fill(INSERT),
             update: fill(UPDATE),
@@ -40,6 +42,12 @@ impl Statements {
 pub(super) fn query<'q>(statement: &Arc<str>) -> Query<'q, Postgres, PgArguments> {
     sqlx::query(AssertSqlSafe(statement.clone()))
 }
+
+/// For one key, which is most reads where little is asked for: the server plans it once, and the one with
+/// a list each time.
+const GET_ONE: &str = "
+SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
+FROM (SELECT) AS always LEFT JOIN {keys} AS k ON k.id = $1";
 
 /// The join says what kind of server it is, in the same answer, where there is no record, too.
 const GET_MANY: &str = "
