@@ -16,7 +16,7 @@ mod databases;
 mod folder;
 #[path = "conformance/mutants.rs"]
 mod mutants;
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "postgres", target_os = "linux"))]
 #[allow(dead_code, reason = "other tests use all of it")]
 #[path = "support/postgres.rs"]
 mod postgres;

@@ -3,6 +3,7 @@
 //! `FLEET_SEED` repeats a run, and `FLEET_FAULTS` makes it longer. `cargo bench --bench fleet` runs
 //! all of it and prints what it has measured.
 
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
 #[path = "fleet/mod.rs"]

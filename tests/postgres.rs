@@ -1,5 +1,6 @@
 //! Keys in PostgreSQL: on real servers, which the tests start.
 
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
 mod support;

@@ -65,7 +65,7 @@ pub(crate) enum Standing {
         wait: Duration,
     },
     /// It couldn't be asked, and needn't have been yet; ask again after `wait`.
-    Unknown {
+    Unavailable {
         wait: Duration,
     },
     Ended,
@@ -168,7 +168,7 @@ pub(crate) async fn ended(keys: Weak<OpenKeys>, key: LookupKey, mut read_at: Mom
         let Some(knower) = asked else { return };
         let wait = match knower.standing(key, read_at, changes != Some(told)).await {
             Standing::Ended => return,
-            Standing::Unknown { wait } => wait,
+            Standing::Unavailable { wait } => wait,
             Standing::Active { read_at: at, wait } => {
                 read_at = at;
                 changes = Some(told);

@@ -1,6 +1,6 @@
 //! The crate's own databases. Each handle has a pool of its own, as another process has.
 
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "postgres", target_os = "linux"))]
 use tower_api_key::PostgresBackend;
 use tower_api_key::{KeyId, conformance::Checks, sqlx};
 #[cfg(feature = "sqlite")]
@@ -8,7 +8,7 @@ use tower_api_key::{SqliteBackend, conformance::check_backend, sqlx::SqlitePool}
 
 #[cfg(feature = "sqlite")]
 use super::folder::Folder;
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "postgres", target_os = "linux"))]
 use super::postgres::Server;
 
 #[cfg(feature = "sqlite")]
@@ -43,7 +43,7 @@ async fn sqlite_in_memory_keeps_every_rule() {
     check_backend(async || Ok(backend.clone())).await;
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "postgres", target_os = "linux"))]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn postgres_keeps_every_rule() {
     let Some(server) = Server::start() else {

@@ -18,8 +18,6 @@ use crate::{
 };
 
 const MAX_STALENESS: Duration = Duration::from_secs(1);
-/// What a busy machine adds.
-const SLACK: Duration = Duration::from_millis(400);
 
 fn quick() -> CacheConfig {
     CacheConfig::new()
@@ -38,15 +36,16 @@ async fn listeners(server: &Server) -> i64 {
         .unwrap()
 }
 
-/// Verifies until the key is no longer called good; says how long that took, and that nothing but an
-/// outage was given as the reason.
+/// Verifies until the key is no longer called good; says when the last request began that was let in, and
+/// that nothing but an outage was given as the reason.
 async fn until_doubted(node: &Node, token: &str) -> Duration {
     let since = Instant::now();
+    let mut last = Duration::ZERO;
     loop {
-        let asked = Instant::now();
+        let asked = since.elapsed();
         match node.verify(token).await {
-            "good" => {}
-            "unavailable" => return asked - since,
+            "good" => last = asked,
+            "unavailable" => return last,
             other => panic!("{other}"),
         }
         assert!(since.elapsed() < MAX_STALENESS * 5);
@@ -59,7 +58,9 @@ async fn g2_a_listening_session_that_is_ended_is_replaced_and_what_it_missed_is_
     let Some(server) = Server::start() else {
         return;
     };
-    let node = Node::at(&server.url(), CacheConfig::new()).await;
+    // No key ends by itself while this test takes.
+    let cache = CacheConfig::new().max_staleness(Duration::from_secs(60));
+    let node = Node::at(&server.url(), cache).await;
     for round in 0..20 {
         let token = node.token().await;
         node.cache(&token).await;
@@ -74,7 +75,7 @@ async fn g2_a_listening_session_that_is_ended_is_replaced_and_what_it_missed_is_
         );
         server.psql(&end).await;
         let took = node.becomes(&token, "revoked").await;
-        assert!(took < Duration::from_secs(5), "{round}: {took:?}");
+        assert!(took < Duration::from_secs(10), "{round}: {took:?}");
     }
     assert!(node.store.cache_stats().lost_feeds >= 20);
     eventually("there is one listener", async || {
@@ -99,7 +100,7 @@ async fn g2_g3_a_server_that_stands_still_is_an_outage_and_then_goes_on() {
         node.cache(&token).await;
         server.pause();
         let took = until_doubted(&node, &token).await;
-        assert!(took <= MAX_STALENESS + SLACK, "{took:?}");
+        assert!(took <= MAX_STALENESS, "{took:?}");
         for token in [&token, &crate::support::unknown_token()] {
             let answer = app
                 .clone()
@@ -142,7 +143,7 @@ async fn g2_a_half_open_listening_session_proves_nothing_and_its_socket_is_close
             .psql("UPDATE tower_api_keys SET revoked_at = now()")
             .await;
         let took = until_doubted(&node, &token).await;
-        assert!(took <= MAX_STALENESS + SLACK, "{took:?}");
+        assert!(took <= MAX_STALENESS, "{took:?}");
         // New connections are swallowed, too.
         let lost = node.store.cache_stats().lost_feeds;
         eventually("it is tried again", async || {
@@ -172,7 +173,7 @@ async fn g3_a_server_that_is_gone_and_comes_back_is_never_an_unknown_key() {
             server.stop();
         }
         let took = until_doubted(&node, &token).await;
-        assert!(took <= MAX_STALENESS + SLACK, "{took:?}");
+        assert!(took <= MAX_STALENESS, "{took:?}");
         node.store.invalidate_all();
         assert_eq!(node.verify(&never_cached).await, "unavailable");
         server.start_again();

@@ -106,7 +106,7 @@ async fn an_insertion_never_overwrites_and_an_update_compares_the_version() {
 }
 
 #[tokio::test]
-async fn of_a_hundred_writers_with_one_version_one_gets_through() {
+async fn of_eight_writers_with_one_version_one_gets_through() {
     let Some(server) = Server::start() else {
         return;
     };

@@ -153,10 +153,10 @@ impl PostgresBackendBuilder {
 
     fn check(&self) -> Result<Names, OpenError> {
         let names = Names::new(&self.schema, self.table_prefix.as_deref())?;
-        if self.max_connections == 0 {
+        if !(1..=1_000).contains(&self.max_connections) {
             return Err(OpenError::Setting {
                 setting: "max_connections",
-                problem: "must be more than 0",
+                problem: "must be between 1 and 1,000",
             });
         }
         let limits = [

@@ -58,7 +58,7 @@ impl Connections {
         let idle = self.idle().pop();
         let connection = match idle {
             Some((connection, since)) if since.elapsed() < FRESH => Some(connection),
-            Some((connection, _)) => self.still_there(connection).await,
+            Some((connection, since)) => self.still_there(connection, since).await,
             None => None,
         };
         let connection = match connection {
@@ -74,18 +74,27 @@ impl Connections {
 
     /// The connection, if its other end answers. If not, those that were used before it aren't there
     /// either.
-    async fn still_there(&self, mut connection: PgConnection) -> Option<PgConnection> {
+    async fn still_there(
+        &self,
+        mut connection: PgConnection,
+        since: Instant,
+    ) -> Option<PgConnection> {
         let answered = timeout(self.acquire_timeout / 2, connection.ping()).await;
         if matches!(answered, Ok(Ok(()))) {
             return Some(connection);
         }
-        self.close_idle();
+        self.close_used_before(since);
         None
     }
 
-    fn close_idle(&self) {
-        let closed = mem::take(&mut *self.idle());
-        drop(closed);
+    fn close_used_before(&self, moment: Instant) {
+        let mut idle = self.idle();
+        let (older, newer): (Vec<_>, _) = mem::take(&mut *idle)
+            .into_iter()
+            .partition(|(_, since)| *since <= moment);
+        *idle = newer;
+        drop(idle);
+        drop(older);
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<(PgConnection, Instant)>> {

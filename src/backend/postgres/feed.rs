@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Beyond this many changes at once, all records are read anew.
-const MAX_CHANGES: usize = 10_000;
+const MAX_CHANGES: u16 = 10_000;
 /// How often a feed deletes old changes.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
@@ -30,6 +30,7 @@ pub(super) struct Feed {
     /// What the last read could see.
     snapshot: String,
     pruned_at: Option<Instant>,
+    prunes: bool,
 }
 
 /// Which process answers, of which start of the server. Where something between us and the server
@@ -66,6 +67,7 @@ impl Feed {
             session: SessionId::of(row)?,
             snapshot: row.try_get("snapshot").map_err(failed)?,
             pruned_at: None,
+            prunes: true,
             shared,
         })
     }
@@ -85,7 +87,7 @@ impl Feed {
             ));
         }
         let is_pruned: bool = row.try_get("is_pruned").map_err(failed)?;
-        let changes = if is_pruned || rows.len() > MAX_CHANGES {
+        let changes = if is_pruned || rows.len() > usize::from(MAX_CHANGES) {
             vec![Change::Everything]
         } else {
             let changes = rows.iter().filter_map(|row| change(row).transpose());
@@ -95,15 +97,15 @@ impl Feed {
         Ok(changes)
     }
 
-    /// Deletes old changes now and then. What goes wrong is no harm: another node may have the right
-    /// to, or the time.
+    /// Deletes old changes now and then. Who can't leaves it to the other nodes, which may have the right
+    /// to.
     async fn prune(&mut self) {
         let is_due = |at: Instant| at.elapsed() >= PRUNE_EVERY;
-        if self.pruned_at.is_none_or(is_due) {
+        if self.prunes && self.pruned_at.is_none_or(is_due) {
             self.pruned_at = Some(Instant::now());
             let lock = self.shared.names.pruning_lock();
             let prune = query(&self.shared.statements.prune).bind(lock);
-            let _ = self.listening.rows(prune).await;
+            self.prunes = self.listening.rows(prune).await.is_ok();
         }
     }
 }
@@ -121,14 +123,16 @@ fn change(row: &PgRow) -> Result<Option<Change>, BackendError> {
 
 impl ChangeFeed for Feed {
     async fn read(&mut self) -> Result<Vec<Change>, BackendError> {
-        let read = query(&self.shared.statements.read).bind(self.snapshot.clone());
+        let read = query(&self.shared.statements.read)
+            .bind(self.snapshot.clone())
+            .bind(i64::from(MAX_CHANGES) + 1);
         let rows = self.listening.rows(read).await?;
-        let changes = self.take(&rows)?;
-        self.prune().await;
-        Ok(changes)
+        self.take(&rows)
     }
 
     async fn wait(&mut self) {
+        // Here, where what was read has been applied.
+        self.prune().await;
         self.listening.hear().await;
     }
 }

@@ -89,7 +89,7 @@ use crate::{
 ///
 /// **A pooler that shares sessions**, as `PgBouncer` does in transaction mode, can't be between: nobody
 /// would listen. A session that changes is noticed, and then nothing is cached for longer than
-/// `max_staleness`. Connect to the server itself, or in session mode.
+/// `max_staleness`. Connect to the server itself.
 ///
 /// # What can be lost
 ///

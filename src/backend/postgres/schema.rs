@@ -189,7 +189,7 @@ async fn check_tables(connection: &mut PgConnection, names: &Names) -> Result<()
     for (is_there, name) in [(found.has_keys, "keys"), (found.has_changes, "key_changes")] {
         let table = names.table(name);
         if !is_there {
-            return Err(OpenError::NotOurs(format!("{table} is gone")));
+            return Err(OpenError::Damaged(format!("{table} is gone")));
         }
         let text = format!("SELECT FROM {table} LIMIT 0");
         run(connection, text)
@@ -204,7 +204,7 @@ async fn check_tables(connection: &mut PgConnection, names: &Names) -> Result<()
     if row.try_get("is_logged").map_err(unavailable)? {
         Ok(())
     } else {
-        Err(OpenError::NotOurs(not_logged(names)))
+        Err(OpenError::Damaged(not_logged(names)))
     }
 }
 

@@ -115,7 +115,7 @@ FROM {state} AS s LEFT JOIN (
     WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot)
         AND xid < pg_snapshot_xmax(pg_current_snapshot())
         AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
-    LIMIT 10001
+    LIMIT $2
 ) AS c ON true";
 
 /// Only what every running transaction can see: who reads often misses nothing. Noted is the latest

@@ -34,7 +34,10 @@ pub enum OpenError {
     /// Something else stands where the keys should be. It was left as it is.
     #[error("{0}")]
     NotOurs(String),
-    /// The server can't do what is needed.
+    /// Our tables aren't whole: one of them is gone, or what logs changes is. They were left as they are.
+    #[error("{0}")]
+    Damaged(String),
+    /// What was given can't keep keys: a server that is too old, a folder.
     #[error("{0}")]
     Unsupported(String),
     /// A schema or a prefix of tables isn't a lower-case identifier of at most 32 characters: `[a-z_][a-z0-9_]*`.

@@ -62,7 +62,7 @@ pub(super) async fn prepare(
 /// Absolute, so that neither a change of the working directory nor a name like `file:…` opens another.
 fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     if path == Path::new(":memory:") {
-        return Err(OpenError::NotOurs(
+        return Err(OpenError::Unsupported(
             "`:memory:` is no file: `in_memory` keeps keys in memory".to_owned(),
         ));
     }
@@ -90,11 +90,11 @@ fn ensure_file(path: &Path) -> Result<(), OpenError> {
     match fs::metadata(path) {
         Ok(file) if file.is_dir() => {
             let path = path.display();
-            Err(OpenError::NotOurs(format!("{path} is a folder")))
+            Err(OpenError::Unsupported(format!("{path} is a folder")))
         }
         Ok(file) if !file.is_file() => {
             let path = path.display();
-            Err(OpenError::NotOurs(format!("{path} is not a file")))
+            Err(OpenError::Unsupported(format!("{path} is not a file")))
         }
         Ok(file) if file.permissions().readonly() => {
             let error = io::Error::new(io::ErrorKind::PermissionDenied, "the file is read-only");

@@ -99,7 +99,7 @@ impl CachedResolver {
             Ok(Ok(_)) => Standing::Ended,
             Ok(Err(_)) | Err(_) => match believed_for() {
                 Duration::ZERO => Standing::Ended,
-                left => Standing::Unknown {
+                left => Standing::Unavailable {
                     wait: left.min(resolver.staleness(TRY_AFTER)),
                 },
             },
