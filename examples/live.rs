@@ -7,7 +7,7 @@
 //! curl -X DELETE http://127.0.0.1:3000/key -H "Authorization: Bearer $KEY"      # and the stream ends
 //! ```
 //!
-//! `/echo` is a WebSocket that says again what it is told.
+//! `/echo` is a WebSocket that says again what it is told: `websocat -H "Authorization: Bearer $KEY" ws://127.0.0.1:3000/echo`.
 
 #[path = "support/server.rs"]
 mod server;
@@ -61,7 +61,7 @@ async fn echo(auth: AuthContext, upgrade: WebSocketUpgrade) -> impl IntoResponse
         if is_revoked {
             let goodbye = CloseFrame {
                 code: POLICY,
-                reason: "the key has ended".into(),
+                reason: "the key has ended, or can't be checked".into(),
             };
             // Who doesn't take it in a while is left.
             tokio::select! {

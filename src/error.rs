@@ -161,7 +161,9 @@ impl From<RandomError> for Unavailable {
 }
 
 /// Managing keys failed.
-#[derive(Debug, Clone, thiserror::Error)]
+///
+/// `Debug` is the text for people, since that is what a `main` that returns it prints.
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The backend failed, or a token couldn't be checked. A write may have been carried out all
@@ -191,6 +193,12 @@ pub enum StoreError {
         /// How many can be.
         at_most: usize,
     },
+}
+
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_with_causes(self, f)
+    }
 }
 
 impl From<BackendError> for StoreError {

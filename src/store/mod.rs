@@ -122,6 +122,9 @@ impl ApiKeyStore {
     /// feed of changes, nobody listens to it: keys are read again every
     /// [`max_staleness`](crate::CacheConfig::max_staleness).
     ///
+    /// A graceful shutdown of the server comes first, and waits for streams that are open: such a stream ends
+    /// with its key, and not with the server. End it yourself, or limit how long you wait.
+    ///
     /// It waits for up to 10 seconds for each thousand keys whose use is to be written. Dropping the last
     /// clone ends the tasks, too, and writes nothing.
     ///

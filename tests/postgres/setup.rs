@@ -140,7 +140,7 @@ async fn tables_that_are_not_ours_are_left_alone() {
         server.psql(statements).await;
         let error = PostgresBackend::connect(&server.url()).await.unwrap_err();
         assert!(
-            matches!(&error, OpenError::NotOurs(text) if text.contains(word)),
+            matches!(&error, OpenError::NotOurs(text) | OpenError::Damaged(text) if text.contains(word)),
             "{statements}: {error:?}"
         );
         server

@@ -27,12 +27,19 @@ use crate::{
 ///
 /// It may be run again, after an error too: what is there already is left as it is, whatever became
 /// of it since. A key that was deleted here would come back, so let deletions wait until the
-/// import is done.
+/// import is done. **A key that was deleted in pylon after it was imported goes on working here**, and
+/// another import doesn't change that: stop pylon's writers first, or revoke it here.
+///
+/// The import doesn't see the pepper: verify a token afterwards that you know. Leave the store's
+/// [brand](crate::ApiKeyStoreBuilder::brand) as it is, since pylon's tokens begin with `pk`.
+///
+/// In pylon's table times are seconds, scopes are separated by commas without spaces, and hashes are
+/// `hex(HMAC-SHA256(pepper, secret))`.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// use tower_api_key::{
-///     ApiKeyStore, MemoryBackend, MissingScopes, OldPatterns, OldScopes, OldWildcard, Pepper,
+///     ApiKeyStore, MissingScopes, OldPatterns, OldScopes, OldWildcard, Pepper,
 ///     PepperId, Peppers, PylonImport,
 /// };
 /// # #[cfg(feature = "sqlite")]
@@ -43,17 +50,17 @@ use crate::{
 ///     wildcard: OldWildcard::AllScopes,
 ///     patterns: OldPatterns::Ours,
 /// };
-/// let backend = MemoryBackend::new();
 /// # #[cfg(feature = "sqlite")] {
+/// let backend = tower_api_key::SqliteBackend::open("keys.db").await?;
 /// let old = SqlitePool::connect("sqlite:pylon.db").await?;
 /// let import = PylonImport::new(PepperId::new("pylon")?, scopes);
 /// let report = import.from_sqlite(&old, &backend).await?;
 /// println!("{report}");
-/// # }
 ///
 /// let peppers = Peppers::new(Pepper::from_env("v1", "API_KEY_PEPPER")?)
 ///     .with_retired(Pepper::weak_for_import("pylon", std::env::var("PYLON_PEPPER")?)?)?;
 /// let store = ApiKeyStore::builder(backend).peppers(peppers).build().await?;
+/// # }
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]

@@ -104,11 +104,16 @@ impl PostgresBackendBuilder {
         let names = self.check()?;
         let millis = self.statement_timeout.as_millis();
         // What is wrong with it may be said in words of the password.
-        let options = PgConnectOptions::from_str(url).map_err(|_| OpenError::Setting {
+        let wrong = || OpenError::Setting {
             setting: "connect",
             problem: "takes a URL: postgres://user:password@host:port/database?sslmode=verify-full, \
                 with what isn't a letter or a digit as %20 and the like",
-        })?;
+        };
+        let is_ours = |scheme| url.starts_with(scheme);
+        if !["postgres://", "postgresql://"].into_iter().any(is_ours) {
+            return Err(wrong());
+        }
+        let options = PgConnectOptions::from_str(url).map_err(|_| wrong())?;
         let options = match options.get_application_name() {
             Some(_) => options,
             None => options.application_name("tower-api-key"),

@@ -67,6 +67,9 @@ use crate::{
 /// UPDATE tower_api_keys SET revoked_at = now() WHERE user_id = 'user_1' AND revoked_at IS NULL;
 /// ```
 ///
+/// `id` is the 24 bytes and not the text of a key's id: one key is found by the first 16 characters of its
+/// token, `display_prefix = 'pk.key_J1L3aUriQ'`. `UPDATE 0` says that no key was revoked.
+///
 /// Times are cut to whole milliseconds when they are read. `expires_at = 'infinity'` is no end. Don't
 /// disable the triggers: what they don't log, no cache is told.
 ///

@@ -50,8 +50,12 @@ use crate::{
 /// it: an `UPDATE` in the `sqlite3` shell counts, too.
 ///
 /// ```sql
-/// UPDATE tower_api_keys SET revoked_at = unixepoch() * 1000 WHERE user_id = 'user_1';
+/// UPDATE tower_api_keys SET revoked_at = unixepoch() * 1000
+/// WHERE user_id = 'user_1' AND revoked_at IS NULL;
 /// ```
+///
+/// `id` is the 24 bytes and not the text of a key's id: one key is found by the first 16 characters of its
+/// token, `display_prefix = 'pk.key_J1L3aUriQ'`.
 ///
 /// # The file
 ///

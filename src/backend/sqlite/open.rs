@@ -66,6 +66,14 @@ fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
             "`:memory:` is no file: `in_memory` keeps keys in memory".to_owned(),
         ));
     }
+    if path
+        .to_str()
+        .is_some_and(|path| path.starts_with("sqlite:"))
+    {
+        return Err(OpenError::Unsupported(
+            "`open` takes a path, `keys.db`, and not a URL".to_owned(),
+        ));
+    }
     if path.to_str().is_none_or(|path| path.contains('\0')) {
         let wrong = "SQLite takes names in UTF-8, without a NUL byte";
         return Err(unavailable(

@@ -50,8 +50,12 @@ impl Pepper {
             read => read.map_err(failed)?,
         };
         let text = Zeroizing::new(text);
-        let bytes = hex::decode(text.trim_ascii_end())
-            .ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidData, "not hex")))?;
+        let bytes = hex::decode(text.trim_ascii_end()).ok_or_else(|| {
+            failed(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "not hex: `openssl rand -hex 32` makes one",
+            ))
+        })?;
         Self::new(id, &*Zeroizing::new(bytes))
     }
 }
