@@ -105,6 +105,7 @@ impl ApiKeyBackend for MemoryBackend {
                     user_id: mem::take(&mut record.user_id),
                     created_at: record.created_at,
                     last_used_at: record.last_used_at.max(key.last_used_at),
+                    revoked_at: record.revoked_at.or(key.revoked_at),
                     ..key.clone()
                 };
             }

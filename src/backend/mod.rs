@@ -166,7 +166,8 @@ pub trait ApiKeyBackend: KeySource {
     /// Replaces the record of `key.id` by `key` if it is there with the version `expected`;
     /// returns whether it was replaced. `key` comes with its new version.
     ///
-    /// The stored `last_used_at` stays where it is later than the given one.
+    /// The stored `last_used_at` stays where it is later than the given one, and the stored `revoked_at` where
+    /// there is one: nothing takes a revocation back.
     ///
     /// # Errors
     ///

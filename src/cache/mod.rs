@@ -174,9 +174,17 @@ impl Cache {
         read_at: Moment,
     ) {
         let outcome = match read {
-            Ok(Some(key)) => Ok(Found::Key(self.remember(flight, key, read_at))),
+            Ok(Some(key)) => {
+                let cached = self.remember(flight, key, read_at);
+                if key.ended().is_some() {
+                    // Nobody may have told of it.
+                    self.open.changed(flight.key());
+                }
+                Ok(Found::Key(cached))
+            }
             Ok(None) => {
                 self.remember_unknown(flight, read_at);
+                self.open.changed(flight.key());
                 Ok(Found::Unknown)
             }
             Err(error) => {

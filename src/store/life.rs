@@ -80,8 +80,8 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::TooMany`], and then nothing was looked at. Otherwise the first error, and the other tokens were
-    /// seen to all the same; report all of them again.
+    /// [`StoreError::TooMany`], and then nothing was looked at. Otherwise the first error: where the backend
+    /// can't be asked, the tokens after it weren't seen to, and otherwise they were. Report all of them again.
     pub async fn report_leaked(
         &self,
         tokens: impl IntoIterator<Item: AsRef<[u8]>>,
@@ -97,6 +97,10 @@ impl ApiKeyStore {
         for token in tokens {
             match self.revoke_leaked(token.as_ref()).await {
                 Ok(was_ours) => were_ours.push(was_ours),
+                // One after the other would take as long as it takes to give up each.
+                Err(StoreError::Unavailable(error)) if error.is_outage() => {
+                    return Err(StoreError::Unavailable(error));
+                }
                 Err(error) => failed = failed.or(Some(error)),
             }
         }

@@ -50,7 +50,9 @@ impl ApiKeyStore {
     /// keys for themselves.
     ///
     /// The caller's key is read anew: it has to be active, and what counts is what it may do now. The new
-    /// key ends with it at the latest.
+    /// key expires with it at the latest. **It is a key of its own from then on**: where the caller's key is
+    /// revoked because it has leaked, [`revoke_all_for_user`](Self::revoke_all_for_user) ends those that were
+    /// made with it, too.
     ///
     /// ```
     /// # async fn run(store: tower_api_key::ApiKeyStore) -> Result<(), Box<dyn std::error::Error>> {

@@ -268,7 +268,7 @@ async fn g11_nobody_makes_a_key_that_can_do_more_than_theirs() {
 }
 
 #[tokio::test]
-async fn g11_nobody_makes_a_key_of_another_user_or_one_that_outlives_theirs() {
+async fn g11_nobody_makes_a_key_of_another_user_or_one_that_expires_later() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
     let end = start() + 60 * SECOND;

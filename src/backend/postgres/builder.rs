@@ -113,6 +113,10 @@ impl PostgresBackendBuilder {
         if !["postgres://", "postgresql://"].into_iter().any(is_ours) {
             return Err(wrong());
         }
+        // The driver writes into the log what it doesn't know, a mistyped password among it.
+        if !parameters(url).all(is_known) {
+            return Err(wrong());
+        }
         let options = PgConnectOptions::from_str(url).map_err(|_| wrong())?;
         let options = match options.get_application_name() {
             Some(_) => options,
@@ -178,4 +182,35 @@ impl PostgresBackendBuilder {
         }
         Ok(names)
     }
+}
+
+/// The names of the parameters in a URL's query.
+fn parameters(url: &str) -> impl Iterator<Item = &str> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name))
+}
+
+fn is_known(parameter: &str) -> bool {
+    const KNOWN: &[&str] = &[
+        "application_name",
+        "dbname",
+        "host",
+        "hostaddr",
+        "options",
+        "password",
+        "port",
+        "ssl-ca",
+        "ssl-cert",
+        "ssl-key",
+        "ssl-mode",
+        "ssl-root-cert",
+        "sslcert",
+        "sslkey",
+        "sslmode",
+        "sslrootcert",
+        "statement-cache-capacity",
+        "user",
+    ];
+    KNOWN.contains(&parameter) || parameter.starts_with("options[")
 }

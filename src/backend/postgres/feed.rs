@@ -29,6 +29,8 @@ pub(super) struct Feed {
     session: SessionId,
     /// What the last read could see.
     snapshot: String,
+    /// What logged changes then.
+    logging: String,
     pruned_at: Option<Instant>,
     prunes: bool,
 }
@@ -59,10 +61,8 @@ impl Feed {
             .rows(query(&shared.statements.start_reading))
             .await?;
         let row = not_in_recovery(&rows)?;
-        if !row.try_get("is_logged").map_err(failed)? {
-            return Err(BackendError::unavailable(not_logged(&shared.names)));
-        }
         Ok(Self {
+            logging: logging(row, &shared)?,
             listening,
             session: SessionId::of(row)?,
             snapshot: row.try_get("snapshot").map_err(failed)?,
@@ -86,14 +86,17 @@ impl Feed {
                 "the server has gone back in time",
             ));
         }
+        let logging = logging(row, &self.shared)?;
+        let was_logged = logging == self.logging;
         let is_pruned: bool = row.try_get("is_pruned").map_err(failed)?;
-        let changes = if is_pruned || rows.len() > usize::from(MAX_CHANGES) {
+        let changes = if is_pruned || !was_logged || rows.len() > usize::from(MAX_CHANGES) {
             vec![Change::Everything]
         } else {
             let changes = rows.iter().filter_map(|row| change(row).transpose());
             changes.collect::<Result<_, _>>()?
         };
         self.snapshot = row.try_get("snapshot").map_err(failed)?;
+        self.logging = logging;
         Ok(changes)
     }
 
@@ -107,6 +110,15 @@ impl Feed {
             let prune = query(&self.shared.statements.prune).bind(lock);
             self.prunes = self.listening.rows(prune).await.is_ok();
         }
+    }
+}
+
+/// What logs changes.
+fn logging(row: &PgRow, shared: &Shared) -> Result<String, BackendError> {
+    if row.try_get("is_logged").map_err(failed)? {
+        row.try_get("logging").map_err(failed)
+    } else {
+        Err(BackendError::unavailable(not_logged(&shared.names)))
     }
 }
 

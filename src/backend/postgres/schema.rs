@@ -196,7 +196,7 @@ async fn check_tables(connection: &mut PgConnection, names: &Names) -> Result<()
             .await
             .map_err(|error| denied("read", &table, error))?;
     }
-    let text = names.fill(super::statements::START_READING);
+    let text = super::statements::start_reading(names);
     let row = sqlx::query(AssertSqlSafe(text))
         .fetch_one(connection)
         .await

@@ -103,11 +103,32 @@ CREATE TRIGGER "{prefix}key_deleted" AFTER DELETE ON {keys}
     FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}log_key_changes"();
 CREATE TRIGGER "{prefix}key_truncated" AFTER TRUNCATE ON {keys}
     FOR EACH STATEMENT EXECUTE FUNCTION "{schema}"."{prefix}log_key_changes"();
--- Also in a session that plays back what another server did.
+-- Also in a session that plays back what another server did by statements.
 ALTER TABLE {keys} ENABLE ALWAYS TRIGGER "{prefix}key_inserted";
 ALTER TABLE {keys} ENABLE ALWAYS TRIGGER "{prefix}key_updated";
 ALTER TABLE {keys} ENABLE ALWAYS TRIGGER "{prefix}key_deleted";
 ALTER TABLE {keys} ENABLE ALWAYS TRIGGER "{prefix}key_truncated";
+
+-- What logical replication applies fires triggers for rows alone.
+CREATE FUNCTION "{schema}"."{prefix}log_replicated_key"() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO {changes} (id) VALUES (OLD.id);
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO {changes} (id) VALUES (NEW.id);
+    END IF;
+    IF pg_notification_queue_usage() <= 0.5 THEN
+        PERFORM pg_notify('{channel}', '');
+    END IF;
+    RETURN NULL;
+END
+$function$;
+REVOKE ALL ON FUNCTION "{schema}"."{prefix}log_replicated_key"() FROM PUBLIC;
+CREATE TRIGGER "{prefix}key_replicated" AFTER INSERT OR UPDATE OR DELETE ON {keys}
+    FOR EACH ROW EXECUTE FUNCTION "{schema}"."{prefix}log_replicated_key"();
+ALTER TABLE {keys} ENABLE REPLICA TRIGGER "{prefix}key_replicated";
 
 -- A change by hand that leaves the version alone would be overwritten by whoever has read the record
 -- before it.
@@ -129,3 +150,4 @@ CREATE TRIGGER "{prefix}key_version" BEFORE UPDATE ON {keys} FOR EACH ROW
             OLD.pepper, OLD.secret_hash, OLD.created_at, OLD.expires_at, OLD.revoked_at,
             OLD.disabled_at, OLD.version))
     EXECUTE FUNCTION "{schema}"."{prefix}raise_key_version"();
+ALTER TABLE {keys} ENABLE ALWAYS TRIGGER "{prefix}key_version";

@@ -22,7 +22,7 @@ pub(super) struct Statements {
 
 impl Statements {
     pub(super) fn new(names: &Names) -> Self {
-        let fill = |template| Arc::from(names.fill(template));
+        let fill = |template: &str| Arc::from(names.fill(template));
         Self {
             get_one: fill(GET_ONE),
             get_many: fill(GET_MANY),
@@ -31,11 +31,16 @@ impl Statements {
             delete: fill(DELETE),
             list: fill(LIST),
             touch: fill(TOUCH),
-            start_reading: fill(START_READING),
-            read: fill(READ),
+            start_reading: Arc::from(start_reading(names)),
+            read: fill(&READ.replace("{logging}", LOGGING)),
             prune: fill(PRUNE),
         }
     }
+}
+
+/// Also for the look at start, before there is a backend.
+pub(super) fn start_reading(names: &Names) -> String {
+    names.fill(&START_READING.replace("{logging}", LOGGING))
 }
 
 /// The names in it were checked, and everything else is an argument.
@@ -60,7 +65,8 @@ ON CONFLICT (id) DO NOTHING";
 
 const UPDATE: &str = "
 UPDATE {keys} SET name = $3, scopes = $4, unrestricted = $5, display_prefix = $6, pepper = $7,
-    secret_hash = $8, expires_at = $9, last_used_at = GREATEST(last_used_at, $10), revoked_at = $11,
+    secret_hash = $8, expires_at = $9, last_used_at = GREATEST(last_used_at, $10),
+    revoked_at = COALESCE(revoked_at, $11),
     disabled_at = $12, version = $13
 WHERE id = $1 AND version = $2";
 
@@ -90,15 +96,10 @@ WITH used AS (
 UPDATE {keys} AS k SET last_used_at = GREATEST(k.last_used_at, locked.used_at)
 FROM locked WHERE k.id = locked.id";
 
-/// Which session it is, and what it can see by now. The triggers are looked for because a change that
-/// they don't log is never told.
-pub(super) const START_READING: &str = "
+/// Which session it is, and what it can see by now.
+const START_READING: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, pg_current_snapshot()::text AS snapshot,
-    pg_backend_pid() AS process, pg_postmaster_start_time() AS server_start,
-    (SELECT count(*) FROM pg_trigger WHERE tgrelid = '{keys}'::regclass
-        AND tgname = ANY (ARRAY['{prefix}key_inserted', '{prefix}key_updated',
-            '{prefix}key_deleted', '{prefix}key_truncated'])
-        AND tgenabled IN ('O', 'A')) = 4 AS is_logged";
+    pg_backend_pid() AS process, pg_postmaster_start_time() AS server_start, {logging}";
 
 /// In one snapshot: what it can see that the snapshot before ($1) could not. Transactions commit in
 /// another order than they begin, so it isn't enough to go on from the last one seen. A number that is
@@ -109,14 +110,30 @@ SELECT pg_is_in_recovery() AS in_recovery, pg_current_snapshot()::text AS snapsh
     pg_snapshot_xmax(pg_current_snapshot()) >= pg_snapshot_xmax($1::text::pg_snapshot) AS goes_on,
     s.pruned >= pg_snapshot_xmin($1::text::pg_snapshot)
         AND s.pruned < pg_snapshot_xmax(pg_current_snapshot()) AS is_pruned,
-    c.seq IS NOT NULL AS is_change, c.id
-FROM {state} AS s LEFT JOIN (
+    l.is_logged, l.logging, c.seq IS NOT NULL AS is_change, c.id
+FROM {state} AS s CROSS JOIN (SELECT {logging}) AS l LEFT JOIN (
     SELECT seq, id FROM {changes}
     WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot)
         AND xid < pg_snapshot_xmax(pg_current_snapshot())
         AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
     LIMIT $2
 ) AS c ON true";
+
+/// Whether all changes are logged, and what logs them, so that it shows where that was another thing for a
+/// while: a change that isn't logged is never told. One that is made by way of another table, which this
+/// one inherits from or is a partition of, isn't.
+const LOGGING: &str = "(
+        (SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass('{keys}')
+            AND tgname = ANY (ARRAY['{prefix}key_inserted', '{prefix}key_updated',
+                '{prefix}key_deleted', '{prefix}key_truncated', '{prefix}key_version'])
+            AND tgenabled IN ('O', 'A')) = 5
+        AND EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('{keys}')
+            AND tgname = '{prefix}key_replicated' AND tgenabled IN ('R', 'A'))
+        AND NOT EXISTS (SELECT FROM pg_inherits
+            WHERE to_regclass('{keys}') IN (inhrelid, inhparent))
+    ) AS is_logged,
+    coalesce((SELECT string_agg(oid || ' ' || xmin::text, ',' ORDER BY oid) FROM pg_trigger
+        WHERE tgrelid = to_regclass('{keys}')), '') AS logging";
 
 /// Only what every running transaction can see: who reads often misses nothing. Noted is the latest
 /// transaction of which something was deleted.

@@ -75,7 +75,7 @@ impl Statements {
                 "UPDATE {keys} SET name = ?3, scopes = ?4, unrestricted = ?5, display_prefix = ?6, \
                  pepper = ?7, secret_hash = ?8, expires_at = ?9, \
                  last_used_at = CASE WHEN ifnull(last_used_at < ?10, last_used_at IS NULL) THEN ?10 ELSE last_used_at END, \
-                 revoked_at = ?11, disabled_at = ?12, version = ?13 \
+                 revoked_at = ifnull(revoked_at, ?11), disabled_at = ?12, version = ?13 \
                  WHERE id = ?1 AND version = ?2"
             )
             .into(),

@@ -21,6 +21,9 @@ const READ_FOR: f64 = 0.3;
 /// After how much of it a read that has failed is tried again.
 const TRY_AFTER: f64 = 0.1;
 
+/// How often it is looked whether the end of a key has come earlier than a timer says.
+const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(60);
+
 impl KnowsKeys for Inner {
     fn standing(
         self: Arc<Self>,
@@ -34,10 +37,16 @@ impl KnowsKeys for Inner {
     fn is_active(self: Arc<Self>, key: LookupKey) -> Answer<Result<bool, Unavailable>> {
         Box::pin(async move {
             let resolver = CachedResolver(self);
-            Ok(match resolver.for_context(&key).await? {
-                Found::Key(known) => known.key().status(&resolver.coarse()) == KeyStatus::Active,
-                Found::Unknown => false,
-            })
+            let limit = resolver.0.cache.config().load_timeout();
+            let found = timeout(limit, resolver.for_context(&key)).await;
+            Ok(
+                match found.unwrap_or_else(|_| Err(Unavailable::too_slow()))? {
+                    Found::Key(known) => {
+                        known.key().status(&resolver.coarse()) == KeyStatus::Active
+                    }
+                    Found::Unknown => false,
+                },
+            )
         })
     }
 
@@ -83,7 +92,9 @@ impl CachedResolver {
             Ok(Ok(Found::Key(known))) if known.key().status(&now) == KeyStatus::Active => {
                 let until_end = known.caller().expires_at().map(|end| {
                     // A timer may be early by less than a millisecond.
-                    Duration::from_millis(end.saturating_sub(now.wall()).saturating_add(1))
+                    let left = end.saturating_sub(now.wall()).saturating_add(1);
+                    // The time of day may be set meanwhile.
+                    Duration::from_millis(left).min(LOOK_AT_THE_CLOCK)
                 });
                 let until_read = if resolver.hears_of_changes() {
                     Duration::MAX
