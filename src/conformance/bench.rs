@@ -96,6 +96,8 @@ impl<B: ApiKeyBackend> Bench<B> {
     pub(super) fn next(&self, key: &ApiKey) -> Outcome<ApiKey> {
         let mut next = key.clone();
         self.fill(&mut next)?;
+        // A revocation stays.
+        next.revoked_at = key.revoked_at.or(next.revoked_at);
         next.version += 1;
         Ok(next)
     }

@@ -26,6 +26,7 @@ async fn survives<B: ApiKeyBackend>(bench: &Bench<B>, key: ApiKey, what: &str) -
     let before = ApiKey {
         id: updated.id,
         created_at: updated.created_at,
+        revoked_at: None,
         ..bench.key(&updated.user_id)?
     };
     bench.store(&before).await?;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tower_api_key::CacheConfig;
+use tower_api_key::{ApiKeyBackend, CacheConfig, KeySource};
 
 use crate::{
     node::{Node, eventually, where_id},
-    support::postgres::Server,
+    support::{id_of, postgres::Server},
 };
 
 /// Below a heartbeat of these nodes: nothing but what was announced can be known by then.
@@ -112,5 +112,111 @@ async fn a_key_that_was_unknown_works_as_soon_as_it_is_there() {
             .await;
         let took = node.becomes(&token, "good").await;
         assert!(took < SOON, "{took:?}");
+    }
+}
+
+/// What the triggers would miss is noticed by what has become of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g2_a_change_that_nothing_logs_is_believed_for_no_longer_than_others() {
+    for (before, change) in [
+        (
+            "",
+            "ALTER TABLE tower_api_keys DISABLE TRIGGER USER; CHANGE",
+        ),
+        (
+            "",
+            "DROP TRIGGER tower_api_key_updated ON tower_api_keys; CHANGE",
+        ),
+        (
+            "",
+            "BEGIN; ALTER TABLE tower_api_keys DISABLE TRIGGER USER; CHANGE;
+            ALTER TABLE tower_api_keys ENABLE TRIGGER USER; ALTER TABLE tower_api_keys
+            ENABLE REPLICA TRIGGER tower_api_key_replicated; COMMIT",
+        ),
+        (
+            "",
+            "BEGIN; CREATE TABLE new (LIKE tower_api_keys INCLUDING ALL);
+            INSERT INTO new SELECT * FROM tower_api_keys; ALTER TABLE tower_api_keys RENAME TO old;
+            ALTER TABLE new RENAME TO tower_api_keys; COMMIT; CHANGE",
+        ),
+        (
+            "CREATE TABLE parent (LIKE tower_api_keys INCLUDING DEFAULTS INCLUDING CONSTRAINTS)",
+            "ALTER TABLE tower_api_keys INHERIT parent; UPDATE parent SET revoked_at = now()",
+        ),
+    ] {
+        let Some(server) = Server::start() else {
+            return;
+        };
+        // Long enough for nothing else to end the key.
+        let cache = CacheConfig::new().time_to_live(Duration::from_secs(600));
+        let node = Node::at(&server.url(), cache).await;
+        let token = node.token().await;
+        if !before.is_empty() {
+            server.psql(before).await;
+        }
+        node.cache(&token).await;
+        let revoke = "UPDATE tower_api_keys SET revoked_at = now()";
+        server.psql(&change.replace("CHANGE", revoke)).await;
+        // From the second on, since a request that began just before may be let in a moment later.
+        let took = node.becomes(&token, "revoked").await;
+        assert!(took < Duration::from_secs(6), "{change}: {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g2_what_replication_applies_is_told_on_the_subscriber() {
+    let settings = &["wal_level=logical"];
+    let (Some(publisher), Some(subscriber)) =
+        (Server::start_with(settings), Server::start_with(settings))
+    else {
+        return;
+    };
+    let (one, other) = (patient(&publisher).await, patient(&subscriber).await);
+    publisher
+        .psql("CREATE PUBLICATION keys FOR TABLE tower_api_keys")
+        .await;
+    let connection = format!(
+        "host=127.0.0.1 port={} user=postgres dbname=postgres",
+        publisher.port()
+    );
+    subscriber
+        .psql(&format!(
+            "CREATE SUBSCRIPTION keys CONNECTION '{connection}' PUBLICATION keys"
+        ))
+        .await;
+    let token = one.token().await;
+    other.becomes(&token, "good").await;
+    assert!(one.store.revoke_token(&token).await.unwrap());
+    other.becomes(&token, "revoked").await;
+    let token = one.token().await;
+    other.becomes(&token, "good").await;
+    other.until_hit(&token).await;
+    assert!(one.store.revoke_token(&token).await.unwrap());
+    let took = other.becomes(&token, "revoked").await;
+    assert!(took < SOON, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_by_hand_is_not_taken_back_by_who_has_read_the_key_before() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let node = Node::connect(&server).await;
+    for change in [
+        "SET session_replication_role = replica; UPDATE tower_api_keys SET revoked_at = now() WHERE PLACE",
+        "BEGIN; CREATE TEMP TABLE moved AS SELECT * FROM tower_api_keys WHERE PLACE;
+        UPDATE moved SET revoked_at = now(); DELETE FROM tower_api_keys WHERE PLACE;
+        INSERT INTO tower_api_keys SELECT * FROM moved; COMMIT",
+    ] {
+        let token = node.token().await;
+        let place = id_of(&token).lookup_key();
+        let mut read = node.backend.get_many(&[place]).await.unwrap().remove(0);
+        server
+            .psql(&change.replace("PLACE", &where_id(&token)))
+            .await;
+        read.name = Some("renamed".to_owned());
+        read.version += 1;
+        let _ = node.backend.update(&read, read.version - 1).await.unwrap();
+        assert_eq!(node.verify_fresh(&token).await, "revoked", "{change}");
     }
 }

@@ -52,6 +52,10 @@ impl Node {
         outcome(&self.store.verify(token).await)
     }
 
+    pub(crate) async fn verify_fresh(&self, token: &str) -> &'static str {
+        outcome(&self.store.verify_fresh(token).await)
+    }
+
     /// Verifies until the key answers from memory, after all was told that has happened so far: from
     /// here on only what happens now can change what is said of it.
     pub(crate) async fn cache(&self, token: &str) {
@@ -71,7 +75,7 @@ impl Node {
         self.becomes(&token, "disabled").await;
     }
 
-    async fn until_hit(&self, token: &str) {
+    pub(crate) async fn until_hit(&self, token: &str) {
         eventually("the key is cached", async || {
             let misses = self.store.cache_stats().misses;
             self.verify(token).await == "good" && self.store.cache_stats().misses == misses
