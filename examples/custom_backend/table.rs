@@ -78,8 +78,8 @@ impl ApiKeyBackend for Table {
         Ok(inserted)
     }
 
-    /// `UPDATE … SET name = ?, …, last_used_at = greatest(last_used_at, ?), version = ? WHERE
-    /// lookup_key = ? AND version = ?`, without the columns `user_id` and `created_at`.
+    /// `UPDATE … SET name = ?, …, last_used_at = greatest(last_used_at, ?),
+    /// revoked_at = coalesce(revoked_at, ?), version = ? WHERE lookup_key = ? AND version = ?`, without the columns `user_id` and `created_at`.
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
         let mut new = Row::of(key);
         let updated = match self.rows().get_mut(key.lookup_key().as_bytes()) {
@@ -87,6 +87,7 @@ impl ApiKeyBackend for Table {
                 new.user_id.clone_from(&row.user_id);
                 new.created_at = row.created_at;
                 new.last_used_at = new.last_used_at.max(row.last_used_at);
+                new.revoked_at = row.revoked_at.or(new.revoked_at);
                 *row = new;
                 true
             }

@@ -82,6 +82,11 @@ pub(super) async fn of_backends<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Ru
     )
     .await;
     run.rule(
+        "update keeps a revocation",
+        writes::update_keeps_a_revocation(b),
+    )
+    .await;
+    run.rule(
         "update keeps the later use",
         writes::update_keeps_the_later_use(b),
     )

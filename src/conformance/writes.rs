@@ -144,6 +144,36 @@ pub(super) async fn one_update_wins<B: ApiKeyBackend>(bench: &Bench<B>) -> Outco
     Ok(())
 }
 
+/// Somebody may have revoked it since the writer has read it, and left the version.
+pub(super) async fn update_keeps_a_revocation<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
+    let stored = ApiKey {
+        revoked_at: None,
+        ..bench.key(&bench.user("revoked"))?
+    };
+    bench.store(&stored).await?;
+    let mut revoked = bench.next(&stored)?;
+    revoked.revoked_at = Some(at(1));
+    ensure!(
+        bench.here().update(&revoked, 1).await?,
+        "`update` didn't find the version that is stored"
+    );
+    for given in [None, Some(at(2))] {
+        let mut next = bench.next(&revoked)?;
+        next.revoked_at = given;
+        ensure!(
+            bench.there().update(&next, revoked.version).await?,
+            "`update` didn't find the version that is stored"
+        );
+        revoked = ApiKey {
+            revoked_at: revoked.revoked_at,
+            ..next
+        };
+        let when = format!("after an `update` with `revoked_at` {given:?}");
+        bench.holds(&revoked, &when).await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn update_keeps_the_later_use<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let mut stored = bench.stored(&bench.user("uses")).await?;
     // What is noted before, what the update says, and what has to be there afterwards.

@@ -35,7 +35,7 @@ impl KeyUpdate {
         Self::default()
     }
 
-    /// Another name, of the same form as [`NewApiKey::name`].
+    /// Another name, of the same form as [`NewApiKey::name`](super::NewApiKey::name).
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(NewName::Is(name.into()));
         self
@@ -53,14 +53,14 @@ impl KeyUpdate {
         self
     }
 
-    /// Another end; see [`NewApiKey::expires_at`]. A key that has expired works again where this one is in
+    /// Another end; see [`NewApiKey::expires_at`](super::NewApiKey::expires_at). A key that has expired works again where this one is in
     /// the future.
     pub fn expires_at(mut self, end: SystemTime) -> Self {
         self.expiry = Some(Expiry::At(end));
         self
     }
 
-    /// An end that is counted from the update; see [`NewApiKey::expires_in`].
+    /// An end that is counted from the update; see [`NewApiKey::expires_in`](super::NewApiKey::expires_in).
     pub fn expires_in(mut self, duration: Duration) -> Self {
         self.expiry = Some(Expiry::In(duration));
         self
