@@ -151,23 +151,26 @@ pub(super) async fn update_keeps_a_revocation<B: ApiKeyBackend>(bench: &Bench<B>
         ..bench.key(&bench.user("revoked"))?
     };
     bench.store(&stored).await?;
-    let mut revoked = bench.next(&stored)?;
-    revoked.revoked_at = Some(at(1));
+    let mut revoked = ApiKey {
+        revoked_at: Some(at(1)),
+        version: 2,
+        ..stored
+    };
     ensure!(
         bench.here().update(&revoked, 1).await?,
         "`update` didn't find the version that is stored"
     );
     for given in [None, Some(at(2))] {
-        let mut next = bench.next(&revoked)?;
-        next.revoked_at = given;
+        let next = ApiKey {
+            revoked_at: given,
+            version: revoked.version + 1,
+            ..revoked.clone()
+        };
         ensure!(
             bench.there().update(&next, revoked.version).await?,
             "`update` didn't find the version that is stored"
         );
-        revoked = ApiKey {
-            revoked_at: revoked.revoked_at,
-            ..next
-        };
+        revoked.version = next.version;
         let when = format!("after an `update` with `revoked_at` {given:?}");
         bench.holds(&revoked, &when).await?;
     }

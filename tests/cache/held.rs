@@ -18,14 +18,16 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tower_api_key::{
-    ApiKeyStore, AuthContext, CacheConfig, KeyId, KeyUpdate, NewApiKey, Scopes, VerifyError,
+    ApiKey, ApiKeyStore, AuthContext, BackendError, CacheConfig, CachedResolver, ChangeSink, KeyId,
+    KeyResolver, KeySource, KeyUpdate, LookupKey, MemoryBackend, NewApiKey, Pepper, Peppers,
+    Scopes, Subscription, VerifyError,
 };
 
 use crate::{
     HEARTBEAT, MAX_STALENESS, MOMENT, SECOND,
     node::{Node, new_key, store_on},
     support::{
-        USER,
+        PEPPER, USER,
         feed::{Feed, Reading, Subscribing},
         id_of, start,
     },
@@ -351,6 +353,43 @@ async fn more_contexts_than_reads_may_wait_are_read_again_together_and_requests_
     assert!(watches.iter().all(|watch| !watch.is_finished()));
     let reads = node.remote.reads() - reads;
     assert!(reads < 300, "{reads} reads for three thousand keys");
+}
+
+/// Says that it tells of changes, and doesn't.
+struct Untold(MemoryBackend);
+
+impl KeySource for Untold {
+    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+        self.0.get_many(keys).await
+    }
+
+    async fn subscribe(&self, _: ChangeSink) -> Result<Subscription, BackendError> {
+        Ok(Subscription::direct())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_context_ends_when_a_request_has_found_its_key_ended_though_nobody_has_told() {
+    let peppers = Peppers::new(Pepper::new("v1", PEPPER).unwrap());
+    let backend = MemoryBackend::new();
+    let elsewhere = ApiKeyStore::builder(backend.clone()).peppers(peppers.clone());
+    let elsewhere = elsewhere.build().await.unwrap();
+    let here = CachedResolver::builder(Untold(backend)).peppers(peppers);
+    let here = here.build().await.unwrap();
+    for way in 0..3 {
+        let issued = elsewhere.create(new_key()).await.unwrap();
+        let (token, id) = (issued.token(), issued.key().id);
+        let watch = watch(&here.resolve(token).await.unwrap());
+        match way {
+            0 => assert!(elsewhere.revoke(&id).await.unwrap()),
+            1 => assert!(elsewhere.disable(&id).await.unwrap()),
+            _ => assert!(elsewhere.delete(&id).await.unwrap()),
+        }
+        sleep(SECOND).await;
+        assert!(!watch.is_finished(), "somebody has told");
+        here.resolve_fresh(token).await.unwrap_err();
+        assert!(ended_after(Instant::now(), watch).await <= MOMENT);
+    }
 }
 
 #[tokio::test(start_paused = true)]

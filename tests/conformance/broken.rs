@@ -33,6 +33,7 @@ pub enum Fault {
     UpdateInserts,
     UpdateForgetsUse,
     UpdateTakesOwner,
+    UpdateTakesRevocationBack,
     UpdateLeavesName,
     UpdateIsTorn,
     DeleteAlwaysTrue,

@@ -67,6 +67,9 @@ impl ApiKeyBackend for Broken {
             if !self.is(Fault::UpdateForgetsUse) {
                 new.last_used_at = record.last_used_at.max(key.last_used_at);
             }
+            if !self.is(Fault::UpdateTakesRevocationBack) {
+                new.revoked_at = record.revoked_at.or(key.revoked_at);
+            }
             if !self.is(Fault::UpdateTakesOwner) {
                 new.user_id.clone_from(&record.user_id);
                 new.created_at = record.created_at;

@@ -48,6 +48,11 @@ const FAULTS: &[(Fault, bool, &str)] = &[
     ),
     (Fault::UpdateForgetsUse, false, "update keeps the later use"),
     (Fault::UpdateTakesOwner, false, "update keeps the owner"),
+    (
+        Fault::UpdateTakesRevocationBack,
+        false,
+        "update keeps a revocation",
+    ),
     (Fault::UpdateLeavesName, false, "texts survive"),
     (Fault::UpdateIsTorn, false, "a record is read whole"),
     (
