@@ -157,7 +157,7 @@ async fn g2_a_change_that_nothing_logs_is_believed_for_no_longer_than_others() {
         node.cache(&token).await;
         let revoke = "UPDATE tower_api_keys SET revoked_at = now()";
         server.psql(&change.replace("CHANGE", revoke)).await;
-        // From the second on, since a request that began just before may be let in a moment later.
+        // The lease ends, or the next read of the log finds other triggers than before.
         let took = node.becomes(&token, "revoked").await;
         assert!(took < Duration::from_secs(6), "{change}: {took:?}");
     }
