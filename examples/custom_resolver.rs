@@ -106,7 +106,9 @@ impl KeyResolver for Introspection {
             .ok_or_else(|| BackendError::corrupt("an active token without a subject"))?;
         let scopes = Scopes::of(answer.scope.unwrap_or_default().split_ascii_whitespace())
             .map_err(BackendError::corrupt)?;
-        Ok(AuthContext::new(token.key_id(), user, scopes))
+        // The tokens of the default format have one.
+        let id = token.key_id().ok_or(VerifyError::Unknown)?;
+        Ok(AuthContext::new(id, user, scopes))
     }
 }
 

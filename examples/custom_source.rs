@@ -53,7 +53,11 @@ async fn main() -> Result<(), AnyError> {
     if !path.exists() {
         let token = ApiKeyToken::generate(&Brand::default())?;
         let hash = peppers.hash(&token)?;
-        let (id, pepper, hash) = (token.key_id(), hash.pepper(), hash.to_hex());
+        let (id, pepper) = token
+            .key_id()
+            .zip(hash.pepper())
+            .ok_or("a new token has both")?;
+        let hash = hash.to_hex();
         fs::write(&path, format!("{id} user_1 {pepper} {hash} notes:read\n"))?;
         println!("reader: {}", token.expose());
     }

@@ -302,6 +302,13 @@ pub enum ConfigError {
         /// What it has to be.
         problem: &'static str,
     },
+    /// A [`DigestFormat`](crate::DigestFormat) can't be one, or can't stand beside the brand. The prefix isn't
+    /// repeated: it may be a token, given in the wrong place.
+    #[error("a digest format {problem}")]
+    DigestFormat {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// The interval in which uses of keys are written is 0.
     #[error("`note_use_every` must be more than 0")]
     NoteUseEvery,

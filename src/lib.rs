@@ -194,9 +194,9 @@ pub use self::{
     store::{ApiKeyStore, ApiKeyStoreBuilder},
     stream::UntilRevoked,
     token::{
-        ApiKeyToken, Brand, DisplayPrefix, KeyId, LookupKey, MalformedToken,
+        ApiKeyToken, Brand, DigestFormat, DisplayPrefix, KeyId, LookupKey, MalformedToken,
         ParseDisplayPrefixError, ParseKeyIdError, ParseSecretHashError, Pepper, PepperId, Peppers,
-        SecretHash, TokenFormat, UnknownPepper,
+        SecretHash, TokenAlphabet, TokenFormat, UnknownPepper,
     },
     verify::VerifyError,
 };

@@ -9,14 +9,16 @@ use crate::{
     verify::VerifyError,
 };
 
-/// A token was not accepted. Its id is public; what exactly is wrong with it is for the operator to
-/// know, and for nobody else.
-pub(crate) fn not_accepted(key_id: KeyId, error: &VerifyError) {
+/// A token was not accepted. Its id is public, where it has one; what exactly is wrong with it is for the
+/// operator to know, and for nobody else.
+pub(crate) fn not_accepted(key_id: Option<KeyId>, error: &VerifyError) {
+    #[cfg(feature = "tracing")]
+    let key_id = key_id.map(tracing::field::display);
     #[cfg(feature = "tracing")]
     if let VerifyError::Unavailable(_) = error {
-        tracing::warn!(target: "tower_api_key", %key_id, reason = chain(error), "an API key was not accepted");
+        tracing::warn!(target: "tower_api_key", key_id, reason = chain(error), "an API key was not accepted");
     } else {
-        tracing::debug!(target: "tower_api_key", %key_id, reason = chain(error), "an API key was not accepted");
+        tracing::debug!(target: "tower_api_key", key_id, reason = chain(error), "an API key was not accepted");
     }
     #[cfg(not(feature = "tracing"))]
     let _ = (key_id, error);

@@ -5,7 +5,7 @@ use crate::{
     context::Caller,
     error::{BackendError, Unavailable},
     key::{ApiKey, KeyStatus},
-    token::{ApiKeyToken, MalformedToken, Peppers, SecretHash},
+    token::{ApiKeyToken, LookupKey, MalformedToken, Peppers, SecretHash},
 };
 
 /// Why a token was not accepted.
@@ -19,8 +19,8 @@ pub enum VerifyError {
     /// The text is not a token.
     #[error(transparent)]
     Malformed(#[from] MalformedToken),
-    /// No key has this id.
-    #[error("no key has this id")]
+    /// There is no such key.
+    #[error("there is no such key")]
     Unknown,
     /// The id is a key's, the secret isn't.
     #[error("the secret is wrong")]
@@ -63,6 +63,10 @@ impl KnownKey {
 
     pub(crate) fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    pub(crate) fn lookup_key(&self) -> LookupKey {
+        self.secret_hash.lookup_key(self.caller.key_id())
     }
 
     pub(crate) fn status(&self, now: &Now<'_>) -> KeyStatus {

@@ -66,7 +66,7 @@ impl Service<Request<()>> for Inner {
 
 fn auth(token: &ApiKeyToken) -> AuthContext {
     let scopes = Scopes::of(["tags:*", "notes:read", "notes:write"]).unwrap();
-    AuthContext::new(token.key_id(), "user_1", scopes).with_name("CI")
+    AuthContext::new(token.key_id().unwrap(), "user_1", scopes).with_name("CI")
 }
 
 fn cost_of_a_request<S>(mut service: S, token: &ApiKeyToken) -> AllocationInfo

@@ -31,7 +31,12 @@ async fn quickstart_keeps_notes_for_those_who_may_write_them() {
     let listening = format!("listening on {}", example.url());
     assert_eq!(labels, ["reader: ", "writer: ", &listening]);
     let (reader, writer) = (example.value("reader"), example.value("writer"));
-    let reader_id = reader.parse::<ApiKeyToken>().unwrap().key_id().to_string();
+    let reader_id = reader
+        .parse::<ApiKeyToken>()
+        .unwrap()
+        .key_id()
+        .unwrap()
+        .to_string();
 
     assert_eq!(example.get("/health", None).await, (200, "ok".to_owned()));
     assert_eq!(example.get("/whoami", None).await.0, 401);
@@ -152,7 +157,7 @@ async fn custom_rejection_answers_in_its_own_words_from_layer_and_guard() {
 async fn optional_auth_tells_keys_sessions_and_visitors_apart() {
     let example = ExampleProcess::start("optional_auth", &[]);
     let (key, session) = (example.value("key"), example.value("session"));
-    let id = key.parse::<ApiKeyToken>().unwrap().key_id();
+    let id = key.parse::<ApiKeyToken>().unwrap().key_id().unwrap();
     let bearer = |token: &str| Some(format!("Bearer {token}").into_bytes());
     let of_key = format!("{id} of user_1\n");
     for (credentials, whoami, export) in [

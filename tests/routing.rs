@@ -272,7 +272,11 @@ async fn one_resolver_serves_every_route_and_every_clone_of_a_layer() {
         async fn resolve(&self, token: &ApiKeyToken) -> Result<AuthContext, VerifyError> {
             let asked = self.0.fetch_add(1, Ordering::SeqCst) + 1;
             let name = asked.to_string();
-            Ok(AuthContext::new(token.key_id(), name, Scopes::none()))
+            Ok(AuthContext::new(
+                token.key_id().unwrap(),
+                name,
+                Scopes::none(),
+            ))
         }
     }
 

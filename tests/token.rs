@@ -39,16 +39,20 @@ fn the_vectors_are_read_and_hashed_as_they_say() {
     for vector in vectors().native {
         let token: ApiKeyToken = vector.token.parse().unwrap();
         assert_eq!(token.expose(), vector.token);
-        assert_eq!(token.key_id().to_string(), vector.id);
-        assert_eq!(vector.id.parse(), Ok(token.key_id()));
-        assert_eq!(token.lookup_key().as_bytes(), token.key_id().as_bytes());
+        assert_eq!(token.key_id().unwrap().to_string(), vector.id);
+        assert_eq!(vector.id.parse(), Ok(token.key_id().unwrap()));
+        assert_eq!(
+            token.lookup_key().as_bytes(),
+            token.key_id().unwrap().as_bytes()
+        );
         assert_eq!(token.display_prefix().as_str(), vector.display_prefix);
 
         let peppers = Peppers::new(Pepper::new("v1", &vector.pepper).unwrap());
         let hash = peppers.hash(&token).unwrap();
         assert_eq!(hash.to_hex(), vector.secret_hash);
-        assert_eq!(hash.pepper().as_str(), "v1");
-        let stored = SecretHash::from_hex(*hash.pepper(), &vector.secret_hash.to_uppercase());
+        assert_eq!(hash.pepper().unwrap().as_str(), "v1");
+        let stored =
+            SecretHash::from_hex(*hash.pepper().unwrap(), &vector.secret_hash.to_uppercase());
         assert_eq!(stored.unwrap().to_hex(), vector.secret_hash);
     }
 }
@@ -147,7 +151,7 @@ fn a_token_is_made_of_the_bytes_that_the_generator_gives_in_their_order() {
         "pk.key_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX.GBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc"
     );
     assert_eq!(
-        token.key_id(),
+        token.key_id().unwrap(),
         KeyId::from_bytes(std::array::from_fn(|at| u8::try_from(at).unwrap()))
     );
 }
@@ -168,7 +172,7 @@ fn a_display_prefix_reads_back_and_nothing_else_passes_for_one() {
     let prefix = token.display_prefix();
     assert_eq!(prefix.to_string().parse(), Ok(prefix));
     assert_eq!(
-        DisplayPrefix::of(&Brand::default(), &token.key_id()),
+        DisplayPrefix::of(&Brand::default(), &token.key_id().unwrap()),
         prefix
     );
     for text in [

@@ -41,7 +41,7 @@ impl OneToken {
             return Err(VerifyError::Unknown);
         }
         let scopes = Scopes::of(["notes:read"]).unwrap();
-        Ok(AuthContext::new(token.key_id(), USER, scopes))
+        Ok(AuthContext::new(token.key_id().unwrap(), USER, scopes))
     }
 }
 

@@ -32,7 +32,11 @@ pub async fn variants() -> Outcome<(Vec<Variant>, ApiKeyToken)> {
     let token = store.create(new_key()?).await?.token().clone();
     let at_hand = AtHand {
         token: token.clone(),
-        caller: AuthContext::new(token.key_id(), "user_1", Scopes::none()),
+        caller: AuthContext::new(
+            token.key_id().ok_or("a new token has an id")?,
+            "user_1",
+            Scopes::none(),
+        ),
     };
     let by_hand = middleware::from_fn_with_state(ByHand::with(&token), by_hand::middleware);
     let copied = layer_fn(|inner| HeaderToExtension { inner });

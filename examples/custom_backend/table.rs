@@ -36,7 +36,8 @@ struct Row {
     /// Separated by spaces.
     scopes: String,
     secret_hash: String,
-    pepper_id: String,
+    /// None beside the digest of a whole token.
+    pepper_id: Option<String>,
     created_at: i64,
     expires_at: Option<i64>,
     last_used_at: Option<i64>,
@@ -168,7 +169,7 @@ impl Row {
             unrestricted: key.scopes.is_unrestricted(),
             scopes: key.scopes.iter().collect::<Vec<_>>().join(" "),
             secret_hash: key.secret_hash.to_hex(),
-            pepper_id: key.secret_hash.pepper().to_string(),
+            pepper_id: key.secret_hash.pepper().map(ToString::to_string),
             created_at: millis(key.created_at),
             expires_at: key.expires_at.map(millis),
             last_used_at: key.last_used_at.map(millis),
@@ -190,7 +191,10 @@ impl Row {
             (true, _) => return Err("scopes of a key that is unrestricted".into()),
             (false, list) => Scopes::of(list.split_ascii_whitespace())?,
         };
-        let hash = SecretHash::from_hex(PepperId::new(&self.pepper_id)?, &self.secret_hash)?;
+        let hash = match &self.pepper_id {
+            Some(pepper) => SecretHash::from_hex(PepperId::new(pepper)?, &self.secret_hash)?,
+            None => SecretHash::from_digest_hex(&self.secret_hash)?,
+        };
         let mut key = ApiKey::new(id, &*self.user_id, scopes, hash);
         key.display_prefix = self.display_prefix.parse()?;
         key.created_at = time(self.created_at)?;

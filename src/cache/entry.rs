@@ -50,7 +50,7 @@ impl CachedKey {
     }
 
     pub(super) fn lookup_key(&self) -> LookupKey {
-        self.key.caller().key_id().lookup_key()
+        self.key.lookup_key()
     }
 
     pub(crate) fn read_at(&self) -> Moment {

@@ -31,7 +31,7 @@ pub(super) struct Bench<B> {
 
 impl<B: ApiKeyBackend> Bench<B> {
     pub(super) fn new(nodes: [B; 2], settings: Settings) -> Outcome<Self> {
-        let random = ApiKeyToken::generate(&Brand::default())?.key_id();
+        let random = ApiKeyToken::generate(&Brand::default())?.lookup_key();
         Ok(Self {
             nodes: nodes.map(Arc::new),
             run: *random.as_bytes(),
@@ -212,7 +212,7 @@ fn hash(number: u64) -> Outcome<SecretHash> {
 
 /// Whether two records say the same, and if not, in which field they differ.
 pub(super) fn same(expected: &ApiKey, found: &ApiKey, when: &str) -> Outcome {
-    let secret = |key: &ApiKey| (key.secret_hash.to_hex(), *key.secret_hash.pepper());
+    let secret = |key: &ApiKey| (key.secret_hash.to_hex(), key.secret_hash.pepper().copied());
     ensure!(
         secret(expected) == secret(found),
         "{when}, `secret_hash` is another"

@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ApiKey {
-    /// The public half of the token.
+    /// The public half of the token. Of an [opaque](crate::DigestFormat) one, what was drawn for it.
     pub id: KeyId,
     /// Who the key belongs to.
     pub user_id: String,
@@ -33,7 +33,7 @@ pub struct ApiKey {
     pub name: Option<String>,
     /// What it may do.
     pub scopes: Scopes,
-    /// The first 16 characters of the token, for lists.
+    /// The first characters of the token, for lists.
     pub display_prefix: DisplayPrefix,
     /// What the secret is checked against.
     pub secret_hash: SecretHash,
@@ -65,7 +65,8 @@ impl ApiKey {
     /// let peppers = Peppers::new(Pepper::random("v1")?);
     /// let token = ApiKeyToken::generate(&Default::default())?;
     /// let scopes = Scopes::of(["notes:read"])?;
-    /// let mut key = ApiKey::new(token.key_id(), "user_1", scopes, peppers.hash(&token)?);
+    /// let id = token.key_id().ok_or("a new token has an id")?;
+    /// let mut key = ApiKey::new(id, "user_1", scopes, peppers.hash(&token)?);
     /// key.name = Some("CI".to_owned());
     /// key.created_at = SystemTime::now();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -93,10 +94,11 @@ impl ApiKey {
         }
     }
 
-    /// What this record is stored and found under.
+    /// What this record is stored and found under: its id, or the first 24 bytes of the digest of an opaque
+    /// token.
     #[must_use]
     pub fn lookup_key(&self) -> LookupKey {
-        self.id.lookup_key()
+        self.secret_hash.lookup_key(&self.id)
     }
 
     /// Whether the key works at `now`, and if not, why.

@@ -7,7 +7,7 @@ use crate::{
     clock::{saturating_add, storable},
     error::InvalidKey,
     scope::Scopes,
-    token::{ApiKeyToken, SecretHash},
+    token::{ApiKeyToken, KeyId, SecretHash},
 };
 
 /// What a key is to be, for [`ApiKeyStore::create`](crate::ApiKeyStore::create).
@@ -110,7 +110,9 @@ impl NewApiKey {
         secret_hash: SecretHash,
         now: SystemTime,
     ) -> ApiKey {
-        let mut key = ApiKey::new(token.key_id(), self.user_id, self.scopes, secret_hash);
+        // A new token says which key it is.
+        let id = KeyId::from_bytes(*token.lookup_key().as_bytes());
+        let mut key = ApiKey::new(id, self.user_id, self.scopes, secret_hash);
         key.display_prefix = token.display_prefix();
         key.name = self.name;
         key.created_at = now;

@@ -21,8 +21,8 @@ use crate::{
 /// tokens are checked by something else, an identity service for one. The example `custom_resolver`
 /// does that.
 ///
-/// The tokens are always of this crate's form, `<brand>.key_<id>.<secret>`: a resolver is asked about
-/// no others. For a JWT or a session see
+/// The tokens are those of its [format](Self::token_format), of this crate's form unless it says otherwise,
+/// `<brand>.key_<id>.<secret>`: a resolver is asked about no others. For a JWT or a session see
 /// [`pass_foreign_tokens`](crate::ApiKeyLayer::pass_foreign_tokens) and the example `optional_auth`.
 ///
 /// ```
@@ -32,8 +32,9 @@ use crate::{
 ///
 /// impl KeyResolver for AskTheIdentityService {
 ///     async fn resolve(&self, token: &ApiKeyToken) -> Result<AuthContext, VerifyError> {
+///         let id = token.key_id().ok_or(VerifyError::Unknown)?;
 ///         match ask(token.expose()).await {
-///             Ok(Some(user)) => Ok(AuthContext::new(token.key_id(), user, Scopes::none())),
+///             Ok(Some(user)) => Ok(AuthContext::new(id, user, Scopes::none())),
 ///             Ok(None) => Err(VerifyError::Unknown),
 ///             Err(error) => Err(BackendError::unavailable(error).into()),
 ///         }
@@ -93,7 +94,7 @@ pub trait KeyResolver: Send + Sync + 'static {
 
     /// Which texts are tokens of this resolver: those of the brand `pk` unless it says otherwise.
     ///
-    /// For another brand, keep a [`TokenFormat`] beside what the resolver has, and return it.
+    /// For another brand or other forms, keep a [`TokenFormat`] beside what the resolver has, and return it.
     fn token_format(&self) -> &TokenFormat {
         static DEFAULT: LazyLock<TokenFormat> = LazyLock::new(TokenFormat::default);
         &DEFAULT

@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     error::ConfigError,
     resolver::CachedResolverBuilder,
-    token::{Brand, Peppers},
+    token::{Brand, DigestFormat, Peppers, TokenFormat},
 };
 
 /// What an [`ApiKeyStore`] is made from.
@@ -54,6 +54,13 @@ impl ApiKeyStoreBuilder {
         self
     }
 
+    /// How tokens look that another issuer made, whose keys were imported by their digests. There may be
+    /// several.
+    pub fn digest_format(mut self, format: DigestFormat) -> Self {
+        self.resolver = self.resolver.digest_format(format);
+        self
+    }
+
     /// How much is remembered, and for how long.
     pub fn cache(mut self, cache: CacheConfig) -> Self {
         self.resolver = self.resolver.cache(cache);
@@ -78,7 +85,8 @@ impl ApiKeyStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::MissingPeppers`], [`ConfigError::Cache`], [`ConfigError::NoteUseEvery`].
+    /// [`ConfigError::MissingPeppers`], [`ConfigError::Cache`], [`ConfigError::NoteUseEvery`],
+    /// [`ConfigError::DigestFormat`].
     pub async fn build(self) -> Result<ApiKeyStore, ConfigError> {
         Ok(ApiKeyStore {
             backend: self.backend,
@@ -89,7 +97,9 @@ impl ApiKeyStoreBuilder {
     pub(super) fn build_with(self, peppers: Peppers, cache: CheckedConfig) -> ApiKeyStore {
         ApiKeyStore {
             backend: self.backend,
-            resolver: self.resolver.build_with(peppers, cache),
+            resolver: self
+                .resolver
+                .build_with(peppers, cache, TokenFormat::default()),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::ApiKeyStore;
 use crate::{
-    cache::Freshness,
     error::StoreError,
     key::{ApiKey, KeyUpdate},
     token::KeyId,
@@ -114,9 +113,9 @@ impl ApiKeyStore {
         let Ok(token) = self.parse(token) else {
             return Ok(false);
         };
-        match self.resolver.check(&token, Freshness::Fresh).await {
-            Ok(_) | Err(VerifyError::Expired | VerifyError::Disabled | VerifyError::Revoked) => {
-                self.revoke(&token.key_id()).await?;
+        match self.resolver.identify(&token).await {
+            Ok((id, _)) => {
+                self.revoke(&id).await?;
                 Ok(true)
             }
             Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),

@@ -3,7 +3,6 @@
 use super::{ApiKeyStore, write::carry_out};
 use crate::{
     backend::{Cursor, Page, PageRequest, only_record},
-    cache::Freshness,
     context::AuthContext,
     error::{BackendError, StoreError},
     key::{ApiKey, IssuedKey, KeyStatus, NewApiKey},
@@ -176,15 +175,13 @@ impl ApiKeyStore {
         let Ok(token) = self.parse(token) else {
             return Ok(false);
         };
-        match self.resolver.check(&token, Freshness::Fresh).await {
-            Ok(_) | Err(VerifyError::Expired | VerifyError::Disabled) => {
-                self.revoke(&token.key_id()).await
-            }
-            Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
-            Err(VerifyError::Revoked | VerifyError::Unknown) => {
-                self.ended_already(&token.key_id());
+        match self.resolver.identify(&token).await {
+            Ok((_, KeyStatus::Revoked)) | Err(VerifyError::Unknown) => {
+                self.resolver.cache().invalidate(&token.lookup_key());
                 Ok(false)
             }
+            Ok((id, _)) => self.revoke(&id).await,
+            Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
             Err(_) => Ok(false),
         }
     }

@@ -2,9 +2,16 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Brand, KeyId, short::ascii};
+use super::{
+    Brand, KeyId,
+    short::{ShortText, ascii},
+};
 
-/// The first 16 characters of a token, by which its owner recognizes it in a list.
+/// The first 16 characters of a token, by which its owner recognizes it in a list. 1 to 16 visible characters
+/// of ASCII.
+///
+/// Of a token that is one [opaque string](crate::DigestFormat) it is the prefix that all of them have, or
+/// what was said when the key was imported: the first 16 characters would be a part of the secret.
 ///
 /// ```
 /// use tower_api_key::DisplayPrefix;
@@ -14,10 +21,10 @@ use super::{Brand, KeyId, short::ascii};
 /// # Ok::<(), tower_api_key::ParseDisplayPrefixError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct DisplayPrefix([u8; Self::LEN]);
+pub struct DisplayPrefix(ShortText<{ Self::MAX_LEN }>);
 
 impl DisplayPrefix {
-    const LEN: usize = 16;
+    const MAX_LEN: usize = 16;
 
     /// That of a token of `brand` with this id.
     #[must_use]
@@ -31,29 +38,31 @@ impl DisplayPrefix {
         Self::starting(&public.concat())
     }
 
-    /// The beginning of `token`, which is longer.
-    pub(super) fn starting(token: &[u8]) -> Self {
-        let mut prefix = [0; Self::LEN];
-        prefix.copy_from_slice(&token[..Self::LEN]);
-        Self(prefix)
+    /// The beginning of `public`; a star where nothing may be shown.
+    pub(super) fn starting(public: &[u8]) -> Self {
+        let shown = match public {
+            [] => b"*",
+            public => &public[..public.len().min(Self::MAX_LEN)],
+        };
+        let shown = ShortText::new(ascii(shown), 1, |byte| byte.is_ascii_graphic());
+        Self(shown.expect("1 to 16 visible characters"))
     }
 
-    /// The 16 characters.
+    /// The characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        ascii(&self.0)
+        self.0.as_str()
     }
 }
 
-/// Reads what was stored: exactly 16 visible ASCII characters.
+/// Reads what was stored: 1 to 16 visible ASCII characters.
 impl FromStr for DisplayPrefix {
     type Err = ParseDisplayPrefixError;
 
     fn from_str(text: &str) -> Result<Self, ParseDisplayPrefixError> {
-        match text.as_bytes().try_into() {
-            Ok(prefix) if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Self(prefix)),
-            _ => Err(ParseDisplayPrefixError(())),
-        }
+        ShortText::new(text, 1, |byte| byte.is_ascii_graphic())
+            .map(Self)
+            .ok_or(ParseDisplayPrefixError(()))
     }
 }
 
@@ -69,8 +78,8 @@ impl fmt::Debug for DisplayPrefix {
     }
 }
 
-/// A text is not 16 visible ASCII characters. It doesn't repeat the text, which may have been a
+/// A text is not 1 to 16 visible ASCII characters. It doesn't repeat the text, which may have been a
 /// whole token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a display prefix is 16 visible ASCII characters")]
+#[error("a display prefix is 1 to 16 visible ASCII characters")]
 pub struct ParseDisplayPrefixError(());

@@ -1,8 +1,10 @@
 //! Which texts are tokens of ours.
 
-use super::{ApiKeyToken, Brand, MalformedToken};
+use super::{ApiKeyToken, Brand, DigestFormat, MalformedToken};
+use crate::error::ConfigError;
 
-/// The tokens that a resolver takes for its own: those of one brand.
+/// The tokens that a resolver takes for its own: those of one brand, and opaque ones of other issuers where
+/// their [formats](DigestFormat) are told.
 ///
 /// ```
 /// use tower_api_key::{Brand, TokenFormat};
@@ -15,22 +17,52 @@ use super::{ApiKeyToken, Brand, MalformedToken};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenFormat {
     brand: Brand,
+    digests: Vec<DigestFormat>,
 }
 
 impl TokenFormat {
     /// Tokens that begin with `brand`.
     #[must_use]
     pub fn new(brand: Brand) -> Self {
-        Self { brand }
+        Self {
+            brand,
+            digests: Vec::new(),
+        }
     }
 
-    /// Whether the text is meant to be one of these tokens, well-formed or not. What isn't is
-    /// *foreign*: a JWT, a session id.
+    /// Takes the tokens of another issuer for its own, too. Of two formats that claim one text, either
+    /// will do.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::DigestFormat`] where the prefix begins with the brand and a dot, as do the tokens that
+    /// are made here.
+    pub fn with_digests(mut self, format: DigestFormat) -> Result<Self, ConfigError> {
+        if format.meets(&self.brand) {
+            return Err(ConfigError::DigestFormat {
+                problem: "has a prefix that begins with the brand and a dot, as new tokens do",
+            });
+        }
+        self.digests.push(format);
+        Ok(self)
+    }
+
+    /// Whether the text is meant to be one of these tokens: it begins with the brand and a dot, well-formed
+    /// or not, or has prefix, length and alphabet of another issuer's. What isn't is *foreign*: a JWT, a
+    /// session id.
     #[must_use]
     pub fn claims(&self, text: impl AsRef<[u8]>) -> bool {
         let text = text.as_ref();
+        self.is_branded(text) || self.digest(text).is_some()
+    }
+
+    fn is_branded(&self, text: &[u8]) -> bool {
         text.strip_prefix(self.brand.as_bytes())
             .is_some_and(|rest| rest.first() == Some(&b'.'))
+    }
+
+    fn digest(&self, text: &[u8]) -> Option<&DigestFormat> {
+        self.digests.iter().find(|format| format.claims(text))
     }
 
     /// Reads a token.
@@ -53,11 +85,21 @@ impl TokenFormat {
     #[inline]
     pub(crate) fn read(&self, text: &[u8], token: &mut ApiKeyToken) -> bool {
         token.read(&self.brand, text).is_some()
+            || (!self.digests.is_empty() && self.read_opaque(text, token))
+    }
+
+    #[cold]
+    fn read_opaque(&self, text: &[u8], token: &mut ApiKeyToken) -> bool {
+        let format = self.digest(text);
+        format.is_some_and(|format| token.read_opaque(format, text).is_some())
     }
 
     /// Whether a token, which another format may have read, is one of these.
     pub(crate) fn is_of(&self, token: &ApiKeyToken) -> bool {
-        self.claims(token.bytes())
+        match &token.digest {
+            None => self.is_branded(token.bytes()),
+            Some(_) => self.digest(token.bytes()).is_some(),
+        }
     }
 
     pub(crate) fn brand(&self) -> &Brand {

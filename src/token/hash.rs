@@ -9,17 +9,19 @@ use hmac::{
         block_api::{Buffer, FixedOutputCore},
     },
 };
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{PepperId, SECRET_LEN, hex};
+use super::{KeyId, LookupKey, PepperId, SECRET_LEN, hex};
 
-/// What is stored of a secret: HMAC-SHA256 under a pepper, and which pepper it was.
+/// What is stored of a secret: HMAC-SHA256 under a pepper, and which pepper it was. Of a token that is one
+/// [opaque string](crate::DigestFormat), SHA-256 of the whole.
 ///
 /// An HMAC and not a password hash: a secret has 256 bits, and no guess at it is worth slowing down.
 #[derive(Clone, Copy)]
 pub struct SecretHash {
-    pepper: PepperId,
+    /// None made a digest.
+    pepper: Option<PepperId>,
     words: Words,
 }
 
@@ -33,16 +35,39 @@ impl SecretHash {
     ///
     /// [`ParseSecretHashError`] where the text isn't 64 hex digits.
     pub fn from_hex(pepper: PepperId, text: &str) -> Result<Self, ParseSecretHashError> {
-        if text.len() != 64 {
-            return Err(ParseSecretHashError(()));
-        }
-        let bytes = hex::decode(text.as_bytes()).ok_or(ParseSecretHashError(()))?;
-        let bytes: [u8; 32] = bytes.try_into().map_err(|_| ParseSecretHashError(()))?;
-        Ok(Self::new(pepper, words(&bytes)))
+        Ok(Self::hmac(pepper, read(text)?))
     }
 
-    pub(super) fn new(pepper: PepperId, words: Words) -> Self {
-        Self { pepper, words }
+    /// SHA-256 of a whole token, as it is written in a database: 64 hex digits. A record with it is found
+    /// under the first 24 bytes of it, and by the token alone.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseSecretHashError`] where the text isn't 64 hex digits.
+    pub fn from_digest_hex(text: &str) -> Result<Self, ParseSecretHashError> {
+        Ok(Self::digest(read(text)?))
+    }
+
+    pub(super) fn hmac(pepper: PepperId, words: Words) -> Self {
+        Self {
+            pepper: Some(pepper),
+            words,
+        }
+    }
+
+    pub(super) fn digest(words: Words) -> Self {
+        Self {
+            pepper: None,
+            words,
+        }
+    }
+
+    /// What the record of the key `id` is found by that has this hash.
+    pub(crate) fn lookup_key(&self, id: &KeyId) -> LookupKey {
+        match self.pepper {
+            Some(_) => id.lookup_key(),
+            None => lookup_key(&self.words),
+        }
     }
 
     /// The hash as 64 lowercase hex digits, for a database.
@@ -51,10 +76,10 @@ impl SecretHash {
         hex::encode(self.words.map(u64::to_ne_bytes).as_flattened())
     }
 
-    /// Which pepper the hash was made with.
+    /// Which pepper the hash was made with; nothing where it is the digest of a whole token.
     #[must_use]
-    pub fn pepper(&self) -> &PepperId {
-        &self.pepper
+    pub fn pepper(&self) -> Option<&PepperId> {
+        self.pepper.as_ref()
     }
 
     /// Whether `computed` is this hash, in the same time wherever they differ.
@@ -78,6 +103,27 @@ pub(super) fn hmac(keyed: &Keyed, secret: &[u8; SECRET_LEN]) -> Words {
     let mut hash = Output::<Keyed>::default();
     keyed.finalize_fixed_core(&mut Buffer::<Keyed>::new(secret), &mut hash);
     words(&hash.into())
+}
+
+pub(super) fn sha256(token: &[u8]) -> Words {
+    words(&Sha256::digest(token).into())
+}
+
+/// The first 24 bytes of a digest.
+pub(super) fn lookup_key(digest: &Words) -> LookupKey {
+    let [first, second, third, _] = digest.map(u64::to_ne_bytes);
+    let mut bytes = [0; LookupKey::LEN];
+    bytes.copy_from_slice([first, second, third].as_flattened());
+    LookupKey::from_bytes(bytes)
+}
+
+fn read(text: &str) -> Result<Words, ParseSecretHashError> {
+    if text.len() != 64 {
+        return Err(ParseSecretHashError(()));
+    }
+    let bytes = hex::decode(text.as_bytes()).ok_or(ParseSecretHashError(()))?;
+    let bytes: [u8; 32] = bytes.try_into().map_err(|_| ParseSecretHashError(()))?;
+    Ok(words(&bytes))
 }
 
 fn words(bytes: &[u8; 32]) -> Words {

@@ -88,13 +88,18 @@ pub struct ParseKeyIdError(());
 
 /// The 24 bytes that a record is stored and found under.
 ///
-/// For a token of the form `pk.key_<id>.<secret>` they are the bytes of its id.
+/// For a token of the form `pk.key_<id>.<secret>` they are the bytes of its id, and for one that is an
+/// [opaque string](crate::DigestFormat) the first bytes of its digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LookupKey([u8; Self::LEN]);
 
 impl LookupKey {
     /// Its length in bytes.
     pub const LEN: usize = 24;
+
+    pub(super) const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
 
     /// The bytes, for a backend's column or index.
     #[must_use]

@@ -58,7 +58,9 @@ impl ApiKeyToken {
         let mut token = Self {
             text: [0; MAX_LEN],
             len: 0,
-            id,
+            lookup_key: id.lookup_key(),
+            digest: None,
+            long: None,
         };
         token.push(brand.as_bytes());
         token.push(b".");

@@ -2,6 +2,7 @@
 
 mod alphabet;
 mod brand;
+mod digest;
 mod display;
 mod format;
 mod hash;
@@ -13,9 +14,12 @@ mod short;
 
 use std::{fmt, str::FromStr};
 
+use zeroize::Zeroizing;
+
 pub(crate) use self::mint::random;
 pub use self::{
     brand::Brand,
+    digest::{DigestFormat, TokenAlphabet},
     display::{DisplayPrefix, ParseDisplayPrefixError},
     format::TokenFormat,
     hash::{ParseSecretHashError, SecretHash},
@@ -23,12 +27,15 @@ pub use self::{
     pepper::{Pepper, PepperId, Peppers, UnknownPepper},
 };
 
+use self::digest::Digest;
+
 /// The length of a secret, in characters of base64url.
 const SECRET_LEN: usize = 43;
 const MAX_LEN: usize =
     Brand::MAX_LEN + 1 + KeyId::PREFIX.len() + KeyId::ENCODED_LEN + 1 + SECRET_LEN;
 
-/// A token: the whole plaintext of a key, `pk.key_<id>.<secret>`.
+/// A token: the whole plaintext of a key, `pk.key_<id>.<secret>`. That of an older key may be one opaque
+/// string, which says nothing of the key's id: see [`DigestFormat`].
 ///
 /// Its owner sees it once; nothing stores or logs it. `Debug` shows the display prefix, and the
 /// memory is wiped when the token is dropped.
@@ -46,26 +53,38 @@ const MAX_LEN: usize =
 pub struct ApiKeyToken {
     text: [u8; MAX_LEN],
     len: u8,
-    id: KeyId,
+    lookup_key: LookupKey,
+    /// Of an opaque one.
+    digest: Option<Digest>,
+    /// An opaque one for which there is no place in `text`.
+    long: Option<Zeroizing<Box<[u8]>>>,
 }
 
 impl ApiKeyToken {
-    /// The key's public id.
+    /// The key's public id. An opaque token doesn't tell it; the record of its key does.
     #[must_use]
-    pub fn key_id(&self) -> KeyId {
-        self.id
+    pub fn key_id(&self) -> Option<KeyId> {
+        match self.digest {
+            None => Some(KeyId::from_bytes(*self.lookup_key.as_bytes())),
+            Some(_) => None,
+        }
     }
 
     /// What the key's record is found by.
     #[must_use]
     pub fn lookup_key(&self) -> LookupKey {
-        self.id.lookup_key()
+        self.lookup_key
     }
 
-    /// The first 16 characters, which never reach into the secret.
+    /// The first 16 characters, which never reach into the secret; of an opaque token, no more than the
+    /// prefix that all tokens of its format have (`*` where they have none).
     #[must_use]
     pub fn display_prefix(&self) -> DisplayPrefix {
-        DisplayPrefix::starting(self.bytes())
+        let public = match &self.digest {
+            None => self.bytes(),
+            Some(digest) => &self.bytes()[..digest.prefix_len()],
+        };
+        DisplayPrefix::starting(public)
     }
 
     /// The plaintext. Give it to its owner, over TLS, and keep it nowhere.
@@ -74,13 +93,31 @@ impl ApiKeyToken {
         short::ascii(self.bytes())
     }
 
-    /// The 43 characters after the second dot.
-    pub(crate) fn secret(&self) -> &[u8; SECRET_LEN] {
-        self.bytes().last_chunk().unwrap_or(&[0; SECRET_LEN])
+    /// The 43 characters after the second dot. Of an opaque token it means nothing.
+    fn secret(&self) -> &[u8; SECRET_LEN] {
+        self.short().last_chunk().unwrap_or(&[0; SECRET_LEN])
     }
 
     fn bytes(&self) -> &[u8] {
+        match &self.long {
+            None => self.short(),
+            Some(long) => long,
+        }
+    }
+
+    fn short(&self) -> &[u8] {
         &self.text[..usize::from(self.len)]
+    }
+
+    #[inline]
+    fn keep(&mut self, bytes: &[u8]) -> Option<()> {
+        if let Some(place) = self.text.get_mut(..bytes.len()) {
+            place.copy_from_slice(bytes);
+            self.len = u8::try_from(bytes.len()).ok()?;
+        } else {
+            self.long = Some(Zeroizing::new(bytes.into()));
+        }
+        Some(())
     }
 
     /// Room for a token that is read in place: copies of it on their way would have to be wiped, too.
@@ -88,7 +125,9 @@ impl ApiKeyToken {
         Self {
             text: [0; MAX_LEN],
             len: 0,
-            id: KeyId::from_bytes([0; KeyId::LEN]),
+            lookup_key: LookupKey::from_bytes([0; LookupKey::LEN]),
+            digest: None,
+            long: None,
         }
     }
 
@@ -110,7 +149,7 @@ impl ApiKeyToken {
         if !alphabet::is_base64url(secret) {
             return None;
         }
-        self.id = KeyId::decode(id)?;
+        self.lookup_key = KeyId::decode(id)?.lookup_key();
         self.text[..bytes.len()].copy_from_slice(bytes);
         self.len = u8::try_from(bytes.len()).ok()?;
         Some(())
@@ -143,5 +182,7 @@ impl FromStr for ApiKeyToken {
 
 /// A text is not exactly one well-formed token. It doesn't repeat the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a token of the form <brand>.key_<32 characters>.<43 characters>")]
+#[error(
+    "not a token of the form <brand>.key_<32 characters>.<43 characters>, or of another known form"
+)]
 pub struct MalformedToken(());

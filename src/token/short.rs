@@ -1,17 +1,20 @@
 //! Names that are short enough to be copied.
 
-/// At most `N` bytes of ASCII, in place. Compares and hashes like the text.
+use std::num::NonZeroU8;
+
+/// Between 1 and `N` bytes of ASCII, in place. Compares and hashes like the text. An `Option` of it is no
+/// longer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ShortText<const N: usize> {
     bytes: [u8; N],
-    len: u8,
+    len: NonZeroU8,
 }
 
 impl<const N: usize> ShortText<N> {
     /// `text`, if it has between `at_least` and `N` bytes, all of them `allowed` and ASCII.
     pub(super) fn new(text: &str, at_least: usize, allowed: fn(u8) -> bool) -> Option<Self> {
         let mut bytes = [0; N];
-        let len = u8::try_from(text.len()).ok()?;
+        let len = NonZeroU8::new(u8::try_from(text.len()).ok()?)?;
         let fits = text.len() >= at_least && text.is_ascii() && text.bytes().all(allowed);
         bytes
             .get_mut(..text.len())?
@@ -20,7 +23,7 @@ impl<const N: usize> ShortText<N> {
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        &self.bytes[..usize::from(self.len.get())]
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -47,6 +50,7 @@ mod tests {
         for text in ["ab", "abc"] {
             assert_eq!(taken(text).as_deref(), Some(text));
         }
+        assert_eq!(size_of::<Option<ShortText<15>>>(), 16);
         for text in ["", "a", "abcd", "a-b", "é", &"a".repeat(300)] {
             assert_eq!(taken(text), None, "{text}");
         }

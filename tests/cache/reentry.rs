@@ -41,7 +41,7 @@ async fn a_source_may_tell_of_changes_while_it_is_asked() {
     let peppers = Peppers::new(Pepper::new("v1", PEPPER).unwrap());
     let token = ApiKeyToken::generate(&Brand::default()).unwrap();
     let hash = peppers.hash(&token).unwrap();
-    let key = ApiKey::new(token.key_id(), USER, Scopes::none(), hash);
+    let key = ApiKey::new(token.key_id().unwrap(), USER, Scopes::none(), hash);
     let source = Chatty::default();
     assert!(source.records.insert(&key).await.unwrap());
 

@@ -77,7 +77,7 @@ impl Observed {
     async fn revoke_next(&self, others: u64) {
         let next = self.revoked.load(Ordering::SeqCst);
         let others = (0..others).map(some_key);
-        let told = others.chain([self.tokens[next].key_id()]);
+        let told = others.chain([self.tokens[next].key_id().unwrap()]);
         self.remote
             .announce(told.map(|id| Change::Key(id.lookup_key())));
         self.clock.advance(2 * MAX_STALENESS);

@@ -34,7 +34,10 @@ async fn custom_source_sees_each_change_of_its_file() {
     let line_of_one = fs::read_to_string(&path).unwrap();
     let two = ApiKeyToken::generate(&Brand::default()).unwrap();
     let hash_of_two = peppers.hash(&two).unwrap().to_hex();
-    let line_of_two = format!("{} user_2 v1 {hash_of_two} notes:read\n", two.key_id());
+    let line_of_two = format!(
+        "{} user_2 v1 {hash_of_two} notes:read\n",
+        two.key_id().unwrap()
+    );
     let both = format!("{line_of_one}{line_of_two}");
     let other_scope = both.replace("notes:read", "notes:list");
 

@@ -77,7 +77,7 @@ async fn a_wrong_bit_anywhere_in_the_hash_is_a_wrong_secret() {
         let digit = char::from(digits[bit / 4]).to_digit(16).unwrap() ^ (1 << (bit % 4));
         digits[bit / 4] = char::from_digit(digit, 16).unwrap() as u8;
         let wrong = str::from_utf8(&digits).unwrap();
-        key.secret_hash = SecretHash::from_hex(*key.secret_hash.pepper(), wrong).unwrap();
+        key.secret_hash = SecretHash::from_hex(*key.secret_hash.pepper().unwrap(), wrong).unwrap();
         key.version += 1;
         assert!(fixture.backend.update(&key, key.version - 1).await.unwrap());
         assert_eq!(

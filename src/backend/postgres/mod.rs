@@ -30,7 +30,7 @@ use super::{
 use crate::{
     error::BackendError,
     key::ApiKey,
-    token::{KeyId, LookupKey},
+    token::{KeyId, LookupKey, PepperId},
 };
 
 /// Keys in PostgreSQL, 13 or newer: for a fleet of nodes. Clones are one backend.
@@ -201,7 +201,7 @@ impl ApiKeyBackend for PostgresBackend {
             .bind(scopes)
             .bind(unrestricted)
             .bind(key.display_prefix.as_str())
-            .bind(key.secret_hash.pepper().as_str())
+            .bind(key.secret_hash.pepper().map(PepperId::as_str))
             .bind(key.secret_hash.to_hex())
             .bind(Timestamp::new(key.created_at))
             .bind(key.expires_at.map(Timestamp::new))
@@ -224,7 +224,7 @@ impl ApiKeyBackend for PostgresBackend {
             .bind(scopes)
             .bind(unrestricted)
             .bind(key.display_prefix.as_str())
-            .bind(key.secret_hash.pepper().as_str())
+            .bind(key.secret_hash.pepper().map(PepperId::as_str))
             .bind(key.secret_hash.to_hex())
             .bind(key.expires_at.map(Timestamp::new))
             .bind(key.last_used_at.map(Timestamp::new))

@@ -29,7 +29,7 @@ use crate::{
     error::BackendError,
     key::ApiKey,
     sync::watch,
-    token::{KeyId, LookupKey},
+    token::{KeyId, LookupKey, PepperId},
 };
 
 /// Keys in a SQLite file, for the processes of one machine. Clones are one backend.
@@ -192,7 +192,7 @@ impl ApiKeyBackend for SqliteBackend {
             .bind(scopes)
             .bind(unrestricted)
             .bind(key.display_prefix.as_str())
-            .bind(key.secret_hash.pepper().as_str())
+            .bind(key.secret_hash.pepper().map(PepperId::as_str))
             .bind(key.secret_hash.to_hex())
             .bind(key.expires_at.map(millis))
             .bind(key.last_used_at.map(millis))

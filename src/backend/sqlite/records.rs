@@ -53,7 +53,7 @@ pub(super) fn write_key<'q>(
         .bind(scopes)
         .bind(unrestricted)
         .bind(key.display_prefix.as_str().to_owned())
-        .bind(key.secret_hash.pepper().as_str().to_owned())
+        .bind(key.secret_hash.pepper().map(ToString::to_string))
         .bind(key.secret_hash.to_hex())
         .bind(millis(key.created_at))
         .bind(key.expires_at.map(millis))

@@ -14,7 +14,7 @@ use crate::{
     error::ConfigError,
     resolver::{loader::Loader, touch::Toucher, watch::Watch},
     sync::Semaphore,
-    token::{Brand, Peppers, TokenFormat},
+    token::{Brand, DigestFormat, Peppers, TokenFormat},
 };
 
 /// What a [`CachedResolver`] is made from.
@@ -26,6 +26,7 @@ pub struct CachedResolverBuilder {
     peppers: Option<Peppers>,
     clock: Arc<dyn Clock>,
     brand: Brand,
+    digests: Vec<DigestFormat>,
     cache: CacheConfig,
 }
 
@@ -37,6 +38,7 @@ impl CachedResolverBuilder {
             peppers: None,
             clock: Arc::new(SystemClock),
             brand: Brand::default(),
+            digests: Vec::new(),
             cache: CacheConfig::new(),
         }
     }
@@ -66,6 +68,12 @@ impl CachedResolverBuilder {
         self
     }
 
+    /// How tokens look that another issuer made, of which the source has the digests. There may be several.
+    pub fn digest_format(mut self, format: DigestFormat) -> Self {
+        self.digests.push(format);
+        self
+    }
+
     /// How much is remembered, and for how long.
     pub fn cache(mut self, cache: CacheConfig) -> Self {
         self.cache = cache;
@@ -83,7 +91,7 @@ impl CachedResolverBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::MissingPeppers`], [`ConfigError::Cache`].
+    /// [`ConfigError::MissingPeppers`], [`ConfigError::Cache`], [`ConfigError::DigestFormat`].
     #[expect(
         clippy::unused_async,
         reason = "so that sources that have to be asked at start can come"
@@ -98,10 +106,19 @@ impl CachedResolverBuilder {
         {
             return Err(ConfigError::NoteUseEvery);
         }
-        Ok(self.build_with(peppers, cache))
+        let mut format = TokenFormat::new(self.brand);
+        for digests in &self.digests {
+            format = format.with_digests(digests.clone())?;
+        }
+        Ok(self.build_with(peppers, cache, format))
     }
 
-    pub(crate) fn build_with(self, peppers: Peppers, cache: CheckedConfig) -> CachedResolver {
+    pub(crate) fn build_with(
+        self,
+        peppers: Peppers,
+        cache: CheckedConfig,
+        format: TokenFormat,
+    ) -> CachedResolver {
         let cache = Arc::new(Cache::new(cache));
         let Self { source, clock, .. } = self;
         let resolver = CachedResolver(Arc::new(Inner {
@@ -114,7 +131,7 @@ impl CachedResolverBuilder {
             cache,
             peppers,
             clock,
-            format: TokenFormat::new(self.brand),
+            format,
         }));
         let knower: Weak<Inner> = Arc::downgrade(&resolver.0);
         resolver.0.cache.open_keys().ask(knower);
@@ -128,6 +145,7 @@ impl fmt::Debug for CachedResolverBuilder {
             .field("peppers", &self.peppers)
             .field("clock", &self.clock)
             .field("brand", &self.brand)
+            .field("digests", &self.digests)
             .field("cache", &self.cache)
             .finish_non_exhaustive()
     }

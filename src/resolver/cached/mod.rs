@@ -13,9 +13,9 @@ use crate::{
     clock::{Clock, Moment, Now, storable},
     context::AuthContext,
     error::{StoreError, Unavailable},
-    key::ApiKey,
+    key::{ApiKey, KeyStatus},
     sync::{Semaphore, in_runtime, timeout},
-    token::{ApiKeyToken, Brand, LookupKey, Peppers, TokenFormat},
+    token::{ApiKeyToken, Brand, KeyId, LookupKey, Peppers, TokenFormat},
     trace,
     verify::{VerifyError, verify},
 };
@@ -104,15 +104,39 @@ impl CachedResolver {
         {
             return checked;
         }
+        let found = self.find(token, freshness).await?;
+        self.verified(token, found, &self.coarse())
+    }
+
+    /// Which key `token` is of, and how that stands: from its record, which is read for it. A token needn't
+    /// say which key it is of.
+    pub(crate) async fn identify(
+        &self,
+        token: &ApiKeyToken,
+    ) -> Result<(KeyId, KeyStatus), VerifyError> {
+        let found = self.find(token, Freshness::Fresh).await?;
+        let Found::Key(key) = &found else {
+            let verified = self.verified(token, found, &self.coarse());
+            return Err(verified.err().unwrap_or(VerifyError::Unknown));
+        };
+        let id = *key.key().caller().key_id();
+        let status = match self.verified(token, found, &self.coarse()) {
+            Ok(_) => KeyStatus::Active,
+            Err(VerifyError::Expired) => KeyStatus::Expired,
+            Err(VerifyError::Disabled) => KeyStatus::Disabled,
+            Err(VerifyError::Revoked) => KeyStatus::Revoked,
+            Err(error) => return Err(error),
+        };
+        Ok((id, status))
+    }
+
+    async fn find(&self, token: &ApiKeyToken, freshness: Freshness) -> Result<Found, VerifyError> {
         // A token that another store's format has parsed.
         if !self.0.format.is_of(token) {
             return Err(VerifyError::Unknown);
         }
-        let found = self
-            .load(&token.lookup_key(), freshness)
-            .await
-            .map_err(VerifyError::Unavailable)?;
-        self.verified(token, found, &self.coarse())
+        let found = self.load(&token.lookup_key(), freshness).await;
+        found.map_err(VerifyError::Unavailable)
     }
 
     /// The same from memory alone.

@@ -181,35 +181,47 @@ impl Peppers {
         Ok(Self(Arc::new(known)))
     }
 
-    /// The hash to store for `token`: HMAC-SHA256 of its secret under the current pepper.
+    /// The hash to store for `token`: HMAC-SHA256 of its secret under the current pepper. Of an opaque token
+    /// it is the digest.
     ///
     /// # Errors
     ///
     /// [`RandomError`] where the pepper is [ephemeral](Peppers::ephemeral), this is its first use,
     /// and the operating system gives no randomness.
     pub fn hash(&self, token: &ApiKeyToken) -> Result<SecretHash, RandomError> {
+        if let Some(digest) = &token.digest {
+            return Ok(SecretHash::digest(digest.words));
+        }
         let pepper = self.current()?;
         let words = hash::hmac(&pepper.keyed, token.secret());
-        Ok(SecretHash::new(*pepper.id(), words))
+        Ok(SecretHash::hmac(*pepper.id(), words))
     }
 
-    /// Whether `token` has the secret that `stored` was made of. Without a stored hash the work is
-    /// the same, and the answer is no.
+    /// Whether `token` has the secret that `stored` was made of. Without a stored hash, or with that of
+    /// another kind of token, the work is the same, and the answer is no.
     pub(crate) fn verify(
         &self,
         token: &ApiKeyToken,
         stored: Option<&SecretHash>,
     ) -> Result<bool, Unavailable> {
-        let known = stored.and_then(|stored| self.find(stored.pepper()));
+        if let Some(digest) = &token.digest {
+            let stored = stored.filter(|stored| stored.pepper().is_none());
+            let stand_in = SecretHash::digest([0; 4]);
+            let equal = stored.unwrap_or(&stand_in).equals(&digest.words);
+            return Ok(bool::from(equal) & stored.is_some());
+        }
+        let stored = stored.and_then(|stored| Some((stored, stored.pepper()?)));
+        let known = stored.and_then(|(_, pepper)| self.find(pepper));
         let pepper = match known {
             Some(pepper) => pepper,
             None => self.current()?,
         };
         let computed = hash::hmac(&pepper.keyed, token.secret());
-        let stand_in = SecretHash::new(*pepper.id(), [0; 4]);
-        let equal = stored.unwrap_or(&stand_in).equals(&computed);
+        let stand_in = SecretHash::hmac(*pepper.id(), [0; 4]);
+        let compared = stored.map_or(&stand_in, |(stored, _)| stored);
+        let equal = compared.equals(&computed);
         match stored {
-            Some(stored) if known.is_none() => Err(UnknownPepper(*stored.pepper()).into()),
+            Some((_, pepper)) if known.is_none() => Err(UnknownPepper(*pepper).into()),
             stored => Ok(bool::from(equal) & stored.is_some()),
         }
     }

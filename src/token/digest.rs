@@ -1,0 +1,240 @@
+//! How the tokens of another issuer look, of which only a digest was ever kept.
+
+use super::{ApiKeyToken, Brand, hash};
+use crate::error::ConfigError;
+
+/// How the tokens of another issuer look: one opaque string, of which only SHA-256 was ever kept.
+///
+/// A text is such a token where prefix, length and alphabet are right, all three: the same issuer may have
+/// put the prefix before other tokens, too. New keys never look like this.
+///
+/// ```
+/// use tower_api_key::{Brand, DigestFormat, TokenAlphabet, TokenFormat};
+///
+/// let old = DigestFormat::new("pylon_", 54, TokenAlphabet::LowerHex)?;
+/// let format = TokenFormat::new(Brand::default()).with_digests(old)?;
+/// assert!(format.claims("pylon_afeb07edffef95fd562a499593f4c80c965bdabb64d42bf9"));
+/// assert!(!format.claims("pylon_a session"));
+/// # Ok::<(), tower_api_key::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestFormat {
+    prefix: Box<str>,
+    len: usize,
+    alphabet: TokenAlphabet,
+}
+
+/// The characters after the prefix of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TokenAlphabet {
+    /// `[0-9a-f]`
+    LowerHex,
+    /// `[0-9A-Fa-f]`
+    Hex,
+    /// `[0-9A-Za-z]`
+    Alphanumeric,
+    /// `[0-9A-Za-z_-]`
+    Base64Url,
+}
+
+impl DigestFormat {
+    /// How many characters have to come after the prefix, at the least.
+    pub const MIN_RANDOM_LEN: usize = 16;
+    /// How long a token is at the most, in bytes.
+    pub const MAX_LEN: usize = 255;
+
+    /// Tokens that begin with `prefix`, are `len` bytes long in all, and have characters of `alphabet`
+    /// after the prefix.
+    ///
+    /// The prefix may be shown and logged, its first 16 characters. It may be empty.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::DigestFormat`] where the prefix has other characters than `[A-Za-z0-9._~+/-]`, the
+    /// length leaves less than [`MIN_RANDOM_LEN`](Self::MIN_RANDOM_LEN) characters after it, or is more than
+    /// [`MAX_LEN`](Self::MAX_LEN).
+    pub fn new(prefix: &str, len: usize, alphabet: TokenAlphabet) -> Result<Self, ConfigError> {
+        let wrong = |problem| Err(ConfigError::DigestFormat { problem });
+        // `token68` of RFC 9110 §11.2, which a bearer token is (RFC 6750 §2.1).
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+        if !prefix.bytes().all(allowed) {
+            return wrong("has a prefix with other characters than [A-Za-z0-9._~+/-]");
+        }
+        if len > Self::MAX_LEN {
+            return wrong("has a length of more than 255");
+        }
+        if len < prefix.len().saturating_add(Self::MIN_RANDOM_LEN) {
+            return wrong("leaves less than 16 characters after its prefix");
+        }
+        Ok(Self {
+            prefix: prefix.into(),
+            len,
+            alphabet,
+        })
+    }
+
+    /// What the tokens begin with.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// How long a token is, in bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "no token is empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What the tokens are made of after the prefix.
+    #[must_use]
+    pub fn alphabet(&self) -> TokenAlphabet {
+        self.alphabet
+    }
+
+    pub(super) fn claims(&self, text: &[u8]) -> bool {
+        text.len() == self.len
+            && text
+                .strip_prefix(self.prefix.as_bytes())
+                .is_some_and(|rest| self.alphabet.has_all(rest))
+    }
+
+    /// Whether some text would be a token of both. No alphabet has a dot, so that of the brand has to
+    /// stand in the prefix.
+    pub(super) fn meets(&self, brand: &Brand) -> bool {
+        let rest = self.prefix.strip_prefix(brand.as_str());
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    }
+}
+
+impl TokenAlphabet {
+    /// Whether all of these bytes are of the alphabet. By arithmetic and to the end, as for the secrets of
+    /// our own tokens: they are a secret.
+    fn has_all(self, bytes: &[u8]) -> bool {
+        let others = match self {
+            Self::LowerHex => others(bytes, |byte| is_digit(byte) | is_between(byte, b'a', 6)),
+            Self::Hex => others(bytes, |byte| {
+                is_digit(byte) | is_between(byte | 0x20, b'a', 6)
+            }),
+            Self::Alphanumeric => others(bytes, |byte| is_digit(byte) | is_letter(byte)),
+            Self::Base64Url => others(bytes, |byte| {
+                is_digit(byte) | is_letter(byte) | (byte == b'-') | (byte == b'_')
+            }),
+        };
+        others == 0
+    }
+}
+
+fn others(bytes: &[u8], is_one: impl Fn(u8) -> bool) -> u8 {
+    let other = |others, &byte| others | u8::from(!is_one(byte));
+    bytes.iter().fold(0, other)
+}
+
+fn is_digit(byte: u8) -> bool {
+    is_between(byte, b'0', 10)
+}
+
+fn is_letter(byte: u8) -> bool {
+    is_between(byte | 0x20, b'a', 26)
+}
+
+fn is_between(byte: u8, first: u8, count: u8) -> bool {
+    byte.wrapping_sub(first) < count
+}
+
+/// What a token has that is one opaque string.
+#[derive(Clone)]
+pub(super) struct Digest {
+    pub(super) words: hash::Words,
+    prefix_len: u8,
+}
+
+impl Digest {
+    pub(super) fn prefix_len(&self) -> usize {
+        usize::from(self.prefix_len)
+    }
+}
+
+impl ApiKeyToken {
+    /// Becomes the token that `bytes` are, which `format` claims.
+    #[cold]
+    pub(super) fn read_opaque(&mut self, format: &DigestFormat, bytes: &[u8]) -> Option<()> {
+        let words = hash::sha256(bytes);
+        let digest = Digest {
+            words,
+            prefix_len: u8::try_from(format.prefix.len()).ok()?,
+        };
+        self.lookup_key = hash::lookup_key(&words);
+        self.keep(bytes)?;
+        self.digest = Some(digest);
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{ApiKeyToken, Brand, Pepper, Peppers, SecretHash, TokenFormat},
+        DigestFormat, TokenAlphabet,
+    };
+
+    #[test]
+    fn a_wrong_bit_anywhere_in_the_digest_is_a_wrong_secret() {
+        let peppers = Peppers::new(Pepper::random("v1").expect("randomness"));
+        let format = DigestFormat::new("old_", 52, TokenAlphabet::LowerHex).expect("a format");
+        let format = TokenFormat::default()
+            .with_digests(format)
+            .expect("formats");
+        let token = format
+            .parse(format!("old_{}", "7".repeat(48)))
+            .expect("a token");
+        let right = token.digest.as_ref().expect("a digest").words;
+        let verify = |hash| peppers.verify(&token, Some(&hash)).expect("an answer");
+        assert!(verify(SecretHash::digest(right)));
+        for bit in 0..256 {
+            let mut wrong = right;
+            wrong[bit / 64] ^= 1 << (bit % 64);
+            assert!(!verify(SecretHash::digest(wrong)), "bit {bit}");
+        }
+        // Not even where it is the same: it is the hash of something else.
+        let pepper = "v1".parse().expect("an id");
+        assert!(!verify(SecretHash::hmac(pepper, right)));
+        assert!(!verify(SecretHash::digest([0; 4])));
+        assert!(!peppers.verify(&token, None).expect("an answer"));
+
+        let native = ApiKeyToken::generate(&Brand::default()).expect("randomness");
+        let hash = peppers.hash(&native).expect("a hash");
+        let digest = SecretHash::from_digest_hex(&hash.to_hex()).expect("64 digits");
+        let verify = |hash| peppers.verify(&native, Some(&hash)).expect("an answer");
+        assert!(verify(hash) && !verify(digest));
+    }
+
+    #[test]
+    fn each_alphabet_has_its_characters_and_no_other_byte_in_any_place() {
+        type Has = fn(&u8) -> bool;
+        let alphabets: [(TokenAlphabet, Has); 4] = [
+            (TokenAlphabet::LowerHex, |byte| {
+                b"0123456789abcdef".contains(byte)
+            }),
+            (TokenAlphabet::Hex, u8::is_ascii_hexdigit),
+            (TokenAlphabet::Alphanumeric, u8::is_ascii_alphanumeric),
+            (TokenAlphabet::Base64Url, |byte| {
+                byte.is_ascii_alphanumeric() || b"-_".contains(byte)
+            }),
+        ];
+        for (alphabet, has) in alphabets {
+            for byte in 0..=255_u8 {
+                for place in [0, 1, 15, 16, 46, 47] {
+                    let mut text = [b'0'; 48];
+                    text[place] = byte;
+                    assert_eq!(
+                        alphabet.has_all(&text),
+                        has(&byte),
+                        "{alphabet:?}: {byte:#x} at {place}"
+                    );
+                }
+            }
+        }
+    }
+}
