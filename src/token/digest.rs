@@ -112,35 +112,27 @@ impl TokenAlphabet {
     /// Whether all of these bytes are of the alphabet. By arithmetic and to the end, as for the secrets of
     /// our own tokens: they are a secret.
     fn has_all(self, bytes: &[u8]) -> bool {
-        let others = match self {
-            Self::LowerHex => others(bytes, |byte| is_digit(byte) | is_between(byte, b'a', 6)),
-            Self::Hex => others(bytes, |byte| {
-                is_digit(byte) | is_between(byte | 0x20, b'a', 6)
+        let hex = |byte| among(byte, b'0', 10) | among(byte, b'a', 6);
+        let alphanumeric = |byte| among(byte, b'0', 10) | among(byte | 0x20, b'a', 26);
+        match self {
+            Self::LowerHex => all(bytes, hex),
+            Self::Hex => all(bytes, |byte| hex(byte) | among(byte, b'A', 6)),
+            Self::Alphanumeric => all(bytes, alphanumeric),
+            Self::Base64Url => all(bytes, |byte| {
+                alphanumeric(byte) | among(byte, b'-', 1) | among(byte, b'_', 1)
             }),
-            Self::Alphanumeric => others(bytes, |byte| is_digit(byte) | is_letter(byte)),
-            Self::Base64Url => others(bytes, |byte| {
-                is_digit(byte) | is_letter(byte) | (byte == b'-') | (byte == b'_')
-            }),
-        };
-        others == 0
+        }
     }
 }
 
-fn others(bytes: &[u8], is_one: impl Fn(u8) -> bool) -> u8 {
-    let other = |others, &byte| others | u8::from(!is_one(byte));
-    bytes.iter().fold(0, other)
+/// Whether `is_one`, which says 0 or 1, says 1 of all.
+fn all(bytes: &[u8], is_one: impl Fn(u8) -> u8) -> bool {
+    bytes.iter().fold(1, |all, &byte| all & is_one(byte)) == 1
 }
 
-fn is_digit(byte: u8) -> bool {
-    is_between(byte, b'0', 10)
-}
-
-fn is_letter(byte: u8) -> bool {
-    is_between(byte | 0x20, b'a', 26)
-}
-
-fn is_between(byte: u8, first: u8, count: u8) -> bool {
-    byte.wrapping_sub(first) < count
+/// 1 where `byte` is one of the `count` that begin with `first`, and otherwise 0.
+fn among(byte: u8, first: u8, count: u8) -> u8 {
+    u8::from(byte.wrapping_sub(first) < count)
 }
 
 /// What a token has that is one opaque string.
