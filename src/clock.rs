@@ -229,6 +229,10 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 /// The latest moment that a key can name: the last millisecond of the year 9999.
 const LATEST: Duration = Duration::from_millis(253_402_300_799_999);
 
+pub(crate) fn latest() -> SystemTime {
+    UNIX_EPOCH + LATEST
+}
+
 /// `time` in whole milliseconds, between 1970 and the end of 9999, as every backend can store it.
 pub(crate) fn storable(time: SystemTime) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(unix_millis(time))

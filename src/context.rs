@@ -107,7 +107,7 @@ impl Caller {
     pub(crate) fn of(key: &ApiKey) -> Self {
         let ApiKey { id, user_id, .. } = key;
         let name = key.name.as_deref();
-        let expires_at = key.expires_at.map(expiry);
+        let expires_at = key.ends_at().map(expiry);
         Self::new(*id, user_id, name, key.scopes.clone(), expires_at)
     }
 

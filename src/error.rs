@@ -26,6 +26,7 @@ pub struct BackendError {
 enum BackendErrorKind {
     Unavailable,
     Corrupt,
+    Unsupported,
 }
 
 impl BackendError {
@@ -41,6 +42,12 @@ impl BackendError {
         Self::new(BackendErrorKind::Corrupt, source)
     }
 
+    /// The backend has no such thing as `what`: what a method of
+    /// [`ApiKeyBackend`](crate::ApiKeyBackend) answers that wasn't written.
+    pub fn unsupported(what: &'static str) -> Self {
+        Self::new(BackendErrorKind::Unsupported, what)
+    }
+
     fn new(kind: BackendErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             kind,
@@ -52,6 +59,16 @@ impl BackendError {
     #[must_use]
     pub fn is_corrupt(&self) -> bool {
         self.kind == BackendErrorKind::Corrupt
+    }
+
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.kind == BackendErrorKind::Unavailable
+    }
+
+    /// Whether the backend can't do what was asked of it, now or later.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.kind == BackendErrorKind::Unsupported
     }
 }
 
@@ -69,6 +86,7 @@ impl fmt::Display for BackendError {
         f.write_str(match self.kind {
             BackendErrorKind::Unavailable => "the backend can't be asked",
             BackendErrorKind::Corrupt => "the backend holds a record that can't be read",
+            BackendErrorKind::Unsupported => "the backend can't do that",
         })
     }
 }
@@ -117,7 +135,7 @@ impl Unavailable {
     /// wasn't where too many others wait.
     pub(crate) fn is_outage(&self) -> bool {
         match &self.0 {
-            Cause::Backend(error) => !error.is_corrupt(),
+            Cause::Backend(error) => error.is_unavailable(),
             Cause::TooSlow => true,
             Cause::Pepper(_) | Cause::Random(_) | Cause::Load(_) => false,
         }

@@ -172,8 +172,9 @@ pub use self::backend::{SqliteBackend, SqliteBackendBuilder};
 pub use self::clock::ManualClock;
 pub use self::{
     backend::{
-        ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, KeySource, MemoryBackend, Page,
-        PageRequest, ParseCursorError, Subscription, Touch,
+        ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, GrantInsertion, GrantLimits,
+        KeyFilter, KeySource, MemoryBackend, Page, PageRequest, ParseCursorError, PepperUsage,
+        Subscription, Touch,
     },
     cache::{CacheConfig, CacheStats},
     clock::{Clock, SystemClock},
@@ -184,7 +185,10 @@ pub use self::{
         ScopeList, TypedScope, TypedScopes,
     },
     handoff::{HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore},
-    key::{ApiKey, IssuedKey, KeyStatus, KeyUpdate, NewApiKey},
+    key::{
+        ApiKey, ClaimHash, GrantId, GrantStatus, IssuedKey, KeyGrant, KeyStatus, KeyUpdate,
+        Metadata, NewApiKey, ParseGrantIdError, RevocationReason,
+    },
     middleware::{
         ApiKeyLayer, ApiKeyService, CredentialHeader, GrpcResponse, ProblemResponse, Rejection,
         RejectionReason, ResponseForRejection, ResponseFuture,

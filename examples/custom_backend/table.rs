@@ -9,7 +9,7 @@ use std::{
 };
 
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, BackendError, Change, ChangeSink, KeyId, KeySource, LookupKey,
+    ApiKey, ApiKeyBackend, BackendError, Change, ChangeSink, KeyId, KeySource, LookupKey, Metadata,
     PageRequest, PepperId, Scopes, SecretHash, Subscription, Touch,
 };
 
@@ -42,7 +42,13 @@ struct Row {
     expires_at: Option<i64>,
     last_used_at: Option<i64>,
     revoked_at: Option<i64>,
+    revocation_reason: Option<String>,
     disabled_at: Option<i64>,
+    retires_at: Option<i64>,
+    metadata: Option<String>,
+    predecessor: Option<[u8; KeyId::LEN]>,
+    successor: Option<[u8; KeyId::LEN]>,
+    made_by: Option<[u8; KeyId::LEN]>,
     version: u64,
 }
 
@@ -80,7 +86,8 @@ impl ApiKeyBackend for Table {
     }
 
     /// `UPDATE … SET name = ?, …, last_used_at = greatest(last_used_at, ?),
-    /// revoked_at = coalesce(revoked_at, ?), version = ? WHERE lookup_key = ? AND version = ?`, without the columns `user_id` and `created_at`.
+    /// revoked_at = coalesce(revoked_at, ?), version = ? WHERE lookup_key = ? AND version = ?`, without the columns
+    /// that never change: `user_id`, `created_at`, `predecessor`, `made_by`.
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
         let mut new = Row::of(key);
         let updated = match self.rows().get_mut(key.lookup_key().as_bytes()) {
@@ -88,7 +95,11 @@ impl ApiKeyBackend for Table {
                 new.user_id.clone_from(&row.user_id);
                 new.created_at = row.created_at;
                 new.last_used_at = new.last_used_at.max(row.last_used_at);
-                new.revoked_at = row.revoked_at.or(new.revoked_at);
+                if row.revoked_at.is_some() {
+                    new.revoked_at = row.revoked_at;
+                    new.revocation_reason.clone_from(&row.revocation_reason);
+                }
+                (new.predecessor, new.made_by) = (row.predecessor, row.made_by);
                 *row = new;
                 true
             }
@@ -174,7 +185,13 @@ impl Row {
             expires_at: key.expires_at.map(millis),
             last_used_at: key.last_used_at.map(millis),
             revoked_at: key.revoked_at.map(millis),
+            revocation_reason: key.revocation_reason.as_ref().map(ToString::to_string),
             disabled_at: key.disabled_at.map(millis),
+            retires_at: key.retires_at.map(millis),
+            metadata: key.metadata.as_ref().map(|it| it.as_str().to_owned()),
+            predecessor: key.predecessor.as_ref().map(KeyId::as_bytes).copied(),
+            successor: key.successor.as_ref().map(KeyId::as_bytes).copied(),
+            made_by: key.made_by.as_ref().map(KeyId::as_bytes).copied(),
             version: key.version,
         }
     }
@@ -203,6 +220,17 @@ impl Row {
         key.last_used_at = self.last_used_at.map(time).transpose()?;
         key.revoked_at = self.revoked_at.map(time).transpose()?;
         key.disabled_at = self.disabled_at.map(time).transpose()?;
+        key.revocation_reason = self
+            .revocation_reason
+            .as_deref()
+            .map(str::parse)
+            .transpose()?;
+        key.retires_at = self.retires_at.map(time).transpose()?;
+        let metadata = self.metadata.as_deref().map(Metadata::from_stored);
+        key.metadata = metadata.transpose()?;
+        key.predecessor = self.predecessor.map(KeyId::from_bytes);
+        key.successor = self.successor.map(KeyId::from_bytes);
+        key.made_by = self.made_by.map(KeyId::from_bytes);
         key.version = self.version;
         Ok(key)
     }

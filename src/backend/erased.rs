@@ -1,11 +1,14 @@
 //! The traits as objects, so that a store isn't generic over where its keys are.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::SystemTime};
 
-use super::{ApiKeyBackend, ChangeSink, KeySource, PageRequest, Subscription, Touch};
+use super::{
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeyFilter, KeySource, PageRequest,
+    PepperUsage, Subscription, Touch,
+};
 use crate::{
     error::BackendError,
-    key::ApiKey,
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
     token::{KeyId, LookupKey},
 };
 
@@ -28,6 +31,36 @@ pub(crate) trait DynBackend: DynSource {
         page: &'a PageRequest,
     ) -> Answer<'a, Vec<ApiKey>>;
     fn touch<'a>(&'a self, touches: &'a [Touch]) -> Answer<'a, ()>;
+    fn get_by_id<'a>(&'a self, ids: &'a [KeyId]) -> Answer<'a, Vec<ApiKey>>;
+    fn rotate<'a>(
+        &'a self,
+        successor: &'a ApiKey,
+        old: &'a ApiKey,
+        expected: u64,
+    ) -> Answer<'a, bool>;
+    fn list<'a>(&'a self, filter: &'a KeyFilter, page: &'a PageRequest) -> Answer<'a, Vec<ApiKey>>;
+    fn purge<'a>(&'a self, before: SystemTime, at_most: usize) -> Answer<'a, usize>;
+    fn pepper_usage<'a>(&'a self, now: SystemTime) -> Answer<'a, Vec<PepperUsage>>;
+    fn insert_grant<'a>(
+        &'a self,
+        grant: &'a KeyGrant,
+        limits: &'a GrantLimits,
+    ) -> Answer<'a, GrantInsertion>;
+    fn get_grant<'a>(&'a self, hash: &'a ClaimHash) -> Answer<'a, Option<KeyGrant>>;
+    fn claim<'a>(
+        &'a self,
+        grant: &'a GrantId,
+        key: &'a ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Answer<'a, bool>;
+    fn revoke_grant<'a>(&'a self, grant: &'a GrantId, at: SystemTime) -> Answer<'a, bool>;
+    fn revoke_grants_of_user<'a>(&'a self, user_id: &'a str, at: SystemTime) -> Answer<'a, usize>;
+    fn list_grants<'a>(
+        &'a self,
+        user_id: Option<&'a str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> Answer<'a, Vec<KeyGrant>>;
 }
 
 impl<S: KeySource> DynSource for S {
@@ -63,5 +96,80 @@ impl<B: ApiKeyBackend> DynBackend for B {
 
     fn touch<'a>(&'a self, touches: &'a [Touch]) -> Answer<'a, ()> {
         Box::pin(ApiKeyBackend::touch(self, touches))
+    }
+
+    fn get_by_id<'a>(&'a self, ids: &'a [KeyId]) -> Answer<'a, Vec<ApiKey>> {
+        Box::pin(ApiKeyBackend::get_by_id(self, ids))
+    }
+
+    fn rotate<'a>(
+        &'a self,
+        successor: &'a ApiKey,
+        old: &'a ApiKey,
+        expected: u64,
+    ) -> Answer<'a, bool> {
+        Box::pin(ApiKeyBackend::rotate(self, successor, old, expected))
+    }
+
+    fn list<'a>(&'a self, filter: &'a KeyFilter, page: &'a PageRequest) -> Answer<'a, Vec<ApiKey>> {
+        Box::pin(ApiKeyBackend::list(self, filter, page))
+    }
+
+    fn purge<'a>(&'a self, before: SystemTime, at_most: usize) -> Answer<'a, usize> {
+        Box::pin(ApiKeyBackend::purge(self, before, at_most))
+    }
+
+    fn pepper_usage<'a>(&'a self, now: SystemTime) -> Answer<'a, Vec<PepperUsage>> {
+        Box::pin(ApiKeyBackend::pepper_usage(self, now))
+    }
+
+    fn insert_grant<'a>(
+        &'a self,
+        grant: &'a KeyGrant,
+        limits: &'a GrantLimits,
+    ) -> Answer<'a, GrantInsertion> {
+        Box::pin(ApiKeyBackend::insert_grant(self, grant, limits))
+    }
+
+    fn get_grant<'a>(&'a self, hash: &'a ClaimHash) -> Answer<'a, Option<KeyGrant>> {
+        Box::pin(ApiKeyBackend::get_grant(self, hash))
+    }
+
+    fn claim<'a>(
+        &'a self,
+        grant: &'a GrantId,
+        key: &'a ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Answer<'a, bool> {
+        Box::pin(ApiKeyBackend::claim(self, grant, key, maker))
+    }
+
+    fn revoke_grant<'a>(&'a self, grant: &'a GrantId, at: SystemTime) -> Answer<'a, bool> {
+        Box::pin(ApiKeyBackend::revoke_grant(self, grant, at))
+    }
+
+    fn revoke_grants_of_user<'a>(&'a self, user_id: &'a str, at: SystemTime) -> Answer<'a, usize> {
+        Box::pin(ApiKeyBackend::revoke_grants_of_user(self, user_id, at))
+    }
+
+    fn list_grants<'a>(
+        &'a self,
+        user_id: Option<&'a str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> Answer<'a, Vec<KeyGrant>> {
+        Box::pin(ApiKeyBackend::list_grants(self, user_id, after, limit))
+    }
+}
+
+impl dyn DynBackend {
+    /// The record with this id; two of them are an error, since one may be revoked.
+    pub(crate) async fn get(&self, id: &KeyId) -> Result<Option<ApiKey>, BackendError> {
+        let mut found = self.get_by_id(std::slice::from_ref(id)).await?;
+        found.retain(|key| key.id == *id);
+        match (found.pop(), found.pop()) {
+            (_, Some(_)) => Err(BackendError::corrupt("two records of one key")),
+            (record, None) => Ok(record),
+        }
     }
 }

@@ -101,11 +101,18 @@ impl ApiKeyBackend for MemoryBackend {
         match self.0.records.get_mut(&key.lookup_key()) {
             Some(mut record) if record.version == expected => {
                 // The index, too, has the owner and the time of creation, which never change.
+                let (revoked_at, revocation_reason) = match record.revoked_at {
+                    Some(at) => (Some(at), record.revocation_reason.take()),
+                    None => (key.revoked_at, key.revocation_reason.clone()),
+                };
                 *record = ApiKey {
                     user_id: mem::take(&mut record.user_id),
                     created_at: record.created_at,
                     last_used_at: record.last_used_at.max(key.last_used_at),
-                    revoked_at: record.revoked_at.or(key.revoked_at),
+                    revoked_at,
+                    revocation_reason,
+                    predecessor: record.predecessor,
+                    made_by: record.made_by,
                     ..key.clone()
                 };
             }

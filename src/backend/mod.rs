@@ -2,6 +2,8 @@
 
 mod changes;
 mod erased;
+mod filter;
+mod grants;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod import;
 mod memory;
@@ -28,6 +30,8 @@ pub use self::sql::OpenError;
 pub use self::sqlite::{SqliteBackend, SqliteBackendBuilder};
 pub use self::{
     changes::{Change, ChangeFeed, ChangeSink, Subscription},
+    filter::{KeyFilter, PepperUsage},
+    grants::{GrantInsertion, GrantLimits},
     memory::MemoryBackend,
     page::{Cursor, Page, PageRequest, ParseCursorError},
 };
@@ -37,7 +41,7 @@ pub(crate) use self::{
 };
 use crate::{
     error::BackendError,
-    key::ApiKey,
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
     token::{KeyId, LookupKey},
 };
 
@@ -124,8 +128,8 @@ pub trait KeySource: Send + Sync + 'static {
 ///
 /// * [`insert`](Self::insert) never overwrites. It is not an upsert.
 /// * [`update`](Self::update) compares the version in the statement that writes
-///   (`UPDATE … WHERE id = ? AND version = ?`). Id, owner and time of creation of a key never change,
-///   whatever it is given.
+///   (`UPDATE … WHERE id = ? AND version = ?`). Id, owner, time of creation, and the ids of
+///   predecessor and maker of a key never change, whatever it is given.
 /// * [`list_for_user`](Self::list_for_user) goes by keyset and not by offset, so that keys created meanwhile neither
 ///   repeat nor hide others: `WHERE user_id = ? AND (created_at, id) < (?, ?) ORDER BY created_at
 ///   DESC, id DESC LIMIT ?`.
@@ -166,8 +170,8 @@ pub trait ApiKeyBackend: KeySource {
     /// Replaces the record of `key.id` by `key` if it is there with the version `expected`;
     /// returns whether it was replaced. `key` comes with its new version.
     ///
-    /// The stored `last_used_at` stays where it is later than the given one, and the stored `revoked_at` where
-    /// there is one: nothing takes a revocation back.
+    /// The stored `last_used_at` stays where it is later than the given one, and the stored `revoked_at`, with
+    /// its reason, where there is one: nothing takes a revocation back.
     ///
     /// # Errors
     ///
@@ -208,6 +212,185 @@ pub trait ApiKeyBackend: KeySource {
     ///
     /// Where not all of it was noted: the same and what has come since is tried again later.
     fn touch(&self, touches: &[Touch]) -> impl Future<Output = Result<(), BackendError>> + Send;
+
+    /// The records with these ids, in any order, without those that aren't there.
+    ///
+    /// An id is the look-up key of all keys but those that were imported by a digest. Without this method
+    /// they are looked for so, and a backend can't keep those others.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_many`](KeySource::get_many).
+    fn get_by_id(
+        &self,
+        ids: &[KeyId],
+    ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send {
+        async {
+            let wanted: Vec<_> = ids.iter().map(KeyId::lookup_key).collect();
+            self.get_many(&wanted).await
+        }
+    }
+
+    /// Stores `successor` and replaces the record of `old.id` by `old` where it has the version `expected`:
+    /// both, or neither. Returns whether both were done.
+    ///
+    /// Without this method, it is an [`insert`](Self::insert), an [`update`](Self::update), and a
+    /// [`delete`](Self::delete) of what was inserted where another was first. What a crash leaves behind
+    /// between them is a successor whose token nobody was given.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known that it was done. It may have been.
+    fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: u64,
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        async move {
+            if !self.insert(successor).await? {
+                return Ok(false);
+            }
+            let is_replaced = self.update(old, expected).await?;
+            if !is_replaced {
+                self.delete(&successor.id).await?;
+            }
+            Ok(is_replaced)
+        }
+    }
+
+    /// The keys that [fit](KeyFilter::fits) `filter`, in the order of
+    /// [`list_for_user`](Self::list_for_user), as many as `page` asks for, beginning after its cursor.
+    ///
+    /// # Errors
+    ///
+    /// Whenever the list isn't known to be right.
+    fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send {
+        let _ = (filter, page);
+        async { Err(BackendError::unsupported("list keys by a filter")) }
+    }
+
+    /// Removes at most `at_most` records of keys that were revoked, or whose end has come, before `before`,
+    /// and of grants that were claimed, revoked or past their end by then; returns how many. A key that was
+    /// renewed meanwhile isn't removed.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known how many are gone.
+    fn purge(
+        &self,
+        before: SystemTime,
+        at_most: usize,
+    ) -> impl Future<Output = Result<usize, BackendError>> + Send {
+        let _ = (before, at_most);
+        async { Err(BackendError::unsupported("purge")) }
+    }
+
+    /// How many keys each pepper has that a record names, and how many of them work at `now`.
+    ///
+    /// # Errors
+    ///
+    /// Whenever they can't be counted.
+    fn pepper_usage(
+        &self,
+        now: SystemTime,
+    ) -> impl Future<Output = Result<Vec<PepperUsage>, BackendError>> + Send {
+        let _ = now;
+        async { Err(BackendError::unsupported("count keys by pepper")) }
+    }
+
+    /// Stores `grant` unless its id or its hash is taken, or as many are pending at its `made_at` as may be.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known that it was stored. It may have been.
+    fn insert_grant(
+        &self,
+        grant: &KeyGrant,
+        limits: &GrantLimits,
+    ) -> impl Future<Output = Result<GrantInsertion, BackendError>> + Send {
+        let _ = (grant, limits);
+        async { Err(BackendError::unsupported("hand off keys")) }
+    }
+
+    /// The grant that a token with this hash claims.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known whether there is one.
+    fn get_grant(
+        &self,
+        hash: &ClaimHash,
+    ) -> impl Future<Output = Result<Option<KeyGrant>, BackendError>> + Send {
+        let _ = hash;
+        async { Err(BackendError::unsupported("hand off keys")) }
+    }
+
+    /// Marks the grant as claimed at `key.created_at`, and stores `key`: both, or neither, and of all who
+    /// try, one. Returns whether it was done: `false` where the grant isn't
+    /// [pending](crate::GrantStatus::Pending) at that moment, where `key.id` is taken, or where the record of
+    /// `maker` doesn't have that version any more.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known that it was done. It may have been.
+    fn claim(
+        &self,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        let _ = (grant, key, maker);
+        async { Err(BackendError::unsupported("hand off keys")) }
+    }
+
+    /// Revokes a grant that is pending at `at`; returns whether it did.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known whether it was revoked.
+    fn revoke_grant(
+        &self,
+        grant: &GrantId,
+        at: SystemTime,
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        let _ = (grant, at);
+        async { Err(BackendError::unsupported("hand off keys")) }
+    }
+
+    /// Revokes all grants for keys of `user_id` that are pending at `at`; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known whether they were revoked.
+    fn revoke_grants_of_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+    ) -> impl Future<Output = Result<usize, BackendError>> + Send {
+        let _ = (user_id, at);
+        async { Err(BackendError::unsupported("hand off keys")) }
+    }
+
+    /// The grants for keys of `user_id`, or of everybody, from the newest to the oldest (by `made_at`, then
+    /// by id, both falling), at most `limit`, beginning after `after`.
+    ///
+    /// # Errors
+    ///
+    /// Whenever the list isn't known to be right.
+    fn list_grants(
+        &self,
+        user_id: Option<&str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<KeyGrant>, BackendError>> + Send {
+        let _ = (user_id, after, limit);
+        async { Err(BackendError::unsupported("hand off keys")) }
+    }
 }
 
 /// The record under `wanted` among what a source gave; two of them are an error, since one may be
@@ -284,5 +467,93 @@ impl<B: ApiKeyBackend> ApiKeyBackend for Arc<B> {
 
     fn touch(&self, touches: &[Touch]) -> impl Future<Output = Result<(), BackendError>> + Send {
         B::touch(self, touches)
+    }
+
+    fn get_by_id(
+        &self,
+        ids: &[KeyId],
+    ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send {
+        B::get_by_id(self, ids)
+    }
+
+    fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: u64,
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        B::rotate(self, successor, old, expected)
+    }
+
+    fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> impl Future<Output = Result<Vec<ApiKey>, BackendError>> + Send {
+        B::list(self, filter, page)
+    }
+
+    fn purge(
+        &self,
+        before: SystemTime,
+        at_most: usize,
+    ) -> impl Future<Output = Result<usize, BackendError>> + Send {
+        B::purge(self, before, at_most)
+    }
+
+    fn pepper_usage(
+        &self,
+        now: SystemTime,
+    ) -> impl Future<Output = Result<Vec<PepperUsage>, BackendError>> + Send {
+        B::pepper_usage(self, now)
+    }
+
+    fn insert_grant(
+        &self,
+        grant: &KeyGrant,
+        limits: &GrantLimits,
+    ) -> impl Future<Output = Result<GrantInsertion, BackendError>> + Send {
+        B::insert_grant(self, grant, limits)
+    }
+
+    fn get_grant(
+        &self,
+        hash: &ClaimHash,
+    ) -> impl Future<Output = Result<Option<KeyGrant>, BackendError>> + Send {
+        B::get_grant(self, hash)
+    }
+
+    fn claim(
+        &self,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        B::claim(self, grant, key, maker)
+    }
+
+    fn revoke_grant(
+        &self,
+        grant: &GrantId,
+        at: SystemTime,
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        B::revoke_grant(self, grant, at)
+    }
+
+    fn revoke_grants_of_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+    ) -> impl Future<Output = Result<usize, BackendError>> + Send {
+        B::revoke_grants_of_user(self, user_id, at)
+    }
+
+    fn list_grants(
+        &self,
+        user_id: Option<&str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<KeyGrant>, BackendError>> + Send {
+        B::list_grants(self, user_id, after, limit)
     }
 }

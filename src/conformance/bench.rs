@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     backend::{ApiKeyBackend, PageRequest},
-    key::ApiKey,
+    key::{ApiKey, Metadata, RevocationReason},
     scope::Scopes,
     sync::{AtomicU64, Ordering},
     token::{ApiKeyToken, Brand, KeyId, PepperId, SecretHash},
@@ -88,6 +88,8 @@ impl<B: ApiKeyBackend> Bench<B> {
         let number = self.number();
         let mut key = ApiKey::new(self.id(), user, Scopes::none(), hash(number)?);
         key.created_at = at(number);
+        key.predecessor = Some(self.id());
+        key.made_by = Some(self.id());
         self.fill(&mut key)?;
         Ok(key)
     }
@@ -96,8 +98,11 @@ impl<B: ApiKeyBackend> Bench<B> {
     pub(super) fn next(&self, key: &ApiKey) -> Outcome<ApiKey> {
         let mut next = key.clone();
         self.fill(&mut next)?;
-        // A revocation stays.
-        next.revoked_at = key.revoked_at.or(next.revoked_at);
+        // A revocation stays, and why it was made.
+        if key.revoked_at.is_some() {
+            next.revoked_at = key.revoked_at;
+            next.revocation_reason.clone_from(&key.revocation_reason);
+        }
         next.version += 1;
         Ok(next)
     }
@@ -110,7 +115,13 @@ impl<B: ApiKeyBackend> Bench<B> {
         key.secret_hash = hash(number)?;
         key.expires_at = Some(at(number + 1));
         key.revoked_at = number.is_multiple_of(2).then(|| at(number + 2));
+        key.revocation_reason = key
+            .revoked_at
+            .map(|_| RevocationReason::Other(format!("{number}")));
         key.disabled_at = number.is_multiple_of(3).then(|| at(number + 3));
+        key.retires_at = number.is_multiple_of(5).then(|| at(number + 4));
+        key.metadata = Some(Metadata::from_stored(format!("{{\"number\":{number}}}"))?);
+        key.successor = number.is_multiple_of(7).then(|| self.id());
         Ok(())
     }
 
@@ -247,6 +258,12 @@ pub(super) fn same(expected: &ApiKey, found: &ApiKey, when: &str) -> Outcome {
     field!(time last_used_at);
     field!(time revoked_at);
     field!(time disabled_at);
+    field!(time retires_at);
+    field!(revocation_reason);
+    field!(metadata);
+    field!(predecessor);
+    field!(successor);
+    field!(made_by);
     // Their order may be another.
     field!(scopes);
     Ok(())

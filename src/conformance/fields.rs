@@ -26,7 +26,10 @@ async fn survives<B: ApiKeyBackend>(bench: &Bench<B>, key: ApiKey, what: &str) -
     let before = ApiKey {
         id: updated.id,
         created_at: updated.created_at,
+        predecessor: updated.predecessor,
+        made_by: updated.made_by,
         revoked_at: None,
+        revocation_reason: None,
         ..bench.key(&updated.user_id)?
     };
     bench.store(&before).await?;

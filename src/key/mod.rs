@@ -1,6 +1,9 @@
 //! The stored record of a key, and what one is made from.
 
+mod grant;
+mod metadata;
 mod new;
+mod reason;
 mod update;
 
 use std::{
@@ -9,7 +12,10 @@ use std::{
 };
 
 pub use self::{
+    grant::{ClaimHash, GrantId, GrantStatus, KeyGrant, ParseGrantIdError},
+    metadata::Metadata,
     new::{IssuedKey, NewApiKey},
+    reason::RevocationReason,
     update::KeyUpdate,
 };
 use crate::{
@@ -37,16 +43,29 @@ pub struct ApiKey {
     pub display_prefix: DisplayPrefix,
     /// What the secret is checked against.
     pub secret_hash: SecretHash,
+    /// What the service keeps with it.
+    pub metadata: Option<Metadata>,
     /// When it was made.
     pub created_at: SystemTime,
     /// From when on it no longer works.
     pub expires_at: Option<SystemTime>,
+    /// From when on it no longer works because another has taken its place: the end of the overlap of a
+    /// rotation.
+    pub retires_at: Option<SystemTime>,
     /// When it last let somebody in, to the minute.
     pub last_used_at: Option<SystemTime>,
     /// When it was revoked, for good.
     pub revoked_at: Option<SystemTime>,
+    /// Why it was revoked, where that was said.
+    pub revocation_reason: Option<RevocationReason>,
     /// When it was suspended, until it is enabled again.
     pub disabled_at: Option<SystemTime>,
+    /// The key whose place it has taken.
+    pub predecessor: Option<KeyId>,
+    /// The key that takes its place.
+    pub successor: Option<KeyId>,
+    /// The key with which it was made, where a key made it.
+    pub made_by: Option<KeyId>,
     /// Counts the changes, from 1. Being used isn't one.
     pub version: u64,
 }
@@ -85,11 +104,17 @@ impl ApiKey {
             scopes,
             display_prefix: DisplayPrefix::of(&Brand::default(), &id),
             secret_hash,
+            metadata: None,
             created_at: UNIX_EPOCH,
             expires_at: None,
+            retires_at: None,
             last_used_at: None,
             revoked_at: None,
+            revocation_reason: None,
             disabled_at: None,
+            predecessor: None,
+            successor: None,
+            made_by: None,
             version: 1,
         }
     }
@@ -108,9 +133,16 @@ impl ApiKey {
     pub fn status(&self, now: SystemTime) -> KeyStatus {
         match self.ended() {
             Some(ended) => ended,
-            None if self.expires_at.is_some_and(|end| now >= end) => KeyStatus::Expired,
+            None if self.ends_at().is_some_and(|end| now >= end) => KeyStatus::Expired,
             None => KeyStatus::Active,
         }
+    }
+
+    /// From when on it no longer works, whether it expires or another takes its place.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<SystemTime> {
+        let ends = [self.expires_at, self.retires_at];
+        ends.into_iter().flatten().min()
     }
 
     /// What the key is whatever the time.
@@ -129,7 +161,7 @@ impl ApiKey {
 pub enum KeyStatus {
     /// It works.
     Active,
-    /// Its `expires_at` has come.
+    /// Its end has come, `expires_at` or `retires_at`.
     Expired,
     /// It is suspended, and may be enabled again.
     Disabled,

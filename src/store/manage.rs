@@ -2,7 +2,7 @@
 
 use super::{ApiKeyStore, write::carry_out};
 use crate::{
-    backend::{Cursor, Page, PageRequest, only_record},
+    backend::{Cursor, Page, PageRequest},
     context::AuthContext,
     error::{BackendError, StoreError},
     key::{ApiKey, IssuedKey, KeyStatus, NewApiKey},
@@ -88,7 +88,7 @@ impl ApiKeyStore {
         if !maker.scopes.covers(new.scopes()) {
             return not_held("a key with all of these scopes");
         }
-        self.create(new.ends_by(maker.expires_at)).await
+        self.create(new.ends_by(maker.ends_at())).await
     }
 
     /// The key with this id, whatever its state, as the backend has it. A use that is still to be
@@ -98,9 +98,7 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`].
     pub async fn get(&self, id: &KeyId) -> Result<Option<ApiKey>, StoreError> {
-        let wanted = id.lookup_key();
-        let found = self.backend.get_many(&[wanted]).await?;
-        let mut key = only_record(&found, &wanted)?.cloned();
+        let mut key = self.backend.get(id).await?;
         if let Some(key) = &mut key {
             self.resolver.overlay(key);
         }
@@ -272,9 +270,8 @@ impl ApiKeyStore {
                 if backend.update(&key, expected).await? {
                     return Ok(Some(key));
                 }
-                let found = backend.get_many(&[place]).await?;
-                match only_record(&found, &place)? {
-                    Some(newer) => key = newer.clone(),
+                match backend.get(&id).await? {
+                    Some(newer) => key = newer,
                     None => return Ok(None),
                 }
             }

@@ -45,7 +45,7 @@ async fn ten_nodes_can_start_at_once() {
     let mut connection = server.connection().await;
     let versions = query_scalar("SELECT array_agg(version) FROM round_0.tower_api_key_schema");
     let versions: Vec<i64> = versions.fetch_one(&mut connection).await.unwrap();
-    assert_eq!(versions, [1]);
+    assert_eq!(versions, [2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,7 +156,7 @@ async fn tables_that_are_not_ours_are_left_alone() {
         error,
         OpenError::NewerSchema {
             found: 99,
-            known: 1
+            known: 2
         }
     ));
     server

@@ -24,13 +24,12 @@ use self::{
     time::Timestamp,
 };
 use super::{
-    ApiKeyBackend, ChangeSink, KeySource, PageRequest, Subscription, Touch,
-    sql::{OpenError, scopes_text},
+    ApiKeyBackend, ChangeSink, KeySource, PageRequest, Subscription, Touch, sql::OpenError,
 };
 use crate::{
     error::BackendError,
     key::ApiKey,
-    token::{KeyId, LookupKey, PepperId},
+    token::{KeyId, LookupKey},
 };
 
 /// Keys in PostgreSQL, 13 or newer: for a fleet of nodes. Clones are one backend.
@@ -193,22 +192,7 @@ impl KeySource for PostgresBackend {
 
 impl ApiKeyBackend for PostgresBackend {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        let (scopes, unrestricted) = scopes_text(&key.scopes);
-        let query = query(&self.0.statements.insert)
-            .bind(key.id.as_bytes().as_slice())
-            .bind(&key.user_id)
-            .bind(&key.name)
-            .bind(scopes)
-            .bind(unrestricted)
-            .bind(key.display_prefix.as_str())
-            .bind(key.secret_hash.pepper().map(PepperId::as_str))
-            .bind(key.secret_hash.to_hex())
-            .bind(Timestamp::new(key.created_at))
-            .bind(key.expires_at.map(Timestamp::new))
-            .bind(key.last_used_at.map(Timestamp::new))
-            .bind(key.revoked_at.map(Timestamp::new))
-            .bind(key.disabled_at.map(Timestamp::new))
-            .bind(version(key.version)?);
+        let query = row::write(query(&self.0.statements.insert), key);
         Ok(self.0.sessions.changed(query).await? == 1)
     }
 
@@ -216,21 +200,7 @@ impl ApiKeyBackend for PostgresBackend {
         let Ok(expected) = i64::try_from(expected) else {
             return Ok(false);
         };
-        let (scopes, unrestricted) = scopes_text(&key.scopes);
-        let query = query(&self.0.statements.update)
-            .bind(key.id.as_bytes().as_slice())
-            .bind(expected)
-            .bind(&key.name)
-            .bind(scopes)
-            .bind(unrestricted)
-            .bind(key.display_prefix.as_str())
-            .bind(key.secret_hash.pepper().map(PepperId::as_str))
-            .bind(key.secret_hash.to_hex())
-            .bind(key.expires_at.map(Timestamp::new))
-            .bind(key.last_used_at.map(Timestamp::new))
-            .bind(key.revoked_at.map(Timestamp::new))
-            .bind(key.disabled_at.map(Timestamp::new))
-            .bind(version(key.version)?);
+        let query = row::write(query(&self.0.statements.update), key).bind(expected);
         Ok(self.0.sessions.changed(query).await? == 1)
     }
 
@@ -262,6 +232,15 @@ impl ApiKeyBackend for PostgresBackend {
         row::keys(&self.0.sessions.rows(query).await?)
     }
 
+    async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
+        let query = query(&self.0.statements.get_by_id).bind(ids);
+        row::keys(&self.0.sessions.rows(query).await?)
+    }
+
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
         if touches.is_empty() {
             return Ok(());
@@ -277,11 +256,6 @@ impl ApiKeyBackend for PostgresBackend {
         let query = query(&self.0.statements.touch).bind(ids).bind(times);
         self.0.sessions.changed(query).await.map(drop)
     }
-}
-
-/// Versions count up from 1.
-fn version(version: u64) -> Result<i64, BackendError> {
-    i64::try_from(version).map_err(BackendError::corrupt)
 }
 
 impl fmt::Debug for PostgresBackend {

@@ -52,12 +52,13 @@ impl Names {
         self.hash("pruning").cast_signed()
     }
 
-    /// A statement, or several, with the names put in: `{keys}`, `{changes}`, `{state}`, `{schema}`,
+    /// A statement, or several, with the names put in: `{keys}`, `{changes}`, `{grants}`, `{state}`, `{schema}`,
     /// `{prefix}`, `{channel}`, `{columns}`.
     pub(super) fn fill(&self, template: &str) -> String {
         template
             .replace("{keys}", &self.table("keys"))
             .replace("{changes}", &self.table("key_changes"))
+            .replace("{grants}", &self.table("key_grants"))
             .replace("{state}", &self.table("key_schema"))
             .replace("{schema}", &self.schema)
             .replace("{prefix}", &self.prefix.to_string())

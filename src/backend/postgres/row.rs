@@ -1,6 +1,12 @@
 //! Records as this database gives them.
 
-use sqlx::{Row as _, postgres::PgRow};
+use std::time::SystemTime;
+
+use sqlx::{
+    Postgres, Row as _,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
 
 use super::{
     super::sql::{Row, failed},
@@ -36,7 +42,7 @@ fn record(row: &PgRow) -> Result<Row, sqlx::Error> {
     let created_at: Timestamp = row.try_get(RECORD + 8)?;
     let expires_at: Option<Timestamp> = row.try_get(RECORD + 9)?;
     Ok(Row {
-        id: row.try_get(RECORD)?,
+        id: row.try_get(RECORD + 0)?,
         user_id: row.try_get(RECORD + 1)?,
         name: row.try_get(RECORD + 2)?,
         scopes: row.try_get(RECORD + 3)?,
@@ -53,5 +59,42 @@ fn record(row: &PgRow) -> Result<Row, sqlx::Error> {
         revoked_at: time(11)?,
         disabled_at: time(12)?,
         version: row.try_get(RECORD + 13)?,
+        retires_at: time(14)?,
+        revocation_reason: row.try_get(RECORD + 15)?,
+        metadata: row.try_get(RECORD + 16)?,
+        predecessor: row.try_get(RECORD + 17)?,
+        successor: row.try_get(RECORD + 18)?,
+        made_by: row.try_get(RECORD + 19)?,
     })
+}
+
+/// Binds all columns in their order, and then the key's `digest_key`.
+pub(super) fn write<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    key: &ApiKey,
+) -> Query<'q, Postgres, PgArguments> {
+    let row = Row::of(key);
+    let time = |time: Option<SystemTime>| time.map(Timestamp::new);
+    query
+        .bind(row.id)
+        .bind(row.user_id)
+        .bind(row.name)
+        .bind(row.scopes)
+        .bind(row.unrestricted)
+        .bind(row.display_prefix)
+        .bind(row.pepper)
+        .bind(row.secret_hash)
+        .bind(Timestamp::new(key.created_at))
+        .bind(time(key.expires_at))
+        .bind(time(key.last_used_at))
+        .bind(time(key.revoked_at))
+        .bind(time(key.disabled_at))
+        .bind(row.version)
+        .bind(time(key.retires_at))
+        .bind(row.revocation_reason)
+        .bind(row.metadata)
+        .bind(row.predecessor)
+        .bind(row.successor)
+        .bind(row.made_by)
+        .bind(Row::digest_key(key))
 }

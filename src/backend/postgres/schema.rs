@@ -12,7 +12,7 @@ use super::{
 use crate::{error::BackendError, sync::timeout};
 
 /// Each step takes the tables from the version of its place to the next one.
-const STEPS: &[&str] = &[include_str!("schema_1.sql")];
+const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 /// PostgreSQL 13 is the first one with `xid8` and `pg_snapshot`.
 const MIN_SERVER: i32 = 130_000;
 /// How long a step may take, and the wait for another node that takes it: more than a statement of
@@ -155,6 +155,8 @@ async fn migrate(connection: &mut PgConnection, names: &Names) -> Result<(), Ope
     let missing = STEPS.iter().skip(usize::try_from(from).unwrap_or(0));
     if from == 0 {
         make_schema(&mut transaction, names).await?;
+    } else {
+        check_are_there(&find(&mut transaction, names).await?, names)?;
     }
     for step in missing {
         let made = run(&mut transaction, names.fill(step)).await;
@@ -183,14 +185,19 @@ async fn make_schema(connection: &mut PgConnection, names: &Names) -> Result<(),
     Ok(())
 }
 
+fn check_are_there(found: &Found, names: &Names) -> Result<(), OpenError> {
+    let tables = [(found.has_keys, "keys"), (found.has_changes, "key_changes")];
+    match tables.iter().find(|(is_there, _)| !is_there) {
+        None => Ok(()),
+        Some((_, name)) => Err(OpenError::Damaged(format!("{} is gone", names.table(name)))),
+    }
+}
+
 /// Whether the tables can be read, and changes to them are logged.
 async fn check_tables(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
-    let found = find(connection, names).await?;
-    for (is_there, name) in [(found.has_keys, "keys"), (found.has_changes, "key_changes")] {
+    check_are_there(&find(connection, names).await?, names)?;
+    for name in ["keys", "key_changes"] {
         let table = names.table(name);
-        if !is_there {
-            return Err(OpenError::Damaged(format!("{table} is gone")));
-        }
         let text = format!("SELECT FROM {table} LIMIT 0");
         run(connection, text)
             .await

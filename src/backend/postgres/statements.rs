@@ -10,6 +10,7 @@ use super::names::Names;
 pub(super) struct Statements {
     pub(super) get_one: Arc<str>,
     pub(super) get_many: Arc<str>,
+    pub(super) get_by_id: Arc<str>,
     pub(super) insert: Arc<str>,
     pub(super) update: Arc<str>,
     pub(super) delete: Arc<str>,
@@ -26,6 +27,7 @@ impl Statements {
         Self {
             get_one: fill(GET_ONE),
             get_many: fill(GET_MANY),
+            get_by_id: fill(GET_BY_ID),
             insert: fill(INSERT),
             update: fill(UPDATE),
             delete: fill(DELETE),
@@ -52,23 +54,36 @@ pub(super) fn query<'q>(statement: &Arc<str>) -> Query<'q, Postgres, PgArguments
 /// a list each time.
 const GET_ONE: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
-FROM (SELECT) AS always LEFT JOIN {keys} AS k ON k.id = $1";
+FROM (SELECT) AS always LEFT JOIN (
+    SELECT {columns} FROM {keys} WHERE id = $1 AND digest_key IS NULL
+    UNION ALL SELECT {columns} FROM {keys} WHERE digest_key = $1
+) AS k ON true";
 
 /// The join says what kind of server it is, in the same answer, where there is no record, too.
 const GET_MANY: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
+FROM (SELECT) AS always LEFT JOIN (
+    SELECT {columns} FROM {keys} WHERE id = ANY($1) AND digest_key IS NULL
+    UNION ALL SELECT {columns} FROM {keys} WHERE digest_key = ANY($1)
+) AS k ON true";
+
+const GET_BY_ID: &str = "
+SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
 FROM (SELECT) AS always LEFT JOIN {keys} AS k ON k.id = ANY($1)";
 
 const INSERT: &str = "
-INSERT INTO {keys} ({columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-ON CONFLICT (id) DO NOTHING";
+INSERT INTO {keys} ({columns}, digest_key) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+    $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+ON CONFLICT DO NOTHING";
 
+/// The places are those of the columns, and behind them the version that is expected.
 const UPDATE: &str = "
 UPDATE {keys} SET name = $3, scopes = $4, unrestricted = $5, display_prefix = $6, pepper = $7,
-    secret_hash = $8, expires_at = $9, last_used_at = GREATEST(last_used_at, $10),
-    revoked_at = COALESCE(revoked_at, $11),
-    disabled_at = $12, version = $13
-WHERE id = $1 AND version = $2";
+    secret_hash = $8, expires_at = $10, last_used_at = GREATEST(last_used_at, $11),
+    revocation_reason = CASE WHEN revoked_at IS NULL THEN $16 ELSE revocation_reason END,
+    revoked_at = COALESCE(revoked_at, $12), disabled_at = $13, version = $14,
+    retires_at = $15, metadata = $17, successor = $19, digest_key = $21
+WHERE id = $1 AND version = $22";
 
 const DELETE: &str = "DELETE FROM {keys} WHERE id = $1";
 

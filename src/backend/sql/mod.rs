@@ -7,13 +7,14 @@ mod row;
 pub use self::open::OpenError;
 pub(super) use self::{
     prefix::TablePrefix,
-    row::{Row, millis, scopes_text},
+    row::{Row, millis},
 };
 use crate::error::BackendError;
 
 /// The columns of a record, in the order of [`Row`]'s fields.
 pub(super) const COLUMNS: &str = "id, user_id, name, scopes, unrestricted, display_prefix, pepper, \
-     secret_hash, created_at, expires_at, last_used_at, revoked_at, disabled_at, version";
+     secret_hash, created_at, expires_at, last_used_at, revoked_at, disabled_at, version, retires_at, \
+     revocation_reason, metadata, predecessor, successor, made_by";
 
 /// A value that isn't of its column's type is a record that can't be read; everything else may be
 /// different next time.

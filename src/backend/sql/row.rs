@@ -5,12 +5,12 @@ use std::{error::Error, time::SystemTime};
 use crate::{
     clock::{from_unix_millis, unix_millis},
     error::BackendError,
-    key::ApiKey,
+    key::{ApiKey, Metadata},
     scope::Scopes,
     token::{KeyId, PepperId, SecretHash},
 };
 
-/// A record as it was read. Times are milliseconds since 1970.
+/// A record as it is read and written. Times are milliseconds since 1970.
 pub(in crate::backend) struct Row {
     pub(in crate::backend) id: Vec<u8>,
     pub(in crate::backend) user_id: String,
@@ -18,7 +18,7 @@ pub(in crate::backend) struct Row {
     pub(in crate::backend) scopes: String,
     pub(in crate::backend) unrestricted: bool,
     pub(in crate::backend) display_prefix: String,
-    pub(in crate::backend) pepper: String,
+    pub(in crate::backend) pepper: Option<String>,
     pub(in crate::backend) secret_hash: String,
     pub(in crate::backend) created_at: i64,
     pub(in crate::backend) expires_at: Option<i64>,
@@ -26,9 +26,48 @@ pub(in crate::backend) struct Row {
     pub(in crate::backend) revoked_at: Option<i64>,
     pub(in crate::backend) disabled_at: Option<i64>,
     pub(in crate::backend) version: i64,
+    pub(in crate::backend) retires_at: Option<i64>,
+    pub(in crate::backend) revocation_reason: Option<String>,
+    pub(in crate::backend) metadata: Option<String>,
+    pub(in crate::backend) predecessor: Option<Vec<u8>>,
+    pub(in crate::backend) successor: Option<Vec<u8>>,
+    pub(in crate::backend) made_by: Option<Vec<u8>>,
 }
 
 impl Row {
+    pub(in crate::backend) fn of(key: &ApiKey) -> Self {
+        let (scopes, unrestricted) = scopes_text(&key.scopes);
+        let bytes = |id: KeyId| id.as_bytes().to_vec();
+        Self {
+            id: bytes(key.id),
+            user_id: key.user_id.clone(),
+            name: key.name.clone(),
+            scopes,
+            unrestricted,
+            display_prefix: key.display_prefix.as_str().to_owned(),
+            pepper: key.secret_hash.pepper().map(ToString::to_string),
+            secret_hash: key.secret_hash.to_hex(),
+            created_at: millis(key.created_at),
+            expires_at: key.expires_at.map(millis),
+            last_used_at: key.last_used_at.map(millis),
+            revoked_at: key.revoked_at.map(millis),
+            disabled_at: key.disabled_at.map(millis),
+            version: i64::try_from(key.version).unwrap_or(i64::MAX),
+            retires_at: key.retires_at.map(millis),
+            revocation_reason: key.revocation_reason.as_ref().map(ToString::to_string),
+            metadata: key.metadata.as_ref().map(|it| it.as_str().to_owned()),
+            predecessor: key.predecessor.map(bytes),
+            successor: key.successor.map(bytes),
+            made_by: key.made_by.map(bytes),
+        }
+    }
+
+    /// What the key is looked up by, where that isn't its id.
+    pub(in crate::backend) fn digest_key(key: &ApiKey) -> Option<Vec<u8>> {
+        let is_digest = key.secret_hash.pepper().is_none();
+        is_digest.then(|| key.lookup_key().as_bytes().to_vec())
+    }
+
     /// # Errors
     ///
     /// [`BackendError::corrupt`] where it is no record that we could have written.
@@ -37,19 +76,16 @@ impl Row {
     }
 
     fn read(self) -> Result<ApiKey, Box<dyn Error + Send + Sync>> {
-        let id = KeyId::from_bytes(
-            self.id
-                .try_into()
-                .map_err(|_| "an id that isn't 24 bytes")?,
-        );
-        let scopes = match (self.unrestricted, self.scopes.as_str()) {
-            (true, "") => Scopes::unrestricted(),
-            (true, _) => return Err("a key that is unrestricted and has scopes".into()),
-            (false, "") => Scopes::none(),
-            (false, scopes) => Scopes::of(scopes.split(' '))?,
+        let id = id_of(self.id)?;
+        let scopes = read_scopes(&self.scopes, self.unrestricted)?;
+        let secret_hash = match self.pepper {
+            None => SecretHash::from_digest_hex(&self.secret_hash)?,
+            Some(pepper) => {
+                let pepper =
+                    PepperId::new(&pepper).map_err(|_| "a pepper's id that isn't one")?;
+                SecretHash::from_hex(pepper, &self.secret_hash)?
+            }
         };
-        let pepper = PepperId::new(&self.pepper).map_err(|_| "a pepper's id that isn't one")?;
-        let secret_hash = SecretHash::from_hex(pepper, &self.secret_hash)?;
         let mut key = ApiKey::new(id, self.user_id, scopes, secret_hash);
         key.name = self.name;
         key.display_prefix = self.display_prefix.parse()?;
@@ -58,9 +94,37 @@ impl Row {
         key.last_used_at = self.last_used_at.map(time).transpose()?;
         key.revoked_at = self.revoked_at.map(time).transpose()?;
         key.disabled_at = self.disabled_at.map(time).transpose()?;
+        key.retires_at = self.retires_at.map(time).transpose()?;
+        key.revocation_reason = self.revocation_reason.map(|text| match text.parse() {
+            Ok(reason) => reason,
+        });
+        key.metadata = self.metadata.map(Metadata::from_stored).transpose()?;
+        key.predecessor = self.predecessor.map(id_of).transpose()?;
+        key.successor = self.successor.map(id_of).transpose()?;
+        key.made_by = self.made_by.map(id_of).transpose()?;
         key.version = u64::try_from(self.version)?;
         Ok(key)
     }
+}
+
+/// # Errors
+///
+/// Where no key can have them.
+pub(in crate::backend) fn read_scopes(
+    scopes: &str,
+    unrestricted: bool,
+) -> Result<Scopes, Box<dyn Error + Send + Sync>> {
+    match (unrestricted, scopes) {
+        (true, "") => Ok(Scopes::unrestricted()),
+        (true, _) => Err("a key that is unrestricted and has scopes".into()),
+        (false, "") => Ok(Scopes::none()),
+        (false, scopes) => Ok(Scopes::of(scopes.split(' '))?),
+    }
+}
+
+fn id_of(bytes: Vec<u8>) -> Result<KeyId, &'static str> {
+    let bytes = bytes.try_into().map_err(|_| "an id that isn't 24 bytes")?;
+    Ok(KeyId::from_bytes(bytes))
 }
 
 fn time(millis: i64) -> Result<SystemTime, &'static str> {

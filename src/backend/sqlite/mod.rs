@@ -19,17 +19,17 @@ use self::{
     feed::Feed,
     file::OpenFile,
     records::{read_keys, write_key},
-    statements::{MOST, Statements},
+    statements::{MOST, Statement, Statements},
 };
 use super::{
     ApiKeyBackend, ChangeSink, KeySource, PageRequest, Subscription, Touch,
-    sql::{OpenError, failed, millis, scopes_text},
+    sql::{OpenError, failed, millis},
 };
 use crate::{
     error::BackendError,
     key::ApiKey,
     sync::watch,
-    token::{KeyId, LookupKey, PepperId},
+    token::{KeyId, LookupKey},
 };
 
 /// Keys in a SQLite file, for the processes of one machine. Clones are one backend.
@@ -148,24 +148,35 @@ impl Shared {
     }
 }
 
-impl KeySource for SqliteBackend {
-    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        let shared = &*self.0;
+impl Shared {
+    /// The records that `statement` finds by `keys`.
+    async fn get(
+        &self,
+        keys: &[&[u8; LookupKey::LEN]],
+        statement: impl Fn(&Statements, usize) -> (&Statement, usize),
+    ) -> Result<Vec<ApiKey>, BackendError> {
         let read = async {
             let mut found = Vec::new();
             for keys in keys.chunks(MOST) {
-                let (statement, size) = shared.statements.get(keys.len());
+                let (statement, size) = statement(&self.statements, keys.len());
                 let mut query = sqlx::query(statement.sql());
                 // One of them again where there are fewer than the statement takes.
                 for key in keys.iter().chain(iter::repeat(&keys[0])).take(size) {
-                    query = query.bind(key.as_bytes().as_slice());
+                    query = query.bind(key.as_slice());
                 }
-                let rows = query.fetch_all(&shared.readers).await.map_err(failed)?;
+                let rows = query.fetch_all(&self.readers).await.map_err(failed)?;
                 found.extend(read_keys(&rows)?);
             }
             Ok(found)
         };
-        shared.read(read).await
+        self.read(read).await
+    }
+}
+
+impl KeySource for SqliteBackend {
+    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
+        let keys: Vec<_> = keys.iter().map(LookupKey::as_bytes).collect();
+        self.0.get(&keys, Statements::get).await
     }
 
     async fn subscribe(&self, _: ChangeSink) -> Result<Subscription, BackendError> {
@@ -184,21 +195,7 @@ impl ApiKeyBackend for SqliteBackend {
         let Ok(expected) = i64::try_from(expected) else {
             return Ok(false);
         };
-        let (scopes, unrestricted) = scopes_text(&key.scopes);
-        let query = sqlx::query(self.0.statements.update.sql())
-            .bind(key.id.as_bytes().as_slice())
-            .bind(expected)
-            .bind(key.name.as_deref())
-            .bind(scopes)
-            .bind(unrestricted)
-            .bind(key.display_prefix.as_str())
-            .bind(key.secret_hash.pepper().map(PepperId::as_str))
-            .bind(key.secret_hash.to_hex())
-            .bind(key.expires_at.map(millis))
-            .bind(key.last_used_at.map(millis))
-            .bind(key.revoked_at.map(millis))
-            .bind(key.disabled_at.map(millis))
-            .bind(i64::try_from(key.version).unwrap_or(i64::MAX));
+        let query = write_key(sqlx::query(self.0.statements.update.sql()), key).bind(expected);
         let done = self.0.write(query.execute(&self.0.writer)).await?;
         Ok(done.rows_affected() > 0)
     }
@@ -232,6 +229,11 @@ impl ApiKeyBackend for SqliteBackend {
             read_keys(&rows)
         };
         self.0.read(read).await
+    }
+
+    async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
+        let ids: Vec<_> = ids.iter().map(KeyId::as_bytes).collect();
+        self.0.get(&ids, Statements::get_by_id).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

@@ -7,7 +7,7 @@ use sqlx::{
 };
 
 use crate::{
-    backend::sql::{Row, failed, millis, scopes_text},
+    backend::sql::{Row, failed},
     error::BackendError,
     key::ApiKey,
 };
@@ -37,28 +37,41 @@ fn read_row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
         revoked_at: row.try_get(11)?,
         disabled_at: row.try_get(12)?,
         version: row.try_get(13)?,
+        retires_at: row.try_get(14)?,
+        revocation_reason: row.try_get(15)?,
+        metadata: row.try_get(16)?,
+        predecessor: row.try_get(17)?,
+        successor: row.try_get(18)?,
+        made_by: row.try_get(19)?,
     })
 }
 
-/// Binds all columns in their order.
+/// Binds all columns in their order, and then the key's `digest_key`.
 pub(super) fn write_key<'q>(
     query: Query<'q, Sqlite, SqliteArguments>,
     key: &ApiKey,
 ) -> Query<'q, Sqlite, SqliteArguments> {
-    let (scopes, unrestricted) = scopes_text(&key.scopes);
+    let row = Row::of(key);
     query
-        .bind(key.id.as_bytes().to_vec())
-        .bind(key.user_id.clone())
-        .bind(key.name.clone())
-        .bind(scopes)
-        .bind(unrestricted)
-        .bind(key.display_prefix.as_str().to_owned())
-        .bind(key.secret_hash.pepper().map(ToString::to_string))
-        .bind(key.secret_hash.to_hex())
-        .bind(millis(key.created_at))
-        .bind(key.expires_at.map(millis))
-        .bind(key.last_used_at.map(millis))
-        .bind(key.revoked_at.map(millis))
-        .bind(key.disabled_at.map(millis))
-        .bind(i64::try_from(key.version).unwrap_or(i64::MAX))
+        .bind(row.id)
+        .bind(row.user_id)
+        .bind(row.name)
+        .bind(row.scopes)
+        .bind(row.unrestricted)
+        .bind(row.display_prefix)
+        .bind(row.pepper)
+        .bind(row.secret_hash)
+        .bind(row.created_at)
+        .bind(row.expires_at)
+        .bind(row.last_used_at)
+        .bind(row.revoked_at)
+        .bind(row.disabled_at)
+        .bind(row.version)
+        .bind(row.retires_at)
+        .bind(row.revocation_reason)
+        .bind(row.metadata)
+        .bind(row.predecessor)
+        .bind(row.successor)
+        .bind(row.made_by)
+        .bind(Row::digest_key(key))
 }

@@ -7,7 +7,7 @@ use crate::backend::sql::{OpenError, TablePrefix};
 
 /// What is done to an empty database, one step after the other. The schema has the number of the
 /// last step that was done; steps are added, and never changed.
-pub(super) const STEPS: &[&str] = &[include_str!("schema_1.sql")];
+pub(super) const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// What writes the log of changes, without the prefix.
 pub(super) const TRIGGERS: [&str; 3] = ["key_inserted", "key_updated", "key_deleted"];

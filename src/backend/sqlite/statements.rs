@@ -26,6 +26,7 @@ impl From<String> for Statement {
 pub(super) struct Statements {
     /// For 1, 2, 4 … records.
     get: [Statement; SIZES],
+    get_by_id: [Statement; SIZES],
     touch: [Statement; SIZES],
     pub(super) insert: Statement,
     pub(super) update: Statement,
@@ -37,6 +38,8 @@ pub(super) struct Statements {
 }
 
 const SIZES: usize = 11;
+/// How many values are written of a record: its columns, and what it is looked up by.
+const WRITTEN: usize = 21;
 /// How many records one statement takes at the most.
 pub(super) const MOST: usize = 1 << (SIZES - 1);
 
@@ -54,8 +57,13 @@ impl Statements {
         );
         Self {
             get: array::from_fn(|size| {
-                let places = vec!["?"; 1 << size].join(",");
-                format!("SELECT {COLUMNS} FROM {keys} WHERE id IN ({places})").into()
+                let places: Vec<_> = (1..=1 << size).map(|place| format!("?{place}")).collect();
+                let places = places.join(",");
+                format!(
+                    "SELECT {COLUMNS} FROM {keys} WHERE id IN ({places}) AND digest_key IS NULL \
+                     UNION ALL SELECT {COLUMNS} FROM {keys} WHERE digest_key IN ({places})"
+                )
+                .into()
             }),
             touch: array::from_fn(|size| {
                 let rows = vec!["(?,?)"; 1 << size].join(",");
@@ -66,17 +74,24 @@ impl Statements {
                 )
                 .into()
             }),
+            get_by_id: array::from_fn(|size| {
+                let places = vec!["?"; 1 << size].join(",");
+                format!("SELECT {COLUMNS} FROM {keys} WHERE id IN ({places})").into()
+            }),
             insert: format!(
-                "INSERT INTO {keys} ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) \
-                 ON CONFLICT (id) DO NOTHING"
+                "INSERT INTO {keys} ({COLUMNS}, digest_key) VALUES ({}) ON CONFLICT DO NOTHING",
+                vec!["?"; WRITTEN].join(",")
             )
             .into(),
+            // The places are those of the columns, and behind them the version that is expected.
             update: format!(
                 "UPDATE {keys} SET name = ?3, scopes = ?4, unrestricted = ?5, display_prefix = ?6, \
-                 pepper = ?7, secret_hash = ?8, expires_at = ?9, \
-                 last_used_at = CASE WHEN ifnull(last_used_at < ?10, last_used_at IS NULL) THEN ?10 ELSE last_used_at END, \
-                 revoked_at = ifnull(revoked_at, ?11), disabled_at = ?12, version = ?13 \
-                 WHERE id = ?1 AND version = ?2"
+                 pepper = ?7, secret_hash = ?8, expires_at = ?10, \
+                 last_used_at = CASE WHEN ifnull(last_used_at < ?11, last_used_at IS NULL) THEN ?11 ELSE last_used_at END, \
+                 revocation_reason = iif(revoked_at IS NULL, ?16, revocation_reason), \
+                 revoked_at = ifnull(revoked_at, ?12), disabled_at = ?13, version = ?14, \
+                 retires_at = ?15, metadata = ?17, successor = ?19, digest_key = ?21 \
+                 WHERE id = ?1 AND version = ?22"
             )
             .into(),
             delete: format!("DELETE FROM {keys} WHERE id = ?").into(),
@@ -102,6 +117,11 @@ impl Statements {
     /// One that reads at least so many records, up to [`MOST`], and how many exactly.
     pub(super) fn get(&self, records: usize) -> (&Statement, usize) {
         at_least(&self.get, records)
+    }
+
+    /// The same, of records with an id.
+    pub(super) fn get_by_id(&self, records: usize) -> (&Statement, usize) {
+        at_least(&self.get_by_id, records)
     }
 
     /// The same, for noting their use.

@@ -1,0 +1,135 @@
+//! Which keys a list is of.
+
+use std::time::SystemTime;
+
+use crate::key::ApiKey;
+
+/// Which keys are listed: all that fit everything that was set. Revoked ones are left out unless
+/// [they are asked for](Self::with_revoked).
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tower_api_key::KeyFilter;
+///
+/// let now = SystemTime::now();
+/// let week = Duration::from_secs(7 * 24 * 60 * 60);
+/// let expiring = KeyFilter::new().ends_from(now).ends_before(now + week);
+/// let forgotten = KeyFilter::new().unused_since(now - 12 * week);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use]
+pub struct KeyFilter {
+    user_id: Option<String>,
+    ends_from: Option<SystemTime>,
+    ends_before: Option<SystemTime>,
+    unused_since: Option<SystemTime>,
+    with_revoked: bool,
+}
+
+impl KeyFilter {
+    /// All keys but revoked ones.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keys of this user.
+    pub fn user(mut self, user_id: impl Into<String>) -> Self {
+        self.user_id = Some(user_id.into());
+        self
+    }
+
+    /// Keys whose [end](ApiKey::ends_at) is at this moment or later.
+    pub fn ends_from(mut self, time: SystemTime) -> Self {
+        self.ends_from = Some(time);
+        self
+    }
+
+    /// Keys whose [end](ApiKey::ends_at) is before this moment.
+    pub fn ends_before(mut self, time: SystemTime) -> Self {
+        self.ends_before = Some(time);
+        self
+    }
+
+    /// Keys that were made before this moment, and not used since.
+    pub fn unused_since(mut self, time: SystemTime) -> Self {
+        self.unused_since = Some(time);
+        self
+    }
+
+    /// Revoked keys, too.
+    pub fn with_revoked(mut self) -> Self {
+        self.with_revoked = true;
+        self
+    }
+
+    /// Whose keys, where it isn't everybody's.
+    #[must_use]
+    pub fn wanted_user(&self) -> Option<&str> {
+        self.user_id.as_deref()
+    }
+
+    /// The earliest end; without one, keys that never end fit, too, unless there is a latest.
+    #[must_use]
+    pub fn earliest_end(&self) -> Option<SystemTime> {
+        self.ends_from
+    }
+
+    /// The moment before which the end has to be.
+    #[must_use]
+    pub fn end_limit(&self) -> Option<SystemTime> {
+        self.ends_before
+    }
+
+    /// The moment before which the last use has to be, or where there was none, the creation.
+    #[must_use]
+    pub fn use_limit(&self) -> Option<SystemTime> {
+        self.unused_since
+    }
+
+    /// Whether revoked keys fit.
+    #[must_use]
+    pub fn has_revoked(&self) -> bool {
+        self.with_revoked
+    }
+
+    /// Whether `key` fits: what a backend's query has to say of each record.
+    #[must_use]
+    pub fn fits(&self, key: &ApiKey) -> bool {
+        let ends = |fits: &dyn Fn(SystemTime) -> bool| key.ends_at().is_some_and(fits);
+        let last_use = key.last_used_at.max(Some(key.created_at));
+        (self.with_revoked || key.revoked_at.is_none())
+            && self
+                .user_id
+                .as_ref()
+                .is_none_or(|user| *user == key.user_id)
+            && self.ends_from.is_none_or(|from| ends(&|end| end >= from))
+            && self
+                .ends_before
+                .is_none_or(|before| ends(&|end| end < before))
+            && self.unused_since.is_none_or(|since| last_use < Some(since))
+    }
+}
+
+/// How many keys a pepper has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PepperUsage {
+    /// The pepper; none for keys of which a digest is kept.
+    pub pepper: Option<crate::token::PepperId>,
+    /// How many records name it.
+    pub keys: u64,
+    /// How many of them are neither revoked nor past their [end](ApiKey::ends_at).
+    pub working: u64,
+}
+
+impl PepperUsage {
+    /// `keys` records name `pepper`, of which `working` aren't revoked or past their end.
+    #[must_use]
+    pub const fn new(pepper: Option<crate::token::PepperId>, keys: u64, working: u64) -> Self {
+        Self {
+            pepper,
+            keys,
+            working,
+        }
+    }
+}
