@@ -148,6 +148,7 @@ mod error;
 mod explore;
 mod guard;
 mod handoff;
+mod import;
 mod key;
 mod middleware;
 mod resolver;
@@ -159,17 +160,17 @@ mod token;
 mod trace;
 mod verify;
 
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use self::backend::{
-    ImportError, ImportReport, MissingScopes, OldPatterns, OldScopes, OldWildcard, OpenError,
-    PylonImport, RefusedReason, RefusedRow,
-};
 #[cfg(feature = "postgres")]
 pub use self::backend::{PostgresBackend, PostgresBackendBuilder};
 #[cfg(feature = "sqlite")]
 pub use self::backend::{SqliteBackend, SqliteBackendBuilder};
 #[cfg(feature = "test-util")]
 pub use self::clock::ManualClock;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use self::{
+    backend::OpenError,
+    import::{ImportError, PylonImport},
+};
 pub use self::{
     backend::{
         ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, GrantInsertion, GrantLimits,
@@ -185,6 +186,10 @@ pub use self::{
         ScopeList, TypedScope, TypedScopes,
     },
     handoff::{HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore},
+    import::{
+        ImportReport, Imported, MissingScopes, OldKey, OldPatterns, OldScopes, OldWildcard,
+        RefusedReason, RefusedRow,
+    },
     key::{
         ApiKey, ClaimHash, GrantId, GrantStatus, IssuedKey, KeyGrant, KeyStatus, KeyUpdate,
         Metadata, NewApiKey, ParseGrantIdError, RevocationReason,

@@ -5,16 +5,23 @@ mod support;
 
 #[path = "digests/formats.rs"]
 mod formats;
+#[path = "digests/guarantees.rs"]
+mod guarantees;
+#[path = "digests/import.rs"]
+mod import;
 #[path = "digests/kinds.rs"]
 mod kinds;
 #[path = "digests/layer.rs"]
 mod layer;
+#[path = "digests/life.rs"]
+mod life;
 
 use serde::Deserialize;
 use support::{PEPPER, USER, start};
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, DigestFormat, KeyId, ManualClock, Pepper, Peppers, Scopes,
-    SecretHash, TokenAlphabet,
+    ApiKey, ApiKeyBackend, ApiKeyStore, DigestFormat, KeyId, ManualClock, MissingScopes,
+    OldPatterns, OldScopes, OldWildcard, Pepper, Peppers, Scopes, SecretHash, TokenAlphabet,
+    TokenFormat,
 };
 
 /// A token that somebody holds, and what was kept of it.
@@ -42,6 +49,27 @@ fn old() -> Old {
 /// `pylon_` and 48 digits. Its sessions begin with `pylon_`, too.
 fn pylon() -> DigestFormat {
     DigestFormat::new("pylon_", 54, TokenAlphabet::LowerHex).unwrap()
+}
+
+/// A token that looks right, another one for each number.
+fn token(number: u64) -> String {
+    format!("pylon_{number:048x}")
+}
+
+/// What was kept of it. That it is SHA-256 is for the vectors to show.
+fn hash_of(token: &str) -> String {
+    let format = TokenFormat::default().with_digests(pylon()).unwrap();
+    let token = format.parse(token).unwrap();
+    Peppers::new(pepper()).hash(&token).unwrap().to_hex()
+}
+
+/// Nothing is explained: what has no one meaning is refused.
+fn strict() -> OldScopes {
+    OldScopes {
+        missing: MissingScopes::Refuse,
+        wildcard: OldWildcard::Refuse,
+        patterns: OldPatterns::Refuse,
+    }
 }
 
 fn pepper() -> Pepper {

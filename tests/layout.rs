@@ -14,7 +14,7 @@ const LEVELS: &[&[&str]] = &[
     &["key", "context", "verify"],
     &["trace"],
     &["backend"],
-    &["conformance"],
+    &["conformance", "import"],
     &["cache"],
     &["resolver"],
     &["store", "handoff"],
@@ -42,7 +42,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     (
         "sqlx",
         &[
-            "backend/import",
+            "import/pylon.rs",
             "backend/sql",
             "backend/sqlite",
             "backend/postgres",

@@ -27,6 +27,8 @@ pub struct MemoryBackend(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     records: DashMap<LookupKey, ApiKey>,
+    /// What is looked up by something else than its id. Its lock is taken after all others.
+    opaque: DashMap<KeyId, LookupKey>,
     /// Held while a record comes or goes, so that the index has every record and no other.
     by_user: Mutex<BTreeMap<String, BTreeMap<Place, LookupKey>>>,
     /// The caches of the stores that share this.
@@ -52,6 +54,12 @@ impl MemoryBackend {
 
     fn sinks(&self) -> MutexGuard<'_, Vec<ChangeSink>> {
         self.0.sinks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the key `id` is looked up by.
+    fn place_of(&self, id: &KeyId) -> LookupKey {
+        let place = self.0.opaque.get(id).map(|place| *place);
+        place.unwrap_or_else(|| id.lookup_key())
     }
 
     /// Called after the change, and after the locks on the records are gone.
@@ -84,9 +92,16 @@ impl ApiKeyBackend for MemoryBackend {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         {
             let mut index = self.index();
+            let is_taken = self.0.records.contains_key(&self.place_of(&key.id));
             let Entry::Vacant(vacant) = self.0.records.entry(key.lookup_key()) else {
                 return Ok(false);
             };
+            if is_taken {
+                return Ok(false);
+            }
+            if key.lookup_key() != key.id.lookup_key() {
+                self.0.opaque.insert(key.id, key.lookup_key());
+            }
             vacant.insert(key.clone());
             index
                 .entry(key.user_id.clone())
@@ -123,19 +138,23 @@ impl ApiKeyBackend for MemoryBackend {
     }
 
     async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        {
+        let looked_up_by = {
             let mut index = self.index();
-            let Some((_, removed)) = self.0.records.remove(&id.lookup_key()) else {
+            let looked_up_by = self.place_of(id);
+            let is_it = |_: &LookupKey, record: &ApiKey| record.id == *id;
+            let Some((_, removed)) = self.0.records.remove_if(&looked_up_by, is_it) else {
                 return Ok(false);
             };
+            self.0.opaque.remove(id);
             if let Some(places) = index.get_mut(&removed.user_id) {
                 places.remove(&place(&Cursor::of(&removed)));
                 if places.is_empty() {
                     index.remove(&removed.user_id);
                 }
             }
-        }
-        self.tell(id.lookup_key());
+            looked_up_by
+        };
+        self.tell(looked_up_by);
         Ok(true)
     }
 
@@ -158,9 +177,19 @@ impl ApiKeyBackend for MemoryBackend {
         Ok(keys.filter_map(record).collect())
     }
 
+    async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
+        let record = |id: &KeyId| {
+            let record = self.0.records.get(&self.place_of(id))?;
+            (record.id == *id).then(|| record.clone())
+        };
+        Ok(ids.iter().filter_map(record).collect())
+    }
+
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
         for touch in touches {
-            if let Some(mut record) = self.0.records.get_mut(&touch.id.lookup_key()) {
+            if let Some(mut record) = self.0.records.get_mut(&self.place_of(&touch.id))
+                && record.id == touch.id
+            {
                 record.last_used_at = record.last_used_at.max(Some(touch.used_at));
             }
         }

@@ -4,8 +4,6 @@ mod changes;
 mod erased;
 mod filter;
 mod grants;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod import;
 mod memory;
 mod page;
 #[cfg(feature = "postgres")]
@@ -17,11 +15,6 @@ mod sqlite;
 
 use std::{sync::Arc, time::SystemTime};
 
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use self::import::{
-    ImportError, ImportReport, MissingScopes, OldPatterns, OldScopes, OldWildcard, PylonImport,
-    RefusedReason, RefusedRow,
-};
 #[cfg(feature = "postgres")]
 pub use self::postgres::{PostgresBackend, PostgresBackendBuilder};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

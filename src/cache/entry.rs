@@ -10,7 +10,7 @@ use crate::{
     error::Unavailable,
     key::ApiKey,
     sync::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    token::LookupKey,
+    token::{KeyId, LookupKey},
     verify::KnownKey,
 };
 
@@ -47,6 +47,10 @@ impl CachedKey {
 
     pub(crate) fn key(&self) -> &KnownKey {
         &self.key
+    }
+
+    pub(super) fn id(&self) -> &KeyId {
+        self.key.caller().key_id()
     }
 
     pub(super) fn lookup_key(&self) -> LookupKey {

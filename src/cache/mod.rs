@@ -45,7 +45,7 @@ use crate::{
     clock::{Moment, Now, millis},
     error::Unavailable,
     key::ApiKey,
-    token::LookupKey,
+    token::{KeyId, LookupKey},
 };
 
 /// The cache of one resolver.
@@ -231,6 +231,17 @@ impl Cache {
             self.places.take_back(&cached);
         }
         self.open.changed(key);
+    }
+
+    /// The same, of a key whose look-up key isn't known. Whatever is being read for the first time may be it.
+    /// Looks at everything.
+    pub(crate) fn invalidate_id(&self, id: &KeyId) {
+        for (key, cached) in self.table.invalidate_where(|key| key.id() == id) {
+            if let Some(cached) = cached {
+                self.places.take_back(&cached);
+            }
+            self.open.changed(&key);
+        }
     }
 
     pub(crate) fn invalidate_all(&self) {

@@ -257,6 +257,26 @@ impl Table {
         slot.retire()
     }
 
+    /// The same for every key of which `is_it` says so, and whatever is read for the first time.
+    pub(super) fn invalidate_where(
+        &self,
+        is_it: impl Fn(&CachedKey) -> bool,
+    ) -> Vec<(LookupKey, Option<Arc<CachedKey>>)> {
+        let mut gone = Vec::new();
+        self.slots.retain(|key, slot| {
+            let may_be_it = match slot {
+                Slot::Known(cached) => is_it(cached),
+                Slot::Unknown(_) => false,
+                Slot::Loading(flight) => flight.previous().is_none_or(|cached| is_it(&cached)),
+            };
+            if may_be_it {
+                gone.push((key.0, slot.retire()));
+            }
+            !may_be_it
+        });
+        gone
+    }
+
     /// The same for every key. What is being read now isn't remembered even where its shard has been
     /// cleared already.
     pub(super) fn invalidate_all(&self) -> Vec<Arc<CachedKey>> {

@@ -223,11 +223,15 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`] (the record may be gone or not).
     pub async fn delete(&self, id: &KeyId) -> Result<bool, StoreError> {
         let (backend, id) = (self.backend.clone(), *id);
+        let Some(key) = backend.get(&id).await? else {
+            self.ended_already(&id);
+            return Ok(false);
+        };
         let delete = async move { backend.delete(&id).await };
-        Ok(carry_out(self.resolver.cache(), id.lookup_key(), delete).await?)
+        Ok(carry_out(self.resolver.cache(), key.lookup_key(), delete).await?)
     }
 
-    async fn insert(&self, key: ApiKey) -> Result<bool, BackendError> {
+    pub(super) async fn insert(&self, key: ApiKey) -> Result<bool, BackendError> {
         let (backend, place) = (self.backend.clone(), key.lookup_key());
         let insert = async move { backend.insert(&key).await };
         carry_out(self.resolver.cache(), place, insert).await
@@ -235,7 +239,7 @@ impl ApiKeyStore {
 
     /// Somebody else has ended the key, and this store's cache may not have heard of it.
     pub(super) fn ended_already(&self, id: &KeyId) {
-        self.resolver.cache().invalidate(&id.lookup_key());
+        self.resolver.forget(id);
     }
 
     async fn revoke_record(&self, key: ApiKey) -> Result<bool, StoreError> {

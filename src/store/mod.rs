@@ -1,6 +1,7 @@
 //! Keys in a backend: made, checked, listed and ended.
 
 mod builder;
+mod import;
 mod life;
 mod manage;
 mod write;

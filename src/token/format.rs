@@ -1,6 +1,6 @@
 //! Which texts are tokens of ours.
 
-use super::{ApiKeyToken, Brand, DigestFormat, MalformedToken};
+use super::{ApiKeyToken, Brand, DigestFormat, DisplayPrefix, MalformedToken};
 use crate::error::ConfigError;
 
 /// The tokens that a resolver takes for its own: those of one brand, and opaque ones of other issuers where
@@ -99,6 +99,19 @@ impl TokenFormat {
         match &token.digest {
             None => self.is_branded(token.bytes()),
             Some(_) => self.digest(token.bytes()).is_some(),
+        }
+    }
+
+    pub(crate) fn has_digests(&self) -> bool {
+        !self.digests.is_empty()
+    }
+
+    /// What may be shown of a token of which no more than its digest is known.
+    pub(crate) fn digest_prefix(&self) -> Option<DisplayPrefix> {
+        match &self.digests[..] {
+            [] => None,
+            [only] => Some(DisplayPrefix::starting(only.prefix().as_bytes())),
+            _ => Some(DisplayPrefix::starting(b"")),
         }
     }
 

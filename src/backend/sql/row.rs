@@ -81,8 +81,7 @@ impl Row {
         let secret_hash = match self.pepper {
             None => SecretHash::from_digest_hex(&self.secret_hash)?,
             Some(pepper) => {
-                let pepper =
-                    PepperId::new(&pepper).map_err(|_| "a pepper's id that isn't one")?;
+                let pepper = PepperId::new(&pepper).map_err(|_| "a pepper's id that isn't one")?;
                 SecretHash::from_hex(pepper, &self.secret_hash)?
             }
         };

@@ -235,6 +235,15 @@ impl CachedResolver {
         &self.0.cache
     }
 
+    /// Nothing that was read of the key `id` before this is believed any more. Its record is gone, so that it
+    /// isn't said what it was looked up by, where that isn't the id.
+    pub(crate) fn forget(&self, id: &KeyId) {
+        self.0.cache.invalidate(&id.lookup_key());
+        if self.0.format.has_digests() {
+            self.0.cache.invalidate_id(id);
+        }
+    }
+
     /// Puts into `key` what isn't written yet of its last use.
     pub(crate) fn overlay(&self, key: &mut ApiKey) {
         if let Some(toucher) = &self.0.toucher {

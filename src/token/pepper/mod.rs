@@ -226,6 +226,13 @@ impl Peppers {
         }
     }
 
+    /// # Errors
+    ///
+    /// Where no hash can be checked that was made with this pepper.
+    pub(crate) fn knows(&self, id: &PepperId) -> Result<(), UnknownPepper> {
+        self.find(id).map(drop).ok_or(UnknownPepper(*id))
+    }
+
     fn find(&self, id: &PepperId) -> Option<&Pepper> {
         let current = self.0.current.get().into_iter();
         current

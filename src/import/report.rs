@@ -4,9 +4,23 @@ use std::fmt;
 
 use crate::{
     error::InvalidKey,
+    key::ApiKey,
     scope::ScopeError,
-    token::{ParseKeyIdError, ParseSecretHashError},
+    token::{ParseKeyIdError, ParseSecretHashError, UnknownPepper},
 };
+
+/// What became of one key.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+#[must_use = "it may have been refused"]
+pub enum Imported {
+    /// It was stored, as this record.
+    Stored(Box<ApiKey>),
+    /// A key with this id or digest was there already, and was left as it is.
+    AlreadyThere,
+    /// No key was made of it.
+    Refused(RefusedRow),
+}
 
 /// What became of each row. `Display` gives a line for all, and one for each row that was refused.
 #[derive(Debug, Clone, Default)]
@@ -15,10 +29,20 @@ use crate::{
 pub struct ImportReport {
     /// How many keys were stored.
     pub imported: u64,
-    /// How many were there already under the same id, and were left as they are.
+    /// How many were there already under the same id or digest, and were left as they are.
     pub already_there: u64,
     /// The rows that no key was made of.
     pub refused: Vec<RefusedRow>,
+}
+
+impl ImportReport {
+    pub(crate) fn count(&mut self, imported: Imported) {
+        match imported {
+            Imported::Stored(_) => self.imported += 1,
+            Imported::AlreadyThere => self.already_there += 1,
+            Imported::Refused(row) => self.refused.push(row),
+        }
+    }
 }
 
 impl fmt::Display for ImportReport {
@@ -39,24 +63,38 @@ impl fmt::Display for ImportReport {
 #[non_exhaustive]
 pub struct RefusedRow {
     /// The id of the key. Of an id that isn't well-formed, the first 16 characters, with what isn't
-    /// visible ASCII escaped: it may be a whole token.
+    /// visible ASCII escaped: it may be a whole token. A key of which a digest is kept has none: its place
+    /// among those that were imported, from 1, and the beginning of its user id.
     pub id: String,
     /// Why.
     pub reason: RefusedReason,
 }
 
 impl RefusedRow {
-    pub(super) fn new(id: Option<&str>, reason: RefusedReason) -> Self {
-        let id = match (id, &reason) {
-            (None, _) => "(no text)".to_owned(),
-            (Some(id), RefusedReason::Id(_)) => {
-                let start: String = id.chars().take(16).collect();
-                start.escape_default().to_string()
-            }
-            (Some(id), _) => id.to_owned(),
+    pub(super) fn of(id: &str, reason: RefusedReason) -> Self {
+        let id = match &reason {
+            RefusedReason::Id(_) => start_of(id),
+            _ => id.to_owned(),
         };
         Self { id, reason }
     }
+
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn of_no_text(reason: RefusedReason) -> Self {
+        let id = "(no text)".to_owned();
+        Self { id, reason }
+    }
+
+    /// Of a key of which there is no more than the hash, which isn't shown.
+    pub(super) fn of_number(number: usize, user_id: &str, reason: RefusedReason) -> Self {
+        let id = format!("number {number}, of {}", start_of(user_id));
+        Self { id, reason }
+    }
+}
+
+fn start_of(text: &str) -> String {
+    let start: String = text.chars().take(16).collect();
+    start.escape_default().to_string()
 }
 
 impl fmt::Display for RefusedRow {
@@ -72,10 +110,16 @@ pub enum RefusedReason {
     /// The id isn't one of a token of the form `pk.key_<id>.<secret>`.
     #[error(transparent)]
     Id(#[from] ParseKeyIdError),
-    /// The hash isn't HMAC-SHA256 in hex: an older program may have stored another kind.
+    /// The hash isn't HMAC-SHA256, or SHA-256, in hex: an older program may have stored another kind.
     #[error(transparent)]
     SecretHash(#[from] ParseSecretHashError),
-    /// The owner or the name can't be stored.
+    /// The store doesn't know the pepper, so it couldn't check the key.
+    #[error(transparent)]
+    UnknownPepper(#[from] UnknownPepper),
+    /// The store knows no tokens of which it has digests, so nobody could use the key.
+    #[error("the store takes no such tokens: call `.digest_format(..)` when it is built")]
+    NoDigestFormat,
+    /// The owner, the name or a time can't be stored.
     #[error(transparent)]
     Field(#[from] InvalidKey),
     /// A scope isn't one here: it has a space, say, or a `*` in the middle.

@@ -73,6 +73,7 @@ pub enum OldPatterns {
 
 impl OldScopes {
     /// What a list of scopes means that was stored as one text with commas, or not stored.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn of_text(&self, text: Option<&str>) -> Result<Scopes, RefusedReason> {
         // The empty text has no part, though it can be split into one.
         self.of(text
@@ -82,7 +83,10 @@ impl OldScopes {
     }
 
     /// What a list of scopes means. An empty one is one that is missing.
-    fn of<'a>(&self, list: impl Iterator<Item = &'a str>) -> Result<Scopes, RefusedReason> {
+    pub(super) fn of<'a>(
+        &self,
+        list: impl Iterator<Item = &'a str>,
+    ) -> Result<Scopes, RefusedReason> {
         let list: Vec<_> = list.collect();
         if list.is_empty() {
             return match &self.missing {

@@ -172,7 +172,10 @@ impl PylonImport {
         let id = required::<String, R>(row, "id");
         let text = id.as_deref().ok().map(str::to_owned);
         id.and_then(|id| self.key_of(&id, row))
-            .map_err(|reason| RefusedRow::new(text.as_deref(), reason))
+            .map_err(|reason| match &text {
+                Some(id) => RefusedRow::of(id, reason),
+                None => RefusedRow::of_no_text(reason),
+            })
     }
 
     fn key_of<'r, R>(&self, id: &str, row: &'r R) -> Result<ApiKey, RefusedReason>
