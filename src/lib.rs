@@ -172,19 +172,24 @@ pub use self::backend::{SqliteBackend, SqliteBackendBuilder};
 pub use self::clock::ManualClock;
 pub use self::{
     backend::{
-        ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, GrantInsertion, GrantLimits,
-        KeyFilter, KeySource, MemoryBackend, Page, PageRequest, ParseCursorError, PepperUsage,
-        Subscription, Touch,
+        ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, GrantCursor, GrantInsertion,
+        GrantLimits, GrantPage, GrantPageRequest, KeyFilter, KeySource, MemoryBackend, Page,
+        PageRequest, ParseCursorError, ParseGrantCursorError, PepperUsage, Subscription, Touch,
     },
     cache::{CacheConfig, CacheStats},
     clock::{Clock, SystemClock},
     context::AuthContext,
-    error::{BackendError, ConfigError, InvalidKey, RandomError, StoreError, Unavailable},
+    error::{
+        BackendError, ClaimRefusal, ConfigError, InvalidKey, RandomError, StoreError, Unavailable,
+    },
     guard::{
         AllOf, AnyOf, RequireScope, RequireScopeFuture, RequireScopeService, RequiredScopes,
         ScopeList, TypedScope, TypedScopes,
     },
-    handoff::{HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore},
+    handoff::{
+        HandedOff, HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore,
+        ParseHandoffTokenError,
+    },
     key::{
         ApiKey, ClaimHash, GrantId, GrantStatus, IssuedKey, KeyGrant, KeyStatus, KeyUpdate,
         Metadata, NewApiKey, ParseGrantIdError, RevocationReason,

@@ -9,7 +9,7 @@ use hmac::{
         block_api::{Buffer, FixedOutputCore},
     },
 };
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::{PepperId, SECRET_LEN, hex};
@@ -78,6 +78,11 @@ pub(super) fn hmac(keyed: &Keyed, secret: &[u8; SECRET_LEN]) -> Words {
     let mut hash = Output::<Keyed>::default();
     keyed.finalize_fixed_core(&mut Buffer::<Keyed>::new(secret), &mut hash);
     words(&hash.into())
+}
+
+/// What is kept of a one-time token: it has 128 random bits, and lives for hours.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }
 
 fn words(bytes: &[u8; 32]) -> Words {

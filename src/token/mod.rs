@@ -13,7 +13,7 @@ mod short;
 
 use std::{fmt, str::FromStr};
 
-pub(crate) use self::mint::random;
+pub(crate) use self::{alphabet::decode_16, hash::sha256, mint::random};
 pub use self::{
     brand::Brand,
     display::{DisplayPrefix, ParseDisplayPrefixError},
