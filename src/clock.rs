@@ -258,6 +258,11 @@ pub(crate) fn saturating_add(time: SystemTime, by: Duration) -> SystemTime {
     storable(time.checked_add(by).unwrap_or(UNIX_EPOCH + LATEST))
 }
 
+/// `duration` in whole milliseconds, none longer than from 1970 to the end of 9999.
+pub(crate) fn storable_duration(duration: Duration) -> Duration {
+    Duration::from_millis(millis(duration.min(LATEST)))
+}
+
 #[cfg(feature = "test-util")]
 pub use manual::ManualClock;
 

@@ -205,6 +205,21 @@ pub enum StoreError {
     /// Nobody gives more than they hold: what the caller would have had to hold.
     #[error("the caller doesn't hold {0}")]
     NotHeld(&'static str),
+    /// A key can't be claimed.
+    #[error("the key can't be claimed: {0}")]
+    NotClaimable(ClaimRefusal),
+    /// As many keys of one user wait to be claimed as may.
+    #[error("{at_most} keys of this user wait to be claimed, and no more may")]
+    UserGrantsFull {
+        /// How many may.
+        at_most: usize,
+    },
+    /// As many keys wait to be claimed as may.
+    #[error("{at_most} keys wait to be claimed, and no more may")]
+    GrantsFull {
+        /// How many may.
+        at_most: usize,
+    },
     /// More was asked for at once than can be done.
     #[error("no more than {at_most} at once")]
     TooMany {
@@ -223,6 +238,27 @@ impl From<BackendError> for StoreError {
     fn from(error: BackendError) -> Self {
         Self::Unavailable(error.into())
     }
+}
+
+/// Why a key can't be [claimed](crate::ApiKeyStore::claim).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimRefusal {
+    /// There is no such token: it was made up, or its grant was purged.
+    #[error("the token is unknown")]
+    Unknown,
+    /// The key was claimed already. Where whom it was for hasn't done so, somebody else has: revoke it.
+    #[error("it was claimed already")]
+    Claimed,
+    /// The grant was revoked.
+    #[error("the grant was revoked")]
+    Revoked,
+    /// The grant's time was over.
+    #[error("the grant has expired")]
+    Expired,
+    /// The key with which it was handed off doesn't work any more, or can't do now what the new one is to.
+    #[error("the key that it was handed off with has ended, or holds less now")]
+    MakerEnded,
 }
 
 /// A field of a [`NewApiKey`](crate::NewApiKey) can't be stored.

@@ -173,19 +173,24 @@ pub use self::{
 };
 pub use self::{
     backend::{
-        ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, GrantInsertion, GrantLimits,
-        KeyFilter, KeySource, MemoryBackend, Page, PageRequest, ParseCursorError, PepperUsage,
-        Subscription, Touch,
+        ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, GrantCursor, GrantInsertion,
+        GrantLimits, GrantPage, GrantPageRequest, KeyFilter, KeySource, MemoryBackend, Page,
+        PageRequest, ParseCursorError, ParseGrantCursorError, PepperUsage, Subscription, Touch,
     },
     cache::{CacheConfig, CacheStats},
     clock::{Clock, SystemClock},
     context::AuthContext,
-    error::{BackendError, ConfigError, InvalidKey, RandomError, StoreError, Unavailable},
+    error::{
+        BackendError, ClaimRefusal, ConfigError, InvalidKey, RandomError, StoreError, Unavailable,
+    },
     guard::{
         AllOf, AnyOf, RequireScope, RequireScopeFuture, RequireScopeService, RequiredScopes,
         ScopeList, TypedScope, TypedScopes,
     },
-    handoff::{HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore},
+    handoff::{
+        HandedOff, HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore,
+        ParseHandoffTokenError,
+    },
     import::{
         ImportReport, Imported, MissingScopes, OldKey, OldPatterns, OldScopes, OldWildcard,
         RefusedReason, RefusedRow,

@@ -4,7 +4,8 @@
 //! otherwise show as a bare 500.
 
 use crate::{
-    error::{BackendError, Unavailable},
+    error::{BackendError, ClaimRefusal, Unavailable},
+    key::GrantId,
     token::KeyId,
     verify::VerifyError,
 };
@@ -22,6 +23,22 @@ pub(crate) fn not_accepted(key_id: Option<KeyId>, error: &VerifyError) {
     }
     #[cfg(not(feature = "tracing"))]
     let _ = (key_id, error);
+}
+
+/// A key was not given to who presented a token for it. Where it was claimed already, one of the two may not be
+/// whom it was for. What is presented at random has no grant.
+pub(crate) fn claim_refused(grant: Option<&GrantId>, why: ClaimRefusal) {
+    #[cfg(feature = "tracing")]
+    {
+        let grant_id = grant.map(tracing::field::display);
+        if why == ClaimRefusal::Claimed {
+            tracing::warn!(target: "tower_api_key", grant_id, reason = %why, "an API key was not handed over");
+        } else {
+            tracing::debug!(target: "tower_api_key", grant_id, reason = %why, "an API key was not handed over");
+        }
+    }
+    #[cfg(not(feature = "tracing"))]
+    let _ = (grant, why);
 }
 
 /// A request was turned away, by a layer or by a guard behind it.

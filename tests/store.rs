@@ -7,6 +7,8 @@ mod support;
 
 #[path = "store/backends.rs"]
 mod backends;
+#[path = "store/handoff.rs"]
+mod handoff;
 #[path = "store/last_used.rs"]
 mod last_used;
 #[path = "store/life.rs"]

@@ -47,6 +47,7 @@ pub(crate) trait DynBackend: DynSource {
         limits: &'a GrantLimits,
     ) -> Answer<'a, GrantInsertion>;
     fn get_grant<'a>(&'a self, hash: &'a ClaimHash) -> Answer<'a, Option<KeyGrant>>;
+    fn get_grant_by_id<'a>(&'a self, id: &'a GrantId) -> Answer<'a, Option<KeyGrant>>;
     fn claim<'a>(
         &'a self,
         grant: &'a GrantId,
@@ -133,6 +134,10 @@ impl<B: ApiKeyBackend> DynBackend for B {
 
     fn get_grant<'a>(&'a self, hash: &'a ClaimHash) -> Answer<'a, Option<KeyGrant>> {
         Box::pin(ApiKeyBackend::get_grant(self, hash))
+    }
+
+    fn get_grant_by_id<'a>(&'a self, id: &'a GrantId) -> Answer<'a, Option<KeyGrant>> {
+        Box::pin(ApiKeyBackend::get_grant_by_id(self, id))
     }
 
     fn claim<'a>(

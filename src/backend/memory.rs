@@ -1,5 +1,7 @@
 //! Keys in memory: for tests, and for a process that doesn't have to remember.
 
+mod grants;
+
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
@@ -9,12 +11,14 @@ use std::{
     time::SystemTime,
 };
 
+use self::grants::Grants;
 use super::{
-    ApiKeyBackend, Change, ChangeSink, Cursor, KeySource, PageRequest, Subscription, Touch,
+    ApiKeyBackend, Change, ChangeSink, Cursor, GrantInsertion, GrantLimits, KeySource, PageRequest,
+    Subscription, Touch,
 };
 use crate::{
     error::BackendError,
-    key::ApiKey,
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
     sync::{DashMap, Entry, Mutex, MutexGuard},
     token::{KeyId, LookupKey},
 };
@@ -29,11 +33,16 @@ struct Shared {
     records: DashMap<LookupKey, ApiKey>,
     /// What is looked up by something else than its id. Its lock is taken after all others.
     opaque: DashMap<KeyId, LookupKey>,
-    /// Held while a record comes or goes, so that the index has every record and no other.
-    by_user: Mutex<BTreeMap<String, BTreeMap<Place, LookupKey>>>,
+    /// Held while a record comes, changes or goes, so that the index has every record and no other, and what
+    /// depends on a record that was looked at happens before it changes. Being used is no change.
+    by_user: Mutex<Index>,
+    /// Locked before the index.
+    grants: Mutex<Grants>,
     /// The caches of the stores that share this.
     sinks: Mutex<Vec<ChangeSink>>,
 }
+
+type Index = BTreeMap<String, BTreeMap<Place, LookupKey>>;
 
 /// Orders from the newest to the oldest.
 type Place = Reverse<(SystemTime, KeyId)>;
@@ -45,11 +54,40 @@ impl MemoryBackend {
         Self::default()
     }
 
-    fn index(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<Place, LookupKey>>> {
+    fn index(&self) -> MutexGuard<'_, Index> {
         self.0
             .by_user
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grants(&self) -> MutexGuard<'_, Grants> {
+        self.0.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores `key` where its id is free.
+    fn put(&self, index: &mut Index, key: &ApiKey) -> bool {
+        let is_taken = self.0.records.contains_key(&self.place_of(&key.id));
+        let Entry::Vacant(vacant) = self.0.records.entry(key.lookup_key()) else {
+            return false;
+        };
+        if is_taken {
+            return false;
+        }
+        if key.lookup_key() != key.id.lookup_key() {
+            self.0.opaque.insert(key.id, key.lookup_key());
+        }
+        vacant.insert(key.clone());
+        index
+            .entry(key.user_id.clone())
+            .or_default()
+            .insert(place(&Cursor::of(key)), key.lookup_key());
+        true
+    }
+
+    fn has_version(&self, id: &KeyId, version: u64) -> bool {
+        let record = self.0.records.get(&self.place_of(id));
+        record.is_some_and(|record| record.version == version)
     }
 
     fn sinks(&self) -> MutexGuard<'_, Vec<ChangeSink>> {
@@ -90,29 +128,15 @@ impl KeySource for MemoryBackend {
 
 impl ApiKeyBackend for MemoryBackend {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        {
-            let mut index = self.index();
-            let is_taken = self.0.records.contains_key(&self.place_of(&key.id));
-            let Entry::Vacant(vacant) = self.0.records.entry(key.lookup_key()) else {
-                return Ok(false);
-            };
-            if is_taken {
-                return Ok(false);
-            }
-            if key.lookup_key() != key.id.lookup_key() {
-                self.0.opaque.insert(key.id, key.lookup_key());
-            }
-            vacant.insert(key.clone());
-            index
-                .entry(key.user_id.clone())
-                .or_default()
-                .insert(place(&Cursor::of(key)), key.lookup_key());
+        let is_stored = self.put(&mut self.index(), key);
+        if is_stored {
+            self.tell(key.lookup_key());
         }
-        self.tell(key.lookup_key());
-        Ok(true)
+        Ok(is_stored)
     }
 
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
+        let index = self.index();
         match self.0.records.get_mut(&key.lookup_key()) {
             Some(mut record) if record.version == expected => {
                 // The index, too, has the owner and the time of creation, which never change.
@@ -133,6 +157,7 @@ impl ApiKeyBackend for MemoryBackend {
             }
             _ => return Ok(false),
         }
+        drop(index);
         self.tell(key.lookup_key());
         Ok(true)
     }
@@ -194,6 +219,60 @@ impl ApiKeyBackend for MemoryBackend {
             }
         }
         Ok(())
+    }
+
+    async fn insert_grant(
+        &self,
+        grant: &KeyGrant,
+        limits: &GrantLimits,
+    ) -> Result<GrantInsertion, BackendError> {
+        Ok(self.grants().insert(grant, limits))
+    }
+
+    async fn get_grant(&self, hash: &ClaimHash) -> Result<Option<KeyGrant>, BackendError> {
+        Ok(self.grants().by_hash(hash).cloned())
+    }
+
+    async fn get_grant_by_id(&self, id: &GrantId) -> Result<Option<KeyGrant>, BackendError> {
+        Ok(self.grants().by_id(id).cloned())
+    }
+
+    async fn claim(
+        &self,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Result<bool, BackendError> {
+        let is_claimed = self.grants().claim(grant, key, || {
+            let mut index = self.index();
+            maker.is_none_or(|(id, version)| self.has_version(&id, version))
+                && self.put(&mut index, key)
+        });
+        if is_claimed {
+            self.tell(key.lookup_key());
+        }
+        Ok(is_claimed)
+    }
+
+    async fn revoke_grant(&self, grant: &GrantId, at: SystemTime) -> Result<bool, BackendError> {
+        Ok(self.grants().revoke(grant, at))
+    }
+
+    async fn revoke_grants_of_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+    ) -> Result<usize, BackendError> {
+        Ok(self.grants().revoke_of_user(user_id, at))
+    }
+
+    async fn list_grants(
+        &self,
+        user_id: Option<&str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> Result<Vec<KeyGrant>, BackendError> {
+        Ok(self.grants().list(user_id, after, limit))
     }
 }
 

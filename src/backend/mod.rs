@@ -3,6 +3,7 @@
 mod changes;
 mod erased;
 mod filter;
+mod grant_page;
 mod grants;
 mod memory;
 mod page;
@@ -24,6 +25,7 @@ pub use self::sqlite::{SqliteBackend, SqliteBackendBuilder};
 pub use self::{
     changes::{Change, ChangeFeed, ChangeSink, Subscription},
     filter::{KeyFilter, PepperUsage},
+    grant_page::{GrantCursor, GrantPage, GrantPageRequest, ParseGrantCursorError},
     grants::{GrantInsertion, GrantLimits},
     memory::MemoryBackend,
     page::{Cursor, Page, PageRequest, ParseCursorError},
@@ -323,6 +325,19 @@ pub trait ApiKeyBackend: KeySource {
         async { Err(BackendError::unsupported("hand off keys")) }
     }
 
+    /// The grant with this id.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known whether there is one.
+    fn get_grant_by_id(
+        &self,
+        id: &GrantId,
+    ) -> impl Future<Output = Result<Option<KeyGrant>, BackendError>> + Send {
+        let _ = id;
+        async { Err(BackendError::unsupported("hand off keys")) }
+    }
+
     /// Marks the grant as claimed at `key.created_at`, and stores `key`: both, or neither, and of all who
     /// try, one. Returns whether it was done: `false` where the grant isn't
     /// [pending](crate::GrantStatus::Pending) at that moment, where `key.id` is taken, or where the record of
@@ -514,6 +529,13 @@ impl<B: ApiKeyBackend> ApiKeyBackend for Arc<B> {
         hash: &ClaimHash,
     ) -> impl Future<Output = Result<Option<KeyGrant>, BackendError>> + Send {
         B::get_grant(self, hash)
+    }
+
+    fn get_grant_by_id(
+        &self,
+        id: &GrantId,
+    ) -> impl Future<Output = Result<Option<KeyGrant>, BackendError>> + Send {
+        B::get_grant_by_id(self, id)
     }
 
     fn claim(

@@ -1,5 +1,11 @@
 //! One-time tickets.
 
+mod key;
 mod tokens;
 
-pub use self::tokens::{HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore};
+pub use self::{
+    key::HandedOff,
+    tokens::{
+        HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore, ParseHandoffTokenError,
+    },
+};

@@ -3,21 +3,25 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    str::FromStr,
     sync::PoisonError,
     time::{Duration, Instant},
 };
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::{
     error::RandomError,
+    key::ClaimHash,
     sync::{Mutex, MutexGuard},
-    token::random,
+    token::{decode_16, random, sha256},
 };
 
 /// A one-time ticket: 128 bits from the operating system. `Debug` shows nothing of it, and it can't be
-/// compared but by [`HandoffTokenStore::consume_matching`].
+/// compared but by [`HandoffTokenStore::consume_matching`]. It is also what
+/// [`ApiKeyStore::claim`](crate::ApiKeyStore::claim) takes.
 #[derive(Clone)]
 pub struct HandoffToken([u8; Self::LEN]);
 
@@ -36,7 +40,39 @@ impl HandoffToken {
     pub const fn expose(&self) -> &[u8; Self::LEN] {
         &self.0
     }
+
+    /// The same as text, for a link: 22 characters of base64url. [`FromStr`] reads it.
+    #[must_use]
+    pub fn expose_text(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    /// A new one, from the operating system's randomness.
+    pub(crate) fn generate() -> Result<Self, RandomError> {
+        random().map(Self)
+    }
+
+    /// What is kept of it where a key is claimed with it.
+    pub(crate) fn claim_hash(&self) -> ClaimHash {
+        ClaimHash::from_bytes(sha256(&self.0))
+    }
 }
+
+impl FromStr for HandoffToken {
+    type Err = ParseHandoffTokenError;
+
+    fn from_str(text: &str) -> Result<Self, ParseHandoffTokenError> {
+        let text = text.as_bytes().try_into().ok();
+        text.and_then(decode_16)
+            .map(Self)
+            .ok_or(ParseHandoffTokenError(()))
+    }
+}
+
+/// A text is not the 22 characters of a ticket. It doesn't repeat the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a ticket is 22 characters of [A-Za-z0-9_-]")]
+pub struct ParseHandoffTokenError(());
 
 impl Drop for HandoffToken {
     fn drop(&mut self) {
@@ -126,8 +162,8 @@ pub enum HandoffError {
 }
 
 /// One-time tickets of one process, for handing something over that both sides will recognize: a
-/// connection, a child process, a page. For handing over a *key*, across nodes and restarts, a ticket has
-/// to be kept in the backend.
+/// connection, a child process, a page. For handing over a *key*, across nodes and restarts, there is
+/// [`ApiKeyStore::hand_off`](crate::ApiKeyStore::hand_off).
 ///
 /// The side that expects a ticket keeps it, the other side presents it, and the first time that they are
 /// the same it is used up. Times are given by the caller.

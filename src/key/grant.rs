@@ -8,8 +8,12 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
-use super::Metadata;
-use crate::{clock::latest, scope::Scopes, token::KeyId};
+use super::{ApiKey, Metadata, new::earliest};
+use crate::{
+    clock::{latest, saturating_add},
+    scope::Scopes,
+    token::{ApiKeyToken, KeyId, SecretHash},
+};
 
 /// What is stored of a key that was handed off: what it is to be, and what has become of the grant.
 /// No token is in it, neither the key's, which doesn't exist before the claim, nor that of the claim.
@@ -76,7 +80,33 @@ impl KeyGrant {
         }
     }
 
-    /// What has become of it at `now`. Whether the key that made it still works isn't looked at.
+    /// The key that is made by a claim at `now`, for `token`. It ends at `latest_end` where there is one and the
+    /// grant has none that is earlier.
+    pub(crate) fn to_key(
+        &self,
+        token: &ApiKeyToken,
+        secret_hash: SecretHash,
+        now: SystemTime,
+        latest_end: Option<SystemTime>,
+    ) -> ApiKey {
+        let mut key = ApiKey::new(
+            token.new_id(),
+            self.user_id.clone(),
+            self.scopes.clone(),
+            secret_hash,
+        );
+        let lifetime = self.key_lifetime;
+        let end_of_life = lifetime.map(|lifetime| saturating_add(now, lifetime));
+        key.display_prefix = token.display_prefix();
+        key.name.clone_from(&self.name);
+        key.metadata.clone_from(&self.metadata);
+        key.created_at = now;
+        key.expires_at = earliest([self.key_expires_at, end_of_life, latest_end]);
+        key.made_by = self.made_by;
+        key
+    }
+
+    /// What has become of it at `now`. Whether the key that it was made with still works isn't looked at.
     #[must_use]
     pub fn status(&self, now: SystemTime) -> GrantStatus {
         if self.claimed_at.is_some() {

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{ApiKey, check_text};
+use super::{ApiKey, ClaimHash, GrantId, KeyGrant, check_text};
 use crate::{
-    clock::{saturating_add, storable},
+    clock::{saturating_add, storable, storable_duration},
     error::InvalidKey,
     scope::Scopes,
     token::{ApiKeyToken, KeyId, SecretHash},
@@ -30,6 +30,7 @@ pub struct NewApiKey {
     expiry: Expiry,
     /// That of the key that makes it.
     latest_end: Option<SystemTime>,
+    made_by: Option<KeyId>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +65,7 @@ impl NewApiKey {
             scopes,
             expiry: Expiry::Never,
             latest_end: None,
+            made_by: None,
         }
     }
 
@@ -97,10 +99,33 @@ impl NewApiKey {
         &self.scopes
     }
 
-    /// The same with an end, or an earlier one.
-    pub(crate) fn ends_by(mut self, end: Option<SystemTime>) -> Self {
-        self.latest_end = end;
+    /// The same, made with the key `maker`, and ending with it at the latest.
+    pub(crate) fn made_by(mut self, maker: &ApiKey) -> Self {
+        self.latest_end = maker.ends_at();
+        self.made_by = Some(maker.id);
         self
+    }
+
+    /// What is stored of such a key until it is claimed with what has this hash.
+    pub(crate) fn into_grant(
+        self,
+        id: GrantId,
+        claim_hash: ClaimHash,
+        now: SystemTime,
+        ttl: Duration,
+    ) -> KeyGrant {
+        let mut grant = KeyGrant::new(id, claim_hash, self.user_id, self.scopes);
+        grant.name = self.name;
+        (grant.key_expires_at, grant.key_lifetime) = match self.expiry {
+            Expiry::Never => (None, None),
+            Expiry::At(end) => (Some(storable(end)), None),
+            Expiry::In(duration) => (None, Some(storable_duration(duration))),
+        };
+        grant.key_expires_at = earliest([grant.key_expires_at, self.latest_end]);
+        grant.made_by = self.made_by;
+        grant.made_at = now;
+        grant.expires_at = saturating_add(now, ttl);
+        grant
     }
 
     /// The record of such a key, made at `now` for `token`.
@@ -111,15 +136,12 @@ impl NewApiKey {
         now: SystemTime,
     ) -> ApiKey {
         // A new token says which key it is.
-        let id = KeyId::from_bytes(*token.lookup_key().as_bytes());
-        let mut key = ApiKey::new(id, self.user_id, self.scopes, secret_hash);
+        let mut key = ApiKey::new(token.new_id(), self.user_id, self.scopes, secret_hash);
         key.display_prefix = token.display_prefix();
         key.name = self.name;
         key.created_at = now;
-        key.expires_at = self.expiry.end(now);
-        if let Some(latest) = self.latest_end {
-            key.expires_at = Some(key.expires_at.map_or(latest, |end| end.min(latest)));
-        }
+        key.expires_at = earliest([self.expiry.end(now), self.latest_end]);
+        key.made_by = self.made_by;
         key
     }
 
@@ -134,6 +156,12 @@ impl NewApiKey {
         check_text("name", self.name.as_deref().unwrap_or_default())
     }
 }
+
+/// The earliest of the ends that there are.
+pub(super) fn earliest<const N: usize>(ends: [Option<SystemTime>; N]) -> Option<SystemTime> {
+    ends.into_iter().flatten().min()
+}
+
 /// A key that was just made, with its token: the one time that the token can be had.
 #[derive(Debug, Clone)]
 #[must_use = "the token can't be had again"]

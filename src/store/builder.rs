@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::ApiKeyStore;
 use crate::{
-    backend::DynBackend,
+    backend::{DynBackend, GrantLimits},
     cache::{CacheConfig, CheckedConfig},
     clock::Clock,
     error::ConfigError,
@@ -29,6 +29,7 @@ use crate::{
 pub struct ApiKeyStoreBuilder {
     backend: Arc<dyn DynBackend>,
     resolver: CachedResolverBuilder,
+    grant_limits: GrantLimits,
 }
 
 impl ApiKeyStoreBuilder {
@@ -36,6 +37,7 @@ impl ApiKeyStoreBuilder {
         Self {
             backend: backend.clone(),
             resolver: CachedResolverBuilder::noting_use(backend),
+            grant_limits: GrantLimits::new(),
         }
     }
 
@@ -81,6 +83,13 @@ impl ApiKeyStoreBuilder {
         self
     }
 
+    /// How many keys that were [handed off](ApiKeyStore::hand_off) may wait to be claimed: 100 of one user,
+    /// 10,000 in all, unless it is set. Every store on the same backend should have the same.
+    pub fn grant_limits(mut self, limits: GrantLimits) -> Self {
+        self.grant_limits = limits;
+        self
+    }
+
     /// Makes the store.
     ///
     /// # Errors
@@ -91,6 +100,7 @@ impl ApiKeyStoreBuilder {
         Ok(ApiKeyStore {
             backend: self.backend,
             resolver: self.resolver.build().await?,
+            grant_limits: self.grant_limits,
         })
     }
 
@@ -100,6 +110,7 @@ impl ApiKeyStoreBuilder {
             resolver: self
                 .resolver
                 .build_with(peppers, cache, TokenFormat::default()),
+            grant_limits: self.grant_limits,
         }
     }
 }

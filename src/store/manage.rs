@@ -12,10 +12,10 @@ use crate::{
 
 /// How many tokens are drawn for one key. With 192 bits a second one is never needed, unless the
 /// operating system's randomness is broken.
-const MAX_DRAWN: usize = 3;
+pub(super) const MAX_DRAWN: usize = 3;
 
 /// How often a change is tried again because another came in between.
-const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: usize = 16;
 
 impl ApiKeyStore {
     /// Makes a key. Its token is in what is returned, and nowhere else.
@@ -75,6 +75,16 @@ impl ApiKeyStore {
         caller: &AuthContext,
         new: NewApiKey,
     ) -> Result<IssuedKey, StoreError> {
+        let maker = self.held_by(caller, &new).await?;
+        self.create(new.made_by(&maker)).await
+    }
+
+    /// The key of `caller` as it is now, where it can give what is `new`.
+    pub(super) async fn held_by(
+        &self,
+        caller: &AuthContext,
+        new: &NewApiKey,
+    ) -> Result<ApiKey, StoreError> {
         let not_held = |what| Err(StoreError::NotHeld(what));
         let Some(maker) = self.get(caller.key_id()).await? else {
             return not_held("a key that is there still");
@@ -88,7 +98,7 @@ impl ApiKeyStore {
         if !maker.scopes.covers(new.scopes()) {
             return not_held("a key with all of these scopes");
         }
-        self.create(new.ends_by(maker.ends_at())).await
+        Ok(maker)
     }
 
     /// The key with this id, whatever its state, as the backend has it. A use that is still to be
@@ -184,17 +194,19 @@ impl ApiKeyStore {
         }
     }
 
-    /// Ends every key that the user has when the call begins; returns how many it ended.
+    /// Ends every key that the user has when the call begins; returns how many it ended. What was
+    /// [handed off](Self::hand_off) for the user, and not claimed yet, is revoked before, and isn't counted.
     ///
-    /// A key that is created meanwhile may escape: stop creating before.
+    /// A key that is created or handed off meanwhile may escape: stop that before.
     ///
     /// # Errors
     ///
-    /// The first error. Where it was a key that couldn't be revoked, the others were tried all the
+    /// The first error. Where it was a key that couldn't be revoked, or the grants, the others were tried all the
     /// same; where it was the list that couldn't be read, the keys on it weren't.
     pub async fn revoke_all_for_user(&self, user_id: &str) -> Result<usize, StoreError> {
         let mut revoked = 0;
-        let mut failed = None;
+        // First: else a key could be made by a claim when the list was read already.
+        let mut failed = self.revoke_grants_of_user(user_id).await.err();
         let mut page = PageRequest::new().limit(PageRequest::MAX_LIMIT);
         loop {
             let Page { keys, next } = match self.list_for_user(user_id, page).await {

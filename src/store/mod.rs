@@ -1,6 +1,8 @@
 //! Keys in a backend: made, checked, listed and ended.
 
 mod builder;
+mod claim;
+mod hand_off;
 mod import;
 mod life;
 mod manage;
@@ -10,7 +12,7 @@ use std::{fmt, sync::Arc};
 
 pub use self::builder::ApiKeyStoreBuilder;
 use crate::{
-    backend::{ApiKeyBackend, DynBackend, MemoryBackend},
+    backend::{ApiKeyBackend, DynBackend, GrantLimits, MemoryBackend},
     cache::{CacheStats, CheckedConfig, Freshness},
     context::{AuthContext, Caller, HasCaller},
     error::StoreError,
@@ -45,6 +47,7 @@ use crate::{
 pub struct ApiKeyStore {
     backend: Arc<dyn DynBackend>,
     resolver: CachedResolver,
+    grant_limits: GrantLimits,
 }
 
 impl ApiKeyStore {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{cache::Cache, error::BackendError, sync::spawn, token::LookupKey};
 
-/// Carries out `write`, which changes the record under `key`, in a task of its own: a caller who goes
+/// Carries out `write`, which changes the record under `key`, [in a task of its own](detached): a caller who goes
 /// away leaves it neither half done nor unnoticed.
 ///
 /// The key is invalidated before, and again afterwards, whatever became of the write: an error
@@ -22,13 +22,24 @@ where
         cache: cache.clone(),
         key,
     };
-    let task = spawn(async move {
+    detached(async move {
         invalidate.cache.invalidate(&invalidate.key);
         let written = write.await;
         drop(invalidate);
         written
-    });
-    match task {
+    })
+    .await
+}
+
+/// Carries out a write that no cache knows of, in a task that goes on where the caller goes away.
+pub(super) async fn detached<T, E>(
+    write: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<BackendError> + Send + 'static,
+{
+    match spawn(write) {
         Ok(task) => task
             .await
             .unwrap_or_else(|_| Err(failed("the write panicked, or its runtime ended").into())),

@@ -152,7 +152,7 @@ impl ApiKeyToken {
     /// Becomes the token that `bytes` are, which `format` claims.
     #[cold]
     pub(super) fn read_opaque(&mut self, format: &DigestFormat, bytes: &[u8]) -> Option<()> {
-        let words = hash::sha256(bytes);
+        let words = hash::digest(bytes);
         let digest = Digest {
             words,
             prefix_len: u8::try_from(format.prefix.len()).ok()?,

@@ -105,8 +105,8 @@ pub(super) fn hmac(keyed: &Keyed, secret: &[u8; SECRET_LEN]) -> Words {
     words(&hash.into())
 }
 
-pub(super) fn sha256(token: &[u8]) -> Words {
-    words(&Sha256::digest(token).into())
+pub(super) fn digest(token: &[u8]) -> Words {
+    words(&sha256(token))
 }
 
 /// The first 24 bytes of a digest.
@@ -124,6 +124,11 @@ fn read(text: &str) -> Result<Words, ParseSecretHashError> {
     let bytes = hex::decode(text.as_bytes()).ok_or(ParseSecretHashError(()))?;
     let bytes: [u8; 32] = bytes.try_into().map_err(|_| ParseSecretHashError(()))?;
     Ok(words(&bytes))
+}
+
+/// What is kept of a one-time token: it has 128 random bits, and lives for hours.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }
 
 fn words(bytes: &[u8; 32]) -> Words {

@@ -16,7 +16,7 @@ use std::{fmt, str::FromStr};
 
 use zeroize::Zeroizing;
 
-pub(crate) use self::mint::random;
+pub(crate) use self::{alphabet::decode_16, hash::sha256, mint::random};
 pub use self::{
     brand::Brand,
     digest::{DigestFormat, TokenAlphabet},
@@ -68,6 +68,11 @@ impl ApiKeyToken {
             None => Some(KeyId::from_bytes(*self.lookup_key.as_bytes())),
             Some(_) => None,
         }
+    }
+
+    /// The public id of a token that was made here, and so is of the first kind.
+    pub(crate) fn new_id(&self) -> KeyId {
+        KeyId::from_bytes(*self.lookup_key.as_bytes())
     }
 
     /// What the key's record is found by.

@@ -33,9 +33,9 @@ use std::{
 use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, AuthContext, BackendError, ChangeSink, KeyId, KeySource,
-    LookupKey, ManualClock, MemoryBackend, NewApiKey, PageRequest, Pepper, Peppers, Scopes,
-    Subscription, Touch, VerifyError,
+    ApiKey, ApiKeyBackend, ApiKeyStore, AuthContext, BackendError, ChangeSink, ClaimHash, GrantId,
+    GrantInsertion, GrantLimits, KeyGrant, KeyId, KeySource, LookupKey, ManualClock, MemoryBackend,
+    NewApiKey, PageRequest, Pepper, Peppers, Scopes, Subscription, Touch, VerifyError,
 };
 
 /// What the clocks of the tests show at first.
@@ -248,6 +248,59 @@ impl ApiKeyBackend for Breakable {
             return Err(outage());
         }
         self.inner.touch(touches).await
+    }
+
+    async fn insert_grant(
+        &self,
+        grant: &KeyGrant,
+        limits: &GrantLimits,
+    ) -> Result<GrantInsertion, BackendError> {
+        self.check()?;
+        self.inner.insert_grant(grant, limits).await
+    }
+
+    async fn get_grant(&self, hash: &ClaimHash) -> Result<Option<KeyGrant>, BackendError> {
+        self.check()?;
+        self.inner.get_grant(hash).await
+    }
+
+    async fn get_grant_by_id(&self, id: &GrantId) -> Result<Option<KeyGrant>, BackendError> {
+        self.check()?;
+        self.inner.get_grant_by_id(id).await
+    }
+
+    async fn claim(
+        &self,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Result<bool, BackendError> {
+        self.check()?;
+        self.inner.claim(grant, key, maker).await
+    }
+
+    async fn revoke_grant(&self, grant: &GrantId, at: SystemTime) -> Result<bool, BackendError> {
+        self.check()?;
+        self.inner.revoke_grant(grant, at).await
+    }
+
+    async fn revoke_grants_of_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+    ) -> Result<usize, BackendError> {
+        self.check()?;
+        self.inner.revoke_grants_of_user(user_id, at).await
+    }
+
+    async fn list_grants(
+        &self,
+        user_id: Option<&str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> Result<Vec<KeyGrant>, BackendError> {
+        self.check()?;
+        self.inner.list_grants(user_id, after, limit).await
     }
 }
 

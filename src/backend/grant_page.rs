@@ -1,0 +1,168 @@
+//! Listing grants, a page at a time.
+
+use std::{fmt, str::FromStr, time::SystemTime};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+
+use super::PageRequest;
+use crate::{
+    clock::{from_unix_millis, unix_millis},
+    key::{GrantId, KeyGrant},
+};
+
+/// Which part of which list of grants is asked for: those for keys of a user, or all; at most `limit`, after a
+/// cursor.
+///
+/// ```
+/// use tower_api_key::GrantPageRequest;
+///
+/// let first = GrantPageRequest::new().user("user_1").limit(20);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct GrantPageRequest {
+    user_id: Option<String>,
+    limit: usize,
+    after: Option<GrantCursor>,
+}
+
+impl GrantPageRequest {
+    /// The first 50 of all grants.
+    pub fn new() -> Self {
+        Self {
+            user_id: None,
+            limit: PageRequest::new().max_keys(),
+            after: None,
+        }
+    }
+
+    /// Those for keys of this user.
+    pub fn user(mut self, user_id: impl Into<String>) -> Self {
+        self.user_id = Some(user_id.into());
+        self
+    }
+
+    /// At most this many grants, between 1 and [`PageRequest::MAX_LIMIT`]; what lies outside is moved there.
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit.clamp(1, PageRequest::MAX_LIMIT);
+        self
+    }
+
+    /// The grants that follow the page that ended with `cursor`.
+    pub fn after(mut self, cursor: GrantCursor) -> Self {
+        self.after = Some(cursor);
+        self
+    }
+
+    pub(crate) fn wanted_user(&self) -> Option<&str> {
+        self.user_id.as_deref()
+    }
+
+    pub(crate) fn max_grants(&self) -> usize {
+        self.limit
+    }
+
+    pub(crate) fn cursor(&self) -> Option<GrantCursor> {
+        self.after
+    }
+}
+
+impl Default for GrantPageRequest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A part of a list of grants.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct GrantPage {
+    /// The grants, newest first, whatever has become of them.
+    pub grants: Vec<KeyGrant>,
+    /// Where the next page begins; none after the last.
+    pub next: Option<GrantCursor>,
+}
+
+/// The place of a grant in a list that is ordered from the newest to the oldest: by the time when it was made,
+/// and by id where that is the same.
+///
+/// As text (`Display`, `FromStr`) it is 32 characters of base64url, fit for a query string. It says
+/// where to go on and grants nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GrantCursor {
+    made_at: SystemTime,
+    id: GrantId,
+}
+
+impl GrantCursor {
+    const LEN: usize = 8 + GrantId::LEN;
+
+    /// The place of `grant`.
+    #[must_use]
+    pub fn of(grant: &KeyGrant) -> Self {
+        Self {
+            made_at: grant.made_at,
+            id: grant.id,
+        }
+    }
+
+    /// When the grant there was made, and its id.
+    pub(crate) fn place(&self) -> (SystemTime, GrantId) {
+        (self.made_at, self.id)
+    }
+}
+
+impl fmt::Display for GrantCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [0; Self::LEN];
+        bytes[..8].copy_from_slice(&unix_millis(self.made_at).to_be_bytes());
+        bytes[8..].copy_from_slice(self.id.as_bytes());
+        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl FromStr for GrantCursor {
+    type Err = ParseGrantCursorError;
+
+    fn from_str(text: &str) -> Result<Self, ParseGrantCursorError> {
+        let error = ParseGrantCursorError(());
+        let mut bytes = [0; Self::LEN];
+        match BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
+            Ok(Self::LEN) => {}
+            _ => return Err(error),
+        }
+        let (millis, id) = bytes.split_first_chunk::<8>().ok_or(error)?;
+        Ok(Self {
+            made_at: from_unix_millis(u64::from_be_bytes(*millis)).ok_or(error)?,
+            id: GrantId::from_bytes(id.try_into().map_err(|_| error)?),
+        })
+    }
+}
+
+/// A text is not a [`GrantCursor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor of a list of grants")]
+pub struct ParseGrantCursorError(());
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn a_grants_cursor_survives_a_query_string_and_nothing_else_passes_for_one() {
+        let cursor = GrantCursor {
+            made_at: UNIX_EPOCH + Duration::from_millis(1_800_000_000_123),
+            id: GrantId::from_bytes([9; 16]),
+        };
+        let text = cursor.to_string();
+        assert_eq!(text.len(), 32);
+        assert_eq!(text.parse(), Ok(cursor));
+        let beyond_time = "_".repeat(32);
+        for text in ["", "abc", &text[1..], &format!("{text}A"), &beyond_time] {
+            let error = ParseGrantCursorError(());
+            assert_eq!(text.parse::<GrantCursor>(), Err(error), "{text}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Grants in memory.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    time::SystemTime,
+};
+
+use crate::{
+    backend::{GrantInsertion, GrantLimits},
+    key::{ApiKey, ClaimHash, GrantId, GrantStatus, KeyGrant},
+};
+
+#[derive(Default)]
+pub(super) struct Grants {
+    grants: BTreeMap<GrantId, KeyGrant>,
+    by_hash: BTreeMap<ClaimHash, GrantId>,
+    places: BTreeSet<Place>,
+    /// Those that were neither claimed nor revoked, by when they end.
+    open: BTreeSet<(SystemTime, GrantId)>,
+}
+
+/// Orders from the newest to the oldest.
+type Place = Reverse<(SystemTime, GrantId)>;
+
+impl Grants {
+    pub(super) fn insert(&mut self, grant: &KeyGrant, limits: &GrantLimits) -> GrantInsertion {
+        let (mut of_user, mut in_all) = (0, 0);
+        for pending in self.pending(grant.made_at) {
+            in_all += 1;
+            of_user += usize::from(pending.user_id == grant.user_id);
+        }
+        if self.grants.contains_key(&grant.id) || self.by_hash.contains_key(&grant.claim_hash) {
+            GrantInsertion::Taken
+        } else if of_user >= limits.max_per_user() {
+            GrantInsertion::UserIsFull
+        } else if in_all >= limits.max_in_all() {
+            GrantInsertion::Full
+        } else {
+            self.by_hash.insert(grant.claim_hash, grant.id);
+            self.places.insert(Reverse((grant.made_at, grant.id)));
+            if grant.claimed_at.is_none() && grant.revoked_at.is_none() {
+                self.open.insert((grant.expires_at, grant.id));
+            }
+            self.grants.insert(grant.id, grant.clone());
+            GrantInsertion::Stored
+        }
+    }
+
+    pub(super) fn by_hash(&self, hash: &ClaimHash) -> Option<&KeyGrant> {
+        self.by_id(self.by_hash.get(hash)?)
+    }
+
+    pub(super) fn by_id(&self, id: &GrantId) -> Option<&KeyGrant> {
+        self.grants.get(id)
+    }
+
+    /// Marks a grant as claimed, where it is pending when `key` is made and `store` has stored that key.
+    pub(super) fn claim(
+        &mut self,
+        id: &GrantId,
+        key: &ApiKey,
+        store: impl FnOnce() -> bool,
+    ) -> bool {
+        let now = key.created_at;
+        match self.grants.get_mut(id) {
+            Some(grant) if grant.status(now) == GrantStatus::Pending && store() => {
+                (grant.claimed_at, grant.key_id) = (Some(now), Some(key.id));
+                self.open.remove(&(grant.expires_at, *id));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn revoke(&mut self, id: &GrantId, at: SystemTime) -> bool {
+        match self.grants.get_mut(id) {
+            Some(grant) if grant.status(at) == GrantStatus::Pending => {
+                grant.revoked_at = Some(at);
+                self.open.remove(&(grant.expires_at, *id));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn revoke_of_user(&mut self, user_id: &str, at: SystemTime) -> usize {
+        let of_user = |grant: &&KeyGrant| grant.user_id == user_id;
+        let ids: Vec<_> = self.pending(at).filter(of_user).map(|it| it.id).collect();
+        ids.iter().filter(|id| self.revoke(id, at)).count()
+    }
+
+    pub(super) fn list(
+        &self,
+        user_id: Option<&str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> Vec<KeyGrant> {
+        let after = after.map_or(Bound::Unbounded, |after| Bound::Excluded(Reverse(after)));
+        let places = self.places.range((after, Bound::Unbounded));
+        let grants = places.filter_map(|Reverse((_, id))| self.grants.get(id));
+        let wanted = grants.filter(|grant| user_id.is_none_or(|user| user == grant.user_id));
+        wanted.take(limit).cloned().collect()
+    }
+
+    fn pending(&self, now: SystemTime) -> impl Iterator<Item = &KeyGrant> {
+        let latest_id = GrantId::from_bytes([0xff; GrantId::LEN]);
+        let after = Bound::Excluded((now, latest_id));
+        let open = self.open.range((after, Bound::Unbounded));
+        open.filter_map(|(_, id)| self.grants.get(id))
+    }
+}

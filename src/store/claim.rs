@@ -1,0 +1,112 @@
+//! A grant becomes a key, once.
+
+use super::{ApiKeyStore, manage::ATTEMPTS, write::carry_out};
+use crate::{
+    error::{ClaimRefusal, StoreError},
+    handoff::HandoffToken,
+    key::{ApiKey, GrantId, GrantStatus, IssuedKey, KeyGrant, KeyStatus},
+    token::{ApiKeyToken, KeyId},
+    trace,
+};
+
+impl ApiKeyStore {
+    /// Makes the key that was [handed off](Self::hand_off) for `token`, and returns its plaintext, the one time.
+    /// Of all who claim it, at the same moment or later, here or on other nodes, one gets it.
+    ///
+    /// **Claim in answer to a POST, and never to a GET**, which mail scanners and browsers send on their own;
+    /// [`grant_of`](Self::grant_of) shows what is going to be claimed. Answer with `Cache-Control: no-store`.
+    ///
+    /// The key belongs to whom it was handed off for, and is counted from now where it has a lifetime.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotClaimable`] says why not. [`ClaimRefusal::Claimed`] to whom the key was for means that
+    /// somebody else was first: [`grant_of`](Self::grant_of) says as which key.
+    ///
+    /// [`StoreError::Unavailable`]: the grant may be used up, and its key then is nobody's. The same goes for a
+    /// caller who goes away before the answer. Hand off another one. [`StoreError::Conflict`] where the key that it was
+    /// handed off with changes all the time, [`StoreError::Random`], [`StoreError::Taken`].
+    pub async fn claim(&self, token: &HandoffToken) -> Result<IssuedKey, StoreError> {
+        let mut lost_to = None;
+        for _ in 0..ATTEMPTS {
+            let grant = self.grant_of(token).await?;
+            let Some(grant) = grant else {
+                return Err(refused(None, ClaimRefusal::Unknown));
+            };
+            let maker = match self.claimable(&grant).await? {
+                Ok(maker) => maker,
+                Err(why) => return Err(refused(Some(&grant.id), why)),
+            };
+            let latest_end = maker.as_ref().and_then(ApiKey::ends_at);
+            let maker = maker.map(|maker| (maker.id, maker.version));
+            let new = ApiKeyToken::generate(self.resolver.brand())?;
+            let hash = self.resolver.peppers().hash(&new)?;
+            let key = grant.to_key(&new, hash, self.resolver.now(), latest_end);
+            if self.claim_as(token, &grant.id, &key, maker).await? {
+                return Ok(IssuedKey { token: new, key });
+            }
+            // Another was first, the maker's key has changed, or the id is taken: the next look says which.
+            lost_to = Some(match maker {
+                Some((id, _)) => StoreError::Conflict(id),
+                None => StoreError::Taken(key.id),
+            });
+        }
+        // There was an attempt, and it was lost.
+        Err(lost_to.unwrap_or(StoreError::NotClaimable(ClaimRefusal::Unknown)))
+    }
+
+    /// Whether the grant can be claimed now, and with which record of the key that it was handed off with.
+    async fn claimable(
+        &self,
+        grant: &KeyGrant,
+    ) -> Result<Result<Option<ApiKey>, ClaimRefusal>, StoreError> {
+        let now = self.resolver.now();
+        match grant.status(now) {
+            GrantStatus::Pending => {}
+            GrantStatus::Claimed => return Ok(Err(ClaimRefusal::Claimed)),
+            GrantStatus::Revoked => return Ok(Err(ClaimRefusal::Revoked)),
+            GrantStatus::Expired => return Ok(Err(ClaimRefusal::Expired)),
+        }
+        let Some(maker) = &grant.made_by else {
+            return Ok(Ok(None));
+        };
+        let maker = self.backend.get(maker).await?;
+        let holds_it = |maker: &ApiKey| {
+            maker.status(now) == KeyStatus::Active
+                && maker.user_id == grant.user_id
+                && maker.scopes.covers(&grant.scopes)
+        };
+        Ok(match maker.filter(holds_it) {
+            Some(maker) => Ok(Some(maker)),
+            None => Err(ClaimRefusal::MakerEnded),
+        })
+    }
+
+    /// Marks the grant as claimed, and stores `key`: both or neither.
+    async fn claim_as(
+        &self,
+        token: &HandoffToken,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Result<bool, StoreError> {
+        let (backend, grant, new) = (self.backend.clone(), *grant, key.clone());
+        let claim = async move { backend.claim(&grant, &new, maker).await };
+        let claimed = carry_out(self.resolver.cache(), key.lookup_key(), claim).await;
+        if claimed.is_err() {
+            // An answer that was lost says nothing, and the grant says whose it is.
+            if let Ok(Some(grant)) = self.grant_of(token).await
+                && grant.key_id == Some(key.id)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(claimed?)
+    }
+}
+
+/// Every refusal comes by here. Where it was claimed already, somebody may have intercepted the token.
+fn refused(grant: Option<&GrantId>, why: ClaimRefusal) -> StoreError {
+    trace::claim_refused(grant, why);
+    StoreError::NotClaimable(why)
+}
