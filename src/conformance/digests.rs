@@ -1,5 +1,7 @@
 //! Keys that are found by the digest of their token, and not by their id.
 
+use std::fmt::Write;
+
 use super::{
     bench::{Bench, at, same},
     follow::Follower,
@@ -8,7 +10,7 @@ use super::{
 use crate::{
     backend::{ApiKeyBackend, Change, Touch},
     key::ApiKey,
-    token::{KeyId, SecretHash},
+    token::SecretHash,
 };
 
 /// Kept as others are, or refused by `insert` as unsupported.
@@ -82,15 +84,12 @@ pub(super) async fn are_found<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
 }
 
 fn with_digest<B: ApiKeyBackend>(bench: &Bench<B>, key: ApiKey) -> Outcome<ApiKey> {
-    // Random in each run, and no id of a key.
-    let hex = |id: &KeyId| {
-        id.as_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
-    };
-    let digest: String = hex(&bench.id());
-    let secret_hash = SecretHash::from_digest_hex(&format!("{digest}{:016x}", u64::MAX))?;
+    // Random in each run.
+    let mut hex = String::new();
+    for byte in bench.id().as_bytes() {
+        write!(hex, "{byte:02x}")?;
+    }
+    let secret_hash = SecretHash::from_digest_hex(&format!("{hex}{:016x}", u64::MAX))?;
     Ok(ApiKey { secret_hash, ..key })
 }
 
