@@ -247,3 +247,13 @@ async fn g12_a_backend_that_could_revoke_no_such_key_is_told_of_by_the_import() 
         assert!(cause.backend().unwrap().is_unsupported());
     }
 }
+
+#[tokio::test]
+async fn a_token_that_was_unknown_a_moment_ago_works_as_soon_as_its_key_is_imported() {
+    let (store, _) = store_on(Silent::default()).await;
+    let token = token(1);
+    assert_eq!(outcome(&store.verify(&token).await), "unknown");
+    assert_eq!(cached(&store, &token), Some("unknown"));
+    import(&store, &token).await;
+    assert_eq!(outcome(&store.verify(&token).await), "good");
+}
