@@ -113,6 +113,12 @@
 //! In memory ([`MemoryBackend`]), in a SQLite file that one or several processes of a machine use
 //! ([`SqliteBackend`]), in PostgreSQL for many machines ([`PostgresBackend`]), or in a backend of your own.
 //!
+//! # Keys that others have made
+//!
+//! Keys of which another issuer has kept no more than SHA-256 are [imported](ApiKeyStore::import) by that digest, once the
+//! store knows [how their tokens look](DigestFormat). Their owners go on using the tokens that they have, beside new
+//! ones. `PylonImport` takes over the keys of pylon 0.3.
+//!
 //! # Bring your own
 //!
 //! | what you have | implement | and get |

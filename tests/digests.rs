@@ -15,6 +15,8 @@ mod kinds;
 mod layer;
 #[path = "digests/life.rs"]
 mod life;
+#[path = "digests/refused.rs"]
+mod refused;
 
 use serde::Deserialize;
 use support::{PEPPER, USER, start};

@@ -4,6 +4,8 @@
 
 #[path = "leaks/canaries.rs"]
 mod canaries;
+#[path = "leaks/opaque.rs"]
+mod opaque;
 mod support;
 
 use std::{error::Error, fmt::Debug, io};

@@ -74,12 +74,16 @@ impl KeySource for Table {
 impl ApiKeyBackend for Table {
     /// `INSERT … ON CONFLICT DO NOTHING`
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        let inserted = match self.rows().entry(*key.lookup_key().as_bytes()) {
-            Entry::Vacant(place) => {
-                place.insert(Row::of(key));
-                true
+        let inserted = {
+            let mut rows = self.rows();
+            let is_taken = by_id(&rows, &key.id).is_some();
+            match rows.entry(*key.lookup_key().as_bytes()) {
+                Entry::Vacant(place) if !is_taken => {
+                    place.insert(Row::of(key));
+                    true
+                }
+                _ => false,
             }
-            Entry::Occupied(_) => false,
         };
         self.tell(key.lookup_key());
         Ok(inserted)
@@ -109,11 +113,22 @@ impl ApiKeyBackend for Table {
         Ok(updated)
     }
 
-    /// `DELETE … WHERE lookup_key = ?`
+    /// `DELETE … WHERE id = ? RETURNING lookup_key`
     async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        let deleted = self.rows().remove(id.lookup_key().as_bytes()).is_some();
-        self.tell(id.lookup_key());
-        Ok(deleted)
+        let deleted = {
+            let mut rows = self.rows();
+            by_id(&rows, id).and_then(|place| rows.remove(&place))
+        };
+        let Some(row) = deleted else { return Ok(false) };
+        self.tell(row.to_key()?.lookup_key());
+        Ok(true)
+    }
+
+    /// `SELECT … WHERE id = ANY (?)`: what a key is looked up by is its id, unless it was imported by a digest.
+    async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
+        let rows = self.rows();
+        let found = ids.iter().filter_map(|id| rows.get(&by_id(&rows, id)?));
+        found.map(Row::to_key).collect()
     }
 
     /// `SELECT … WHERE user_id = ? AND (created_at, id) < (?, ?) ORDER BY created_at DESC, id DESC
@@ -139,13 +154,15 @@ impl ApiKeyBackend for Table {
     }
 
     /// `UPDATE … SET last_used_at = greatest(last_used_at, used_at) FROM unnest(?, ?) AS
-    /// used (key, used_at) WHERE lookup_key = used.key`: one statement for up to 1,000 keys.
+    /// used (id, used_at) WHERE keys.id = used.id`: one statement for up to 1,000 keys.
     ///
     /// No request waits for it, and no cache has to know.
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
         let mut rows = self.rows();
         for touch in touches {
-            if let Some(row) = rows.get_mut(touch.id.lookup_key().as_bytes()) {
+            if let Some(place) = by_id(&rows, &touch.id)
+                && let Some(row) = rows.get_mut(&place)
+            {
                 row.last_used_at = row.last_used_at.max(Some(millis(touch.used_at)));
             }
         }
@@ -164,6 +181,16 @@ impl Table {
             cache.changed(Change::Key(key));
         }
     }
+}
+
+/// What the row is looked up by. A database has an index for this.
+fn by_id(rows: &BTreeMap<[u8; LookupKey::LEN], Row>, id: &KeyId) -> Option<[u8; LookupKey::LEN]> {
+    let is_it = |row: &Row| row.id == *id.as_bytes();
+    if rows.get(id.as_bytes()).is_some_and(is_it) {
+        return Some(*id.as_bytes());
+    }
+    let found = rows.iter().find(|(_, row)| is_it(row));
+    found.map(|(place, _)| *place)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -155,7 +155,8 @@ pub trait KeySource: Send + Sync + 'static {
 /// # }
 /// ```
 pub trait ApiKeyBackend: KeySource {
-    /// Stores `key` unless its id is taken; returns whether it was stored.
+    /// Stores `key` unless its id or its [look-up key](ApiKey::lookup_key) is taken; returns whether it was
+    /// stored.
     ///
     /// # Errors
     ///
@@ -211,7 +212,8 @@ pub trait ApiKeyBackend: KeySource {
     /// The records with these ids, in any order, without those that aren't there.
     ///
     /// An id is the look-up key of all keys but those that were imported by a digest. Without this method
-    /// they are looked for so, and a backend can't keep those others.
+    /// they are looked for so, and a backend can't keep those others: its [`insert`](Self::insert) refuses what has
+    /// another [look-up key](ApiKey::lookup_key) as [unsupported](BackendError::unsupported).
     ///
     /// # Errors
     ///

@@ -24,6 +24,7 @@
 
 mod bench;
 mod changes;
+mod digests;
 mod dropped;
 mod fields;
 mod follow;

@@ -1,6 +1,8 @@
 //! The rules, by name.
 
-use super::{bench::Bench, changes, dropped, fields, lists, reads, report::Run, touches, writes};
+use super::{
+    bench::Bench, changes, digests, dropped, fields, lists, reads, report::Run, touches, writes,
+};
 use crate::backend::ApiKeyBackend;
 
 pub(super) const OPENS: &str = "two handles on one database can be had";
@@ -101,6 +103,11 @@ pub(super) async fn of_backends<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Ru
     run.rule(
         "of many deletions of one key, one wins",
         writes::one_deletion_wins(b),
+    )
+    .await;
+    run.rule(
+        "keys are found by a digest and by their id",
+        digests::are_found(b),
     )
     .await;
     run.rule("users are told apart byte by byte", fields::users(b))

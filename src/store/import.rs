@@ -2,7 +2,7 @@
 
 use super::ApiKeyStore;
 use crate::{
-    error::StoreError,
+    error::{BackendError, StoreError},
     import::{ImportReport, Imported, Known, OldKey, OldScopes},
     resolver::KeyResolver,
 };
@@ -49,10 +49,11 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] (it may have been stored or not; import it again), [`StoreError::Random`].
+    /// [`StoreError::Unavailable`] (it may have been stored or not; import it again), also where the backend
+    /// [can't keep](crate::ApiKeyBackend::get_by_id) keys with a digest; [`StoreError::Random`].
     /// A key that can't be taken over is no error, but [`Imported::Refused`].
     pub async fn import(&self, old: OldKey, scopes: &OldScopes) -> Result<Imported, StoreError> {
-        self.import_one(old, scopes, 1).await
+        self.import_one(old, scopes, 1, true).await
     }
 
     /// Takes over many keys, as [`import`](Self::import) does each. Those that can't be taken over are listed
@@ -69,7 +70,9 @@ impl ApiKeyStore {
     ) -> Result<ImportReport, StoreError> {
         let mut report = ImportReport::default();
         for (before, old) in old.into_iter().enumerate() {
-            report.count(self.import_one(old, scopes, before + 1).await?);
+            let is_first = report.imported == 0;
+            let imported = self.import_one(old, scopes, before + 1, is_first).await?;
+            report.count(imported);
         }
         Ok(report)
     }
@@ -79,6 +82,7 @@ impl ApiKeyStore {
         old: OldKey,
         scopes: &OldScopes,
         number: usize,
+        is_first: bool,
     ) -> Result<Imported, StoreError> {
         let known = Known {
             peppers: self.resolver.peppers(),
@@ -89,10 +93,15 @@ impl ApiKeyStore {
             Ok(key) => key,
             Err(refused) => return Ok(Imported::Refused(refused)),
         };
-        Ok(if self.insert(key.clone()).await? {
-            Imported::Stored(Box::new(key))
-        } else {
-            Imported::AlreadyThere
-        })
+        if !self.insert(key.clone()).await? {
+            return Ok(Imported::AlreadyThere);
+        }
+        // Of a backend that finds no such key by its id, none could be revoked.
+        if is_first && self.backend.get(&key.id).await?.is_none() {
+            return Err(
+                BackendError::unsupported("find keys by their id that have a digest").into(),
+            );
+        }
+        Ok(Imported::Stored(Box::new(key)))
     }
 }

@@ -27,6 +27,7 @@ pub enum Fault {
     InsertOverwrites,
     InsertChecksFirst,
     InsertDoesNotSay,
+    DigestsHaveNoId,
     ReplicaLags,
     UpdateIgnoresVersion,
     UpdateChecksFirst,

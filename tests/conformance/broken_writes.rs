@@ -16,6 +16,9 @@ use super::broken::{Broken, Fault};
 impl ApiKeyBackend for Broken {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         let place = key.lookup_key();
+        if place != key.id.lookup_key() && !self.is(Fault::DigestsHaveNoId) {
+            return Err(BackendError::unsupported("keep keys by a digest"));
+        }
         let mut is_new = self.stored(&place).is_none();
         if self.is(Fault::InsertChecksFirst) {
             yield_now().await;

@@ -26,6 +26,11 @@ const FAULTS: &[(Fault, bool, &str)] = &[
     (Fault::InsertOverwrites, false, "insert never overwrites"),
     (Fault::InsertDoesNotSay, false, "insert never overwrites"),
     (
+        Fault::DigestsHaveNoId,
+        false,
+        "keys are found by a digest and by their id",
+    ),
+    (
         Fault::InsertChecksFirst,
         false,
         "of many insertions of one id, one wins",

@@ -11,8 +11,8 @@ use std::{
 use tokio::task::JoinSet;
 use tower_api_key::{
     ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, CacheConfig, Imported, KeyId, KeyResolver,
-    KeySource, LookupKey, ManualClock, MemoryBackend, OldKey, PageRequest, Peppers, Touch,
-    VerifyError,
+    KeySource, LookupKey, ManualClock, MemoryBackend, OldKey, PageRequest, Peppers, StoreError,
+    Touch, VerifyError,
 };
 
 use super::{hash_of, pepper, pylon, store_on, strict, token};
@@ -24,6 +24,8 @@ struct Silent {
     keys: MemoryBackend,
     reads: Arc<AtomicUsize>,
     failing: Arc<AtomicUsize>,
+    /// As backends do that don't say how keys are found by their id.
+    knows_no_ids: bool,
 }
 
 impl Silent {
@@ -81,6 +83,10 @@ impl ApiKeyBackend for Silent {
     }
 
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
+        if self.knows_no_ids {
+            let ids: Vec<_> = ids.iter().map(KeyId::lookup_key).collect();
+            return self.keys.get_many(&ids).await;
+        }
         self.keys.get_by_id(ids).await
     }
 }
@@ -217,4 +223,37 @@ async fn g9_many_requests_for_one_cold_key_cost_one_read() {
         assert!(requests.join_all().await.into_iter().all(|is_in| is_in));
         assert_eq!(backend.reads.load(Ordering::SeqCst), 1);
     }
+}
+
+#[tokio::test]
+async fn g12_a_backend_that_could_revoke_no_such_key_is_told_of_by_the_import() {
+    let backend = Silent {
+        knows_no_ids: true,
+        ..Silent::default()
+    };
+    let (store, _) = store_on(backend).await;
+    for number in 1..3 {
+        let bad = OldKey::by_digest("bad", USER);
+        let old = OldKey::by_digest(hash_of(&token(number)), USER).scopes(["notes:read"]);
+        let error = if number == 1 {
+            store.import(old, &strict()).await.unwrap_err()
+        } else {
+            let imported = store.import_all([bad, old], &strict()).await;
+            imported.unwrap_err()
+        };
+        let StoreError::Unavailable(cause) = error else {
+            panic!("{error}");
+        };
+        assert!(cause.backend().unwrap().is_unsupported());
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_was_unknown_a_moment_ago_works_as_soon_as_its_key_is_imported() {
+    let (store, _) = store_on(Silent::default()).await;
+    let token = token(1);
+    assert_eq!(outcome(&store.verify(&token).await), "unknown");
+    assert_eq!(cached(&store, &token), Some("unknown"));
+    import(&store, &token).await;
+    assert_eq!(outcome(&store.verify(&token).await), "good");
 }

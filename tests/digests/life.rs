@@ -237,8 +237,8 @@ impl Nodes {
         let read = self.here.get(&key.id).await.unwrap().unwrap();
         assert_eq!((read.last_used_at, read.version), (Some(start()), 1));
         self.here.shutdown().await.unwrap();
-        let (fresh, _) = (self.there.get(&key.id).await.unwrap().unwrap(), ());
-        assert_eq!((fresh.last_used_at, fresh.version), (Some(start()), 1));
+        let written = self.there.get(&key.id).await.unwrap().unwrap();
+        assert_eq!((written.last_used_at, written.version), (Some(start()), 1));
     }
 
     async fn expired(&self, clocks: &[ManualClock]) {

@@ -8,9 +8,10 @@ use super::{
 };
 use crate::backend::sql::{OpenError, TablePrefix};
 
-/// The one there is, and one more.
+/// Those there are, and one more.
 const NEXT: &[&str] = &[
     STEPS[0],
+    STEPS[1],
     "ALTER TABLE {prefix}keys ADD COLUMN colour TEXT NOT NULL DEFAULT 'none';
      CREATE INDEX {prefix}keys_by_colour ON {prefix}keys (colour);",
 ];
@@ -30,7 +31,9 @@ async fn only_the_steps_that_are_missing_are_done_and_records_stay() {
     );
     run(
         &mut connection,
-        "INSERT INTO tower_api_keys VALUES
+        "INSERT INTO tower_api_keys (id, user_id, name, scopes, unrestricted, display_prefix, pepper,
+             secret_hash, created_at, expires_at, last_used_at, revoked_at, disabled_at, version)
+         VALUES
            (randomblob(24), 'user_1', NULL, '', 0, 'pk.key_abcdefghi', 'v1', hex(zeroblob(32)), 1, NULL, NULL, NULL, NULL, 1)",
     )
     .await;
@@ -44,15 +47,16 @@ async fn only_the_steps_that_are_missing_are_done_and_records_stay() {
     assert_eq!(colours, ["none"]);
     assert_eq!(
         look(&mut connection, &prefix, NEXT).await.unwrap(),
-        Found::Schema(2)
+        Found::Schema(NEXT.len())
     );
 
     // What was newer stays.
     let error = migrate(&mut connection, &prefix, STEPS).await.unwrap_err();
     assert!(matches!(
         error,
-        OpenError::NewerSchema { found: 2, known: 1 }
+        OpenError::NewerSchema { found: 3, known: 2 }
     ));
+    assert_eq!(NEXT.len(), STEPS.len() + 1);
 }
 
 #[tokio::test]
