@@ -323,6 +323,9 @@ pub enum ConfigError {
     /// The interval in which uses of keys are written is 0.
     #[error("`note_use_every` must be more than 0")]
     NoteUseEvery,
+    /// No event could be kept for those who read them.
+    #[error("`event_buffer` must be more than 0")]
+    EventBuffer,
     /// A new pepper was needed, and the operating system gave no randomness.
     #[error("no pepper can be made")]
     Random(#[from] RandomError),

@@ -137,6 +137,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod ask;
 mod backend;
 mod cache;
 mod clock;
@@ -144,6 +145,7 @@ mod clock;
 pub mod conformance;
 mod context;
 mod error;
+mod events;
 #[cfg(all(test, shuttle))]
 mod explore;
 mod guard;
@@ -180,6 +182,7 @@ pub use self::{
     clock::{Clock, SystemClock},
     context::AuthContext,
     error::{BackendError, ConfigError, InvalidKey, RandomError, StoreError, Unavailable},
+    events::{Event, EventKind, EventRecorder, Events, MissedEvents},
     guard::{
         AllOf, AnyOf, RequireScope, RequireScopeFuture, RequireScopeService, RequiredScopes,
         ScopeList, TypedScope, TypedScopes,
@@ -202,7 +205,7 @@ pub use self::{
         ParseDisplayPrefixError, ParseKeyIdError, ParseSecretHashError, Pepper, PepperId, Peppers,
         SecretHash, TokenFormat, UnknownPepper,
     },
-    verify::VerifyError,
+    verify::{VerifyError, VerifyErrorKind},
 };
 
 /// The version of sqlx whose pools [`SqliteBackend`] and [`PostgresBackend`] take.

@@ -4,6 +4,7 @@ use super::ApiKeyStore;
 use crate::{
     cache::Freshness,
     error::StoreError,
+    events::{Event, EventKind},
     key::{ApiKey, KeyUpdate},
     token::KeyId,
     verify::VerifyError,
@@ -116,6 +117,8 @@ impl ApiKeyStore {
         };
         match self.resolver.check(&token, Freshness::Fresh).await {
             Ok(_) | Err(VerifyError::Expired | VerifyError::Disabled | VerifyError::Revoked) => {
+                let reported = Event::of(EventKind::LeakReported).key(token.key_id());
+                self.resolver.emitter().emit(reported);
                 self.revoke(&token.key_id()).await?;
                 Ok(true)
             }

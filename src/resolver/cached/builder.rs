@@ -12,6 +12,7 @@ use crate::{
     cache::{Cache, CacheConfig, CheckedConfig},
     clock::{Clock, SystemClock},
     error::ConfigError,
+    events::{Emitter, EmitterSettings, EventRecorder},
     resolver::{loader::Loader, touch::Toucher, watch::Watch},
     sync::Semaphore,
     token::{Brand, Peppers, TokenFormat},
@@ -27,6 +28,7 @@ pub struct CachedResolverBuilder {
     clock: Arc<dyn Clock>,
     brand: Brand,
     cache: CacheConfig,
+    events: EmitterSettings,
 }
 
 impl CachedResolverBuilder {
@@ -38,6 +40,7 @@ impl CachedResolverBuilder {
             clock: Arc::new(SystemClock),
             brand: Brand::default(),
             cache: CacheConfig::new(),
+            events: EmitterSettings::default(),
         }
     }
 
@@ -51,6 +54,16 @@ impl CachedResolverBuilder {
 
     pub(crate) fn note_use_every(mut self, every: Duration) -> Self {
         self.touched = self.touched.map(|(backend, _)| (backend, every));
+        self
+    }
+
+    pub(crate) fn event_buffer(mut self, events: usize) -> Self {
+        self.events.buffer = events;
+        self
+    }
+
+    pub(crate) fn record_events(mut self, recorder: impl EventRecorder) -> Self {
+        self.events.recorder = Some(Box::new(recorder));
         self
     }
 
@@ -98,6 +111,9 @@ impl CachedResolverBuilder {
         {
             return Err(ConfigError::NoteUseEvery);
         }
+        if self.events.buffer == 0 {
+            return Err(ConfigError::EventBuffer);
+        }
         Ok(self.build_with(peppers, cache))
     }
 
@@ -110,6 +126,7 @@ impl CachedResolverBuilder {
             toucher: self
                 .touched
                 .map(|(backend, every)| Toucher::new(backend, every)),
+            emitter: Emitter::new(self.events, clock.clone()),
             held_reads: Semaphore::new((cache.config().max_waiting_loads() / 10).max(1)),
             cache,
             peppers,
