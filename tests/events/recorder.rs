@@ -1,0 +1,1 @@
+//! What keeps events: in order, again where it fails, and in nobody's way.
