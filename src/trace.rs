@@ -15,22 +15,22 @@ pub(crate) fn happened(event: &Event) {
     #[cfg(feature = "tracing")]
     {
         use crate::events::EventKind;
-        use tracing::field::{debug, display};
+        use tracing::field;
 
         macro_rules! tell {
             ($level:ident, $text:literal) => {
                 tracing::$level!(
                     target: "tower_api_key",
                     event = event.name(),
-                    key_id = event.key_id.map(display),
-                    grant_id = event.grant_id.map(display),
+                    key_id = event.key_id.map(field::display),
+                    grant_id = event.grant_id.map(field::display),
                     // Quoted and escaped: a record may have come into the database by another way.
-                    user_id = event.user_id.as_deref().map(debug),
-                    reason = event.reason().map(debug),
-                    made_by = event.kind.made_by().map(display),
-                    successor = event.kind.successor().map(display),
-                    from = event.kind.peppers().map(|(from, _)| display(from)),
-                    to = event.kind.peppers().map(|(_, to)| display(to)),
+                    user_id = event.user_id.as_deref().map(field::debug),
+                    reason = event.reason().map(field::debug),
+                    made_by = event.kind.made_by().map(field::display),
+                    successor = event.kind.successor().map(field::display),
+                    from = event.kind.peppers().map(|(from, _)| field::display(from)),
+                    to = event.kind.peppers().map(|(_, to)| field::display(to)),
                     keys = event.kind.keys(),
                     $text
                 )
@@ -38,7 +38,7 @@ pub(crate) fn happened(event: &Event) {
         }
         match event.kind {
             EventKind::LeakReported => {
-                tell!(warn, "the token of an API key was reported as leaked")
+                tell!(warn, "the token of an API key was reported as leaked");
             }
             EventKind::ClaimRefused { .. } => tell!(warn, "the claim of an API key was refused"),
             _ => tell!(info, "an API key was managed"),
@@ -87,7 +87,7 @@ pub(crate) fn not_recorded(events: usize, error: &BackendError) {
     let _ = (events, error);
 }
 
-/// A reader or the recorder was too slow for so many events.
+/// The recorder was too slow, and won't get so many events.
 pub(crate) fn events_missed(event: &Event) {
     #[cfg(feature = "tracing")]
     tracing::warn!(target: "tower_api_key", event = event.name(), missed = %event, "events were missed");
@@ -100,7 +100,7 @@ pub(crate) fn rejected(code: &'static str, outage: Option<&Unavailable>) {
     #[cfg(feature = "tracing")]
     match outage {
         None => {
-            tracing::debug!(target: "tower_api_key", event = "request.rejected", code, "a request was rejected")
+            tracing::debug!(target: "tower_api_key", event = "request.rejected", code, "a request was rejected");
         }
         Some(cause) => {
             tracing::error!(target: "tower_api_key", event = "request.unavailable", code, cause = chain(cause), "API keys can't be checked");

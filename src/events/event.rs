@@ -297,10 +297,16 @@ impl fmt::Display for Event {
         if let Some(id) = self.kind.made_by() {
             write!(f, " made_by={id}")?;
         }
+        if let Some(id) = self.kind.successor() {
+            write!(f, " successor={id}")?;
+        }
+        if let Some((from, to)) = self.kind.peppers() {
+            write!(f, " from={from} to={to}")?;
+        }
+        if let Some(keys) = self.kind.keys() {
+            write!(f, " keys={keys}")?;
+        }
         match &self.kind {
-            EventKind::Rotated { successor } => write!(f, " successor={successor}"),
-            EventKind::PepperRewrapped { from, to } => write!(f, " from={from} to={to}"),
-            EventKind::Purged { keys } => write!(f, " keys={keys}"),
             EventKind::Missed(missed) => write!(
                 f,
                 " changes={} refused_claims={} rejections={}",

@@ -38,7 +38,7 @@ async fn each_change_is_told_once_with_its_key_and_whose_it_is() {
         // Of a key that is deleted nothing is read.
         let user = event.user_id.as_deref();
         assert_eq!(user, Some(USER).filter(|_| event.name() != "key.deleted"));
-        let passed = if number == 1 { 0 } else { 1 };
+        let passed = u32::from(number > 1);
         assert_eq!(event.at, start() + passed * SECOND);
     }
     assert_eq!(heard[4].kind, EventKind::Revoked { reason: None });
