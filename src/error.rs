@@ -261,6 +261,20 @@ pub enum ClaimRefusal {
     MakerEnded,
 }
 
+impl ClaimRefusal {
+    /// Its name: `unknown`, `claimed`, `revoked`, `expired`, `maker_ended`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Claimed => "claimed",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::MakerEnded => "maker_ended",
+        }
+    }
+}
+
 /// A field of a [`NewApiKey`](crate::NewApiKey) can't be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("`{field}` {problem}")]
@@ -366,6 +380,9 @@ pub enum ConfigError {
     /// The interval in which uses of keys are written is 0.
     #[error("`note_use_every` must be more than 0")]
     NoteUseEvery,
+    /// No event could be kept for those who read them.
+    #[error("`event_buffer` must be more than 0")]
+    EventBuffer,
     /// A new pepper was needed, and the operating system gave no randomness.
     #[error("no pepper can be made")]
     Random(#[from] RandomError),

@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
+mod events;
+
 use std::{
     env,
     panic::{AssertUnwindSafe, catch_unwind},

@@ -108,6 +108,12 @@
 //! [`AuthContext::revoked`], or is a stream that is wrapped by [`AuthContext::until_revoked`]. See the example
 //! `live`.
 //!
+//! # What happened
+//!
+//! [`ApiKeyStore::events`] is a stream of what happens through a store: an [`Event`] for each change of a key,
+//! and for each token that is rejected. An [`EventRecorder`] keeps them. With the feature `tracing` they go to the log as
+//! well, with [their names](Event::name) in the field `event`.
+//!
 //! # Where keys are kept
 //!
 //! In memory ([`MemoryBackend`]), in a SQLite file that one or several processes of a machine use
@@ -134,7 +140,7 @@
 //! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`](struct@crate::RequireScope); [`Rejection`] as a response |
 //! | `sqlite` | no | [`SqliteBackend`]: keys in a file, for one machine |
 //! | `postgres` | no | [`PostgresBackend`]: keys for a fleet |
-//! | `tracing` | no | events: rejections, outages, lost feeds of changes, guards without a layer |
+//! | `tracing` | no | events in the log: what happens to keys, rejections, outages, lost feeds of changes, guards without a layer |
 //! | `test-util` | no | for tests of one's own: `ManualClock`, `ApiKeyToken::generate_with`, checks of backends (`conformance`) |
 //!
 //! Without any the crate has no axum, no serde and no SQL, and works on hyper and tonic. `sqlite` and
@@ -143,6 +149,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod ask;
 mod backend;
 mod cache;
 mod clock;
@@ -150,6 +157,7 @@ mod clock;
 pub mod conformance;
 mod context;
 mod error;
+mod events;
 #[cfg(all(test, shuttle))]
 mod explore;
 mod guard;
@@ -189,6 +197,7 @@ pub use self::{
     error::{
         BackendError, ClaimRefusal, ConfigError, InvalidKey, RandomError, StoreError, Unavailable,
     },
+    events::{Event, EventKind, EventRecorder, Events, MissedEvents},
     guard::{
         AllOf, AnyOf, RequireScope, RequireScopeFuture, RequireScopeService, RequiredScopes,
         ScopeList, TypedScope, TypedScopes,
@@ -218,7 +227,7 @@ pub use self::{
         ParseDisplayPrefixError, ParseKeyIdError, ParseSecretHashError, Pepper, PepperId, Peppers,
         SecretHash, TokenAlphabet, TokenFormat, UnknownPepper,
     },
-    verify::VerifyError,
+    verify::{VerifyError, VerifyErrorKind},
 };
 
 /// The version of sqlx whose pools [`SqliteBackend`] and [`PostgresBackend`] take.

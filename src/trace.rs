@@ -4,50 +4,106 @@
 //! otherwise show as a bare 500.
 
 use crate::{
-    error::{BackendError, ClaimRefusal, Unavailable},
-    key::GrantId,
+    error::{BackendError, Unavailable},
+    events::Event,
     token::KeyId,
     verify::VerifyError,
 };
+
+/// Something happened to a key, as a store's readers hear it, too.
+pub(crate) fn happened(event: &Event) {
+    #[cfg(feature = "tracing")]
+    {
+        use crate::events::EventKind;
+        use tracing::field;
+
+        macro_rules! tell {
+            ($level:ident, $text:literal) => {
+                tracing::$level!(
+                    target: "tower_api_key",
+                    event = event.name(),
+                    key_id = event.key_id.map(field::display),
+                    grant_id = event.grant_id.map(field::display),
+                    // Quoted and escaped: a record may have come into the database by another way.
+                    user_id = event.user_id.as_deref().map(field::debug),
+                    reason = event.reason().map(field::debug),
+                    made_by = event.kind.made_by().map(field::display),
+                    successor = event.kind.successor().map(field::display),
+                    from = event.kind.peppers().map(|(from, _)| field::display(from)),
+                    to = event.kind.peppers().map(|(_, to)| field::display(to)),
+                    keys = event.kind.keys(),
+                    $text
+                )
+            };
+        }
+        match event.kind {
+            EventKind::LeakReported => {
+                tell!(warn, "the token of an API key was reported as leaked");
+            }
+            EventKind::ClaimRefused { .. } => tell!(warn, "the claim of an API key was refused"),
+            _ => tell!(info, "an API key was managed"),
+        }
+    }
+    #[cfg(not(feature = "tracing"))]
+    let _ = event;
+}
 
 /// A token was not accepted. Its id is public, where it has one; what exactly is wrong with it is for the
 /// operator to know, and for nobody else.
 pub(crate) fn not_accepted(key_id: Option<KeyId>, error: &VerifyError) {
     #[cfg(feature = "tracing")]
-    let key_id = key_id.map(tracing::field::display);
-    #[cfg(feature = "tracing")]
-    if let VerifyError::Unavailable(_) = error {
-        tracing::warn!(target: "tower_api_key", key_id, reason = chain(error), "an API key was not accepted");
-    } else {
-        tracing::debug!(target: "tower_api_key", key_id, reason = chain(error), "an API key was not accepted");
+    {
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "tower_api_key",
+                    event = "key.rejected",
+                    key_id = key_id.map(tracing::field::display),
+                    reason = error.kind().as_str(),
+                    cause = chain(error),
+                    "an API key was not accepted"
+                )
+            };
+        }
+        if let VerifyError::Unavailable(_) = error {
+            tell!(warn);
+        } else {
+            tell!(debug);
+        }
     }
     #[cfg(not(feature = "tracing"))]
     let _ = (key_id, error);
 }
 
-/// A key was not given to who presented a token for it. Where it was claimed already, one of the two may not be
-/// whom it was for. What is presented at random has no grant.
-pub(crate) fn claim_refused(grant: Option<&GrantId>, why: ClaimRefusal) {
+/// Events could not be recorded. It is tried again.
+pub(crate) fn not_recorded(events: usize, error: &BackendError) {
     #[cfg(feature = "tracing")]
-    {
-        let grant_id = grant.map(tracing::field::display);
-        if why == ClaimRefusal::Claimed {
-            tracing::warn!(target: "tower_api_key", grant_id, reason = %why, "an API key was not handed over");
-        } else {
-            tracing::debug!(target: "tower_api_key", grant_id, reason = %why, "an API key was not handed over");
-        }
-    }
+    tracing::warn!(
+        target: "tower_api_key", event = "events.not_recorded", events,
+        cause = chain(error),
+        "events were not recorded"
+    );
     #[cfg(not(feature = "tracing"))]
-    let _ = (grant, why);
+    let _ = (events, error);
+}
+
+/// The recorder was too slow, and won't get so many events.
+pub(crate) fn events_missed(event: &Event) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "tower_api_key", event = event.name(), missed = %event, "events were missed");
+    #[cfg(not(feature = "tracing"))]
+    let _ = event;
 }
 
 /// A request was turned away, by a layer or by a guard behind it.
 pub(crate) fn rejected(code: &'static str, outage: Option<&Unavailable>) {
     #[cfg(feature = "tracing")]
     match outage {
-        None => tracing::debug!(target: "tower_api_key", code, "a request was rejected"),
+        None => {
+            tracing::debug!(target: "tower_api_key", event = "request.rejected", code, "a request was rejected");
+        }
         Some(cause) => {
-            tracing::error!(target: "tower_api_key", code, cause = chain(cause), "API keys can't be checked");
+            tracing::error!(target: "tower_api_key", event = "request.unavailable", code, cause = chain(cause), "API keys can't be checked");
         }
     }
     #[cfg(not(feature = "tracing"))]
@@ -58,7 +114,7 @@ pub(crate) fn rejected(code: &'static str, outage: Option<&Unavailable>) {
 pub(crate) fn touch_failed(keys: usize, error: &BackendError) {
     #[cfg(feature = "tracing")]
     tracing::warn!(
-        target: "tower_api_key", keys,
+        target: "tower_api_key", event = "uses.not_noted", keys,
         cause = chain(error),
         "the last uses of API keys were not noted"
     );
@@ -70,7 +126,8 @@ pub(crate) fn touch_failed(keys: usize, error: &BackendError) {
 pub(crate) fn feed_lost(error: &BackendError) {
     #[cfg(feature = "tracing")]
     tracing::warn!(
-        target: "tower_api_key", cause = chain(error),
+        target: "tower_api_key", event = "feed.lost",
+        cause = chain(error),
         "changes of API keys don't arrive; subscribing again"
     );
     #[cfg(not(feature = "tracing"))]
@@ -80,14 +137,14 @@ pub(crate) fn feed_lost(error: &BackendError) {
 /// It does again.
 pub(crate) fn feed_found() {
     #[cfg(feature = "tracing")]
-    tracing::info!(target: "tower_api_key", "changes of API keys arrive again");
+    tracing::info!(target: "tower_api_key", event = "feed.found", "changes of API keys arrive again");
 }
 
 /// A guard ran on a request that no layer has seen.
 pub(crate) fn guard_without_layer(guard: &str) {
     #[cfg(feature = "tracing")]
     tracing::error!(
-        target: "tower_api_key", guard,
+        target: "tower_api_key", event = "guard.without_layer", guard,
         "a guard ran on a request that no `ApiKeyLayer` has seen: put the layer around this route"
     );
     #[cfg(not(feature = "tracing"))]

@@ -1,5 +1,7 @@
 //! The decision: does this token open anything now? Pure, so that it can be read and tested alone.
 
+use std::fmt;
+
 use crate::{
     clock::Now,
     context::Caller,
@@ -37,6 +39,64 @@ pub enum VerifyError {
     /// Whether the key is good can't be told. Says nothing about the key.
     #[error("the key can't be checked now")]
     Unavailable(#[source] Unavailable),
+}
+
+impl VerifyError {
+    /// What it is, without its cause.
+    #[must_use]
+    pub fn kind(&self) -> VerifyErrorKind {
+        match self {
+            Self::Malformed(_) => VerifyErrorKind::Malformed,
+            Self::Unknown => VerifyErrorKind::Unknown,
+            Self::WrongSecret => VerifyErrorKind::WrongSecret,
+            Self::Expired => VerifyErrorKind::Expired,
+            Self::Revoked => VerifyErrorKind::Revoked,
+            Self::Disabled => VerifyErrorKind::Disabled,
+            Self::Unavailable(_) => VerifyErrorKind::Unavailable,
+        }
+    }
+}
+
+/// A [`VerifyError`] without its cause: what is counted, logged and kept. Not what a stranger is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum VerifyErrorKind {
+    /// The text is not a token.
+    Malformed,
+    /// No key has this id.
+    Unknown,
+    /// The id is a key's, the secret isn't.
+    WrongSecret,
+    /// The key's end has come.
+    Expired,
+    /// The key was revoked.
+    Revoked,
+    /// The key is suspended.
+    Disabled,
+    /// Whether the key is good couldn't be told.
+    Unavailable,
+}
+
+impl VerifyErrorKind {
+    /// Its name: `malformed`, `unknown`, `wrong_secret`, `expired`, `revoked`, `disabled`, `unavailable`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+            Self::WrongSecret => "wrong_secret",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Disabled => "disabled",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl fmt::Display for VerifyErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl From<BackendError> for VerifyError {

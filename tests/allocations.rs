@@ -135,6 +135,35 @@ async fn a_request_with_a_cached_key_of_a_store_costs_the_same() {
     }
 }
 
+#[tokio::test]
+async fn a_token_that_is_rejected_from_memory_allocates_nothing_where_nobody_listens() {
+    let store = ApiKeyStore::in_memory();
+    let new = NewApiKey::for_user("user_1", Scopes::none());
+    let issued = store.create(new).await.unwrap();
+    let token = issued.token().expose();
+    let (rest, last) = token.split_at(token.len() - 1);
+    let wrong: ApiKeyToken = format!("{rest}{}", if last == "A" { "B" } else { "A" })
+        .parse()
+        .unwrap();
+    store.verify(token).await.unwrap();
+    let rejected = || {
+        let answer = store.resolve_now(black_box(&wrong));
+        assert!(matches!(answer, Some(Err(VerifyError::WrongSecret))));
+    };
+    assert_eq!(measure(rejected).count_total, 0);
+    let accepted = || assert!(matches!(store.resolve_now(issued.token()), Some(Ok(_))));
+    assert_eq!(measure(accepted).count_total, 0);
+
+    // Nor where somebody has listened for a while and has fallen behind: what is kept doesn't grow.
+    let events = store.events();
+    for _ in 0..2_000 {
+        rejected();
+    }
+    assert_eq!(measure(rejected).count_total, 0);
+    assert_eq!(measure(accepted).count_total, 0);
+    drop(events);
+}
+
 #[test]
 fn tokens_hashes_scopes_and_contexts_allocate_nothing() {
     let allocations = |work: &dyn Fn()| measure(work).count_total;

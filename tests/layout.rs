@@ -10,9 +10,10 @@ use std::{
 
 /// Each module may use its own level and those listed before it.
 const LEVELS: &[&[&str]] = &[
-    &["sync", "token", "scope", "clock", "error", "stream"],
+    &["sync", "token", "scope", "clock", "error", "ask", "stream"],
     &["key", "context", "verify"],
-    &["trace"],
+    // An event is told to a log, too.
+    &["trace", "events"],
     &["backend"],
     &["conformance", "import"],
     &["cache"],
@@ -30,7 +31,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("axum", &["guard"]),
     ("dashmap", &["sync.rs"]),
     ("DashMap", &["sync.rs", "backend/memory.rs"]),
-    ("futures_core", &["stream.rs"]),
+    ("futures_core", &["stream.rs", "events/stream.rs"]),
     ("foldhash", &["cache/table.rs"]),
     ("tokio", &["sync.rs", "backend/sqlite/tests"]),
     ("rustix", &["clock.rs"]),

@@ -75,6 +75,7 @@ async fn no_debug_text_has_a_secret() {
         ("stats", &fixture.store.cache_stats()),
         ("memory", &memory),
         ("store", &fixture.store),
+        ("events", &fixture.store.events()),
         ("store's builder", &builder()),
         ("built store", &builder().build().await.unwrap()),
         ("resolver's builder", &resolver),
@@ -168,6 +169,35 @@ fn a_pepper_file_that_is_not_hex_is_not_repeated() {
     std::fs::write(&path, PEPPER).unwrap();
     let error = Pepper::from_file("v1", &path).unwrap_err();
     Canaries::new(&[]).assert_absent("the error", &shown(&error));
+}
+
+#[tokio::test]
+async fn g7_no_event_shows_a_secret_or_what_a_key_is_called() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let mut events = store.events();
+    let new = NewApiKey::for_user(USER, Scopes::none()).name("the name of a canary");
+    let issued = store.create(new).await.unwrap();
+    let (token, id) = (issued.token().expose(), issued.key().id);
+    let wrong = with_wrong_secret(token);
+    let update = tower_api_key::KeyUpdate::new().name("another name of a canary");
+    store.update(&id, update).await.unwrap();
+    store.verify(&wrong).await.unwrap_err();
+    store.disable(&id).await.unwrap();
+    store.verify(token).await.unwrap_err();
+    store.enable(&id).await.unwrap();
+    store.report_leaked([token]).await.unwrap();
+    store.delete(&id).await.unwrap();
+    fixture.set_broken(true);
+    store.verify(token).await.unwrap_err();
+    let mut canaries = Canaries::new(&[token.to_owned(), wrong]);
+    canaries.0.push("canary".to_owned());
+    for _ in 0..9 {
+        let event = events.next().await.unwrap();
+        let shown = format!("{event}\n{}", debug(&event));
+        assert!(shown.contains(&id.to_string()), "{shown}");
+        canaries.assert_absent("an event", &shown);
+    }
 }
 
 const NOT_NOTED: &str = "the last uses of API keys were not noted";

@@ -1,6 +1,5 @@
 //! From a token to who is calling.
 
-mod ask;
 mod cached;
 mod loader;
 mod touch;
@@ -10,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 pub use self::cached::{CachedResolver, CachedResolverBuilder};
 use crate::{
+    ask,
     context::AuthContext,
     token::{ApiKeyToken, TokenFormat},
     verify::VerifyError,

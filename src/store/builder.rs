@@ -8,6 +8,7 @@ use crate::{
     cache::{CacheConfig, CheckedConfig},
     clock::Clock,
     error::ConfigError,
+    events::EventRecorder,
     resolver::CachedResolverBuilder,
     token::{Brand, DigestFormat, Peppers, TokenFormat},
 };
@@ -76,6 +77,20 @@ impl ApiKeyStoreBuilder {
         self
     }
 
+    /// How many events are kept for those who [read](ApiKeyStore::events) them, and for what
+    /// [records](Self::record_events) them, 1,024 by default: so many of what happened to keys and grants, and
+    /// as many of what was refused, so that tokens that somebody makes up push out nothing but each other.
+    pub fn event_buffer(mut self, events: usize) -> Self {
+        self.resolver = self.resolver.event_buffer(events);
+        self
+    }
+
+    /// What keeps events: see [`EventRecorder`]. A second call replaces the first.
+    pub fn record_events(mut self, recorder: impl EventRecorder) -> Self {
+        self.resolver = self.resolver.record_events(recorder);
+        self
+    }
+
     /// Where the time is read from, the system's clock by default. Timeouts and intervals are
     /// tokio's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
@@ -95,7 +110,7 @@ impl ApiKeyStoreBuilder {
     /// # Errors
     ///
     /// [`ConfigError::MissingPeppers`], [`ConfigError::Cache`], [`ConfigError::NoteUseEvery`],
-    /// [`ConfigError::DigestFormat`].
+    /// [`ConfigError::DigestFormat`], [`ConfigError::EventBuffer`].
     pub async fn build(self) -> Result<ApiKeyStore, ConfigError> {
         Ok(ApiKeyStore {
             backend: self.backend,

@@ -1,12 +1,12 @@
 //! A grant becomes a key, once.
 
-use super::{ApiKeyStore, manage::ATTEMPTS, write::carry_out};
+use super::{ApiKeyStore, manage::ATTEMPTS, write::carry_out_and_tell};
 use crate::{
     error::{ClaimRefusal, StoreError},
+    events::{Event, EventKind},
     handoff::HandoffToken,
-    key::{ApiKey, GrantId, GrantStatus, IssuedKey, KeyGrant, KeyStatus},
+    key::{ApiKey, GrantStatus, IssuedKey, KeyGrant, KeyStatus},
     token::{ApiKeyToken, KeyId},
-    trace,
 };
 
 impl ApiKeyStore {
@@ -31,18 +31,18 @@ impl ApiKeyStore {
         for _ in 0..ATTEMPTS {
             let grant = self.grant_of(token).await?;
             let Some(grant) = grant else {
-                return Err(refused(None, ClaimRefusal::Unknown));
+                return Err(self.refused(None, ClaimRefusal::Unknown));
             };
             let maker = match self.claimable(&grant).await? {
                 Ok(maker) => maker,
-                Err(why) => return Err(refused(Some(&grant.id), why)),
+                Err(why) => return Err(self.refused(Some(&grant), why)),
             };
             let latest_end = maker.as_ref().and_then(ApiKey::ends_at);
             let maker = maker.map(|maker| (maker.id, maker.version));
             let new = ApiKeyToken::generate(self.resolver.brand())?;
             let hash = self.resolver.peppers().hash(&new)?;
             let key = grant.to_key(&new, hash, self.resolver.now(), latest_end);
-            if self.claim_as(token, &grant.id, &key, maker).await? {
+            if self.claim_as(token, &grant, &key, maker).await? {
                 return Ok(IssuedKey { token: new, key });
             }
             // Another was first, the maker's key has changed, or the id is taken: the next look says which.
@@ -86,27 +86,41 @@ impl ApiKeyStore {
     async fn claim_as(
         &self,
         token: &HandoffToken,
-        grant: &GrantId,
+        grant: &KeyGrant,
         key: &ApiKey,
         maker: Option<(KeyId, u64)>,
     ) -> Result<bool, StoreError> {
-        let (backend, grant, new) = (self.backend.clone(), *grant, key.clone());
-        let claim = async move { backend.claim(&grant, &new, maker).await };
-        let claimed = carry_out(self.resolver.cache(), key.lookup_key(), claim).await;
+        let (backend, id, new) = (self.backend.clone(), grant.id, key.clone());
+        let claim = async move { backend.claim(&id, &new, maker).await };
+        let happened = Event::of(EventKind::Claimed).key(key.id).grant(grant);
+        let (emitter, told) = (self.resolver.emitter().clone(), happened.clone());
+        let tell = move |claimed: &bool| {
+            if *claimed {
+                emitter.emit(told);
+            }
+        };
+        let cache = self.resolver.cache();
+        let claimed = carry_out_and_tell(cache, key.lookup_key(), claim, tell).await;
         if claimed.is_err() {
             // An answer that was lost says nothing, and the grant says whose it is.
             if let Ok(Some(grant)) = self.grant_of(token).await
                 && grant.key_id == Some(key.id)
             {
+                self.resolver.emitter().emit(happened);
                 return Ok(true);
             }
         }
         Ok(claimed?)
     }
-}
 
-/// Every refusal comes by here. Where it was claimed already, somebody may have intercepted the token.
-fn refused(grant: Option<&GrantId>, why: ClaimRefusal) -> StoreError {
-    trace::claim_refused(grant, why);
-    StoreError::NotClaimable(why)
+    /// Every refusal comes by here. Where it was claimed already, somebody may have intercepted the token.
+    fn refused(&self, grant: Option<&KeyGrant>, reason: ClaimRefusal) -> StoreError {
+        let event = Event::of(EventKind::ClaimRefused { reason });
+        let event = match grant {
+            Some(grant) => event.grant(grant),
+            None => event,
+        };
+        self.resolver.emitter().emit(event);
+        StoreError::NotClaimable(reason)
+    }
 }

@@ -7,6 +7,7 @@ use crate::{
     backend::{GrantCursor, GrantInsertion, GrantPage, GrantPageRequest},
     context::AuthContext,
     error::{BackendError, RandomError, StoreError},
+    events::{Event, EventKind},
     handoff::{HandedOff, HandoffToken},
     key::{GrantId, KeyGrant, NewApiKey},
     token::random,
@@ -141,15 +142,30 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`] (the grant may be revoked or not).
     pub async fn revoke_grant(&self, id: &GrantId) -> Result<bool, StoreError> {
         let (backend, id, now) = (self.backend.clone(), *id, self.resolver.now());
-        let revoke = async move { backend.revoke_grant(&id, now).await };
+        let emitter = self.resolver.emitter().clone();
+        let revoke = async move {
+            let revoked = backend.revoke_grant(&id, now).await?;
+            if revoked {
+                let mut event = Event::of(EventKind::GrantRevoked);
+                event.grant_id = Some(id);
+                emitter.emit(event);
+            }
+            Ok::<_, BackendError>(revoked)
+        };
         Ok(detached(revoke).await?)
     }
 
     /// Where the backend keeps no grants, there is none.
     pub(super) async fn revoke_grants_of_user(&self, user_id: &str) -> Result<usize, StoreError> {
         let (backend, now) = (self.backend.clone(), self.resolver.now());
-        let user_id = user_id.to_owned();
-        let revoke = async move { backend.revoke_grants_of_user(&user_id, now).await };
+        let (emitter, user_id) = (self.resolver.emitter().clone(), user_id.to_owned());
+        let revoke = async move {
+            let revoked = backend.revoke_grants_of_user(&user_id, now).await?;
+            if revoked > 0 {
+                emitter.emit(Event::of(EventKind::GrantRevoked).user(&user_id));
+            }
+            Ok::<_, BackendError>(revoked)
+        };
         match detached(revoke).await {
             Err(error) if error.is_unsupported() => Ok(0),
             revoked => Ok(revoked?),
@@ -158,7 +174,16 @@ impl ApiKeyStore {
 
     async fn insert_grant(&self, grant: KeyGrant) -> Result<GrantInsertion, BackendError> {
         let (backend, limits) = (self.backend.clone(), self.grant_limits);
-        detached(async move { backend.insert_grant(&grant, &limits).await }).await
+        let emitter = self.resolver.emitter().clone();
+        let insert = async move {
+            let inserted = backend.insert_grant(&grant, &limits).await?;
+            if inserted == GrantInsertion::Stored {
+                let made_by = grant.made_by;
+                emitter.emit(Event::of(EventKind::GrantMade { made_by }).grant(&grant));
+            }
+            Ok(inserted)
+        };
+        detached(insert).await
     }
 }
 

@@ -3,6 +3,7 @@
 use super::ApiKeyStore;
 use crate::{
     error::StoreError,
+    events::{Event, EventKind},
     key::{ApiKey, KeyUpdate},
     token::KeyId,
     verify::VerifyError,
@@ -115,6 +116,8 @@ impl ApiKeyStore {
         };
         match self.resolver.identify(&token).await {
             Ok((id, _)) => {
+                let reported = Event::of(EventKind::LeakReported).key(id);
+                self.resolver.emitter().emit(reported);
                 self.revoke(&id).await?;
                 Ok(true)
             }

@@ -1,10 +1,11 @@
 //! Making, listing and ending keys.
 
-use super::{ApiKeyStore, write::carry_out};
+use super::{ApiKeyStore, write::carry_out_and_tell};
 use crate::{
     backend::{Cursor, Page, PageRequest},
     context::AuthContext,
     error::{BackendError, StoreError},
+    events::{Event, EventKind},
     key::{ApiKey, IssuedKey, KeyStatus, NewApiKey},
     token::{ApiKeyToken, KeyId},
     verify::VerifyError,
@@ -235,18 +236,38 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`] (the record may be gone or not).
     pub async fn delete(&self, id: &KeyId) -> Result<bool, StoreError> {
         let (backend, id) = (self.backend.clone(), *id);
-        let Some(key) = backend.get(&id).await? else {
-            self.ended_already(&id);
-            return Ok(false);
+        let place = match backend.get(&id).await {
+            Ok(Some(key)) => key.lookup_key(),
+            Ok(None) => {
+                self.ended_already(&id);
+                return Ok(false);
+            }
+            // What can't be read can be removed.
+            Err(error) if error.is_corrupt() => id.lookup_key(),
+            Err(error) => return Err(error.into()),
         };
         let delete = async move { backend.delete(&id).await };
-        Ok(carry_out(self.resolver.cache(), key.lookup_key(), delete).await?)
+        let emitter = self.resolver.emitter().clone();
+        let tell = move |deleted: &bool| {
+            if *deleted {
+                emitter.emit(Event::of(EventKind::Deleted).key(id));
+            }
+        };
+        Ok(carry_out_and_tell(self.resolver.cache(), place, delete, tell).await?)
     }
 
     pub(super) async fn insert(&self, key: ApiKey) -> Result<bool, BackendError> {
         let (backend, place) = (self.backend.clone(), key.lookup_key());
+        let made_by = key.made_by;
+        let created = Event::about(EventKind::Created { made_by }, &key);
         let insert = async move { backend.insert(&key).await };
-        carry_out(self.resolver.cache(), place, insert).await
+        let emitter = self.resolver.emitter().clone();
+        let tell = move |inserted: &bool| {
+            if *inserted {
+                emitter.emit(created);
+            }
+        };
+        carry_out_and_tell(self.resolver.cache(), place, insert, tell).await
     }
 
     /// Somebody else has ended the key, and this store's cache may not have heard of it.
@@ -276,7 +297,7 @@ impl ApiKeyStore {
         let place = key.lookup_key();
         let changed = async move {
             for _ in 0..ATTEMPTS {
-                let expected = key.version;
+                let (before, expected) = (key.clone(), key.version);
                 if !change(&mut key)? {
                     return Ok(None);
                 }
@@ -284,7 +305,8 @@ impl ApiKeyStore {
                     BackendError::corrupt("a record that claims to have been changed 2^64 times")
                 })?;
                 if backend.update(&key, expected).await? {
-                    return Ok(Some(key));
+                    let kind = EventKind::of_change(&before, &key);
+                    return Ok(Some((key, kind)));
                 }
                 match backend.get(&id).await? {
                     Some(newer) => key = newer,
@@ -293,7 +315,14 @@ impl ApiKeyStore {
             }
             Err(StoreError::Conflict(id))
         };
-        carry_out(self.resolver.cache(), place, changed).await
+        let emitter = self.resolver.emitter().clone();
+        let tell = move |changed: &Option<(ApiKey, EventKind)>| {
+            if let Some((key, kind)) = changed {
+                emitter.emit(Event::about(kind.clone(), key));
+            }
+        };
+        let changed = carry_out_and_tell(self.resolver.cache(), place, changed, tell);
+        Ok(changed.await?.map(|(key, _)| key))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     cache::{CacheStats, CheckedConfig, Freshness},
     context::{AuthContext, Caller, HasCaller},
     error::StoreError,
+    events::Events,
     resolver::{CachedResolver, KeyResolver},
     token::{ApiKeyToken, Peppers, TokenFormat},
     verify::VerifyError,
@@ -113,23 +114,54 @@ impl ApiKeyStore {
         self.resolver.cache_stats()
     }
 
+    /// What happens to keys from now on, **through this store**: what other nodes do, and operators by hand,
+    /// isn't in it. Each reader gets all of it, in its order, and is told where it was too slow.
+    ///
+    /// A change is in it once, after it was carried out and counts, also where its caller has gone away. One
+    /// whose outcome nobody knows, an error, isn't. Tokens that were rejected are in it, those that were
+    /// accepted aren't, nor are texts that are no tokens of the store's format.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_api_key::{ApiKeyStore, EventKind, NewApiKey, Scopes};
+    ///
+    /// let store = ApiKeyStore::in_memory();
+    /// let mut events = store.events();
+    /// let issued = store.create(NewApiKey::for_user("user_1", Scopes::none())).await?;
+    /// store.revoke(&issued.key().id).await?;
+    ///
+    /// let created = events.next().await.expect("the store is there");
+    /// assert_eq!((created.name(), created.key_id), ("key.created", Some(issued.key().id)));
+    /// let revoked = events.next().await.expect("the store is there");
+    /// assert!(matches!(revoked.kind, EventKind::Revoked { .. }));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// To keep events, see [`ApiKeyStoreBuilder::record_events`]. While nobody reads and nothing records
+    /// them, they cost nothing.
+    pub fn events(&self) -> Events {
+        self.resolver.emitter().events()
+    }
+
     /// Forgets all that is cached, for an operator who has changed keys behind the back of a backend
     /// that tells nothing. What is changed through the store needs no such thing.
     pub fn invalidate_all(&self) {
         self.resolver.invalidate_all();
     }
 
-    /// Writes when keys were last used, where that is still to be written, and ends the background
-    /// tasks: when no more requests come, before the process ends.
+    /// Writes when keys were last used, where that is still to be written, hands over the events that are
+    /// still to be recorded, and ends the background tasks: when no more requests come, before the process ends.
     ///
-    /// The store still answers. It doesn't note any more when keys are used, and where the backend has a
+    /// The store still answers. It doesn't note any more when keys are used, nor records events, and where the backend has a
     /// feed of changes, nobody listens to it: keys are read again every
     /// [`max_staleness`](crate::CacheConfig::max_staleness).
     ///
     /// A graceful shutdown of the server comes first, and waits for streams that are open: such a stream ends
     /// with its key, and not with the server. End it yourself, or limit how long you wait.
     ///
-    /// It waits for up to 10 seconds for each thousand keys whose use is to be written. Dropping the last
+    /// It waits for up to 10 seconds for each thousand keys whose use is to be written, and for as long for
+    /// the events. Dropping the last
     /// clone ends the tasks, too, and writes nothing.
     ///
     /// ```no_run
@@ -142,7 +174,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] where something couldn't be written. Call it again to try again.
+    /// [`StoreError::Unavailable`] where something couldn't be written or recorded. Call it again to try again.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
         self.resolver.shutdown().await
     }

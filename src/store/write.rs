@@ -18,6 +18,20 @@ where
     T: Send + 'static,
     E: From<BackendError> + Send + 'static,
 {
+    carry_out_and_tell(cache, key, write, |_| {}).await
+}
+
+/// The same, and calls `tell` with what was written when it counts: who hears of it may look at once.
+pub(super) async fn carry_out_and_tell<T, E>(
+    cache: &Arc<Cache>,
+    key: LookupKey,
+    write: impl Future<Output = Result<T, E>> + Send + 'static,
+    tell: impl FnOnce(&T) + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<BackendError> + Send + 'static,
+{
     let invalidate = InvalidateAfterwards {
         cache: cache.clone(),
         key,
@@ -26,6 +40,9 @@ where
         invalidate.cache.invalidate(&invalidate.key);
         let written = write.await;
         drop(invalidate);
+        if let Ok(written) = &written {
+            tell(written);
+        }
         written
     })
     .await

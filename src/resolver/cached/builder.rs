@@ -12,6 +12,7 @@ use crate::{
     cache::{Cache, CacheConfig, CheckedConfig},
     clock::{Clock, SystemClock},
     error::ConfigError,
+    events::{Emitter, EmitterSettings, EventRecorder},
     resolver::{loader::Loader, touch::Toucher, watch::Watch},
     sync::Semaphore,
     token::{Brand, DigestFormat, Peppers, TokenFormat},
@@ -28,6 +29,7 @@ pub struct CachedResolverBuilder {
     brand: Brand,
     digests: Vec<DigestFormat>,
     cache: CacheConfig,
+    events: EmitterSettings,
 }
 
 impl CachedResolverBuilder {
@@ -40,6 +42,7 @@ impl CachedResolverBuilder {
             brand: Brand::default(),
             digests: Vec::new(),
             cache: CacheConfig::new(),
+            events: EmitterSettings::default(),
         }
     }
 
@@ -53,6 +56,16 @@ impl CachedResolverBuilder {
 
     pub(crate) fn note_use_every(mut self, every: Duration) -> Self {
         self.touched = self.touched.map(|(backend, _)| (backend, every));
+        self
+    }
+
+    pub(crate) fn event_buffer(mut self, events: usize) -> Self {
+        self.events.buffer = events;
+        self
+    }
+
+    pub(crate) fn record_events(mut self, recorder: impl EventRecorder) -> Self {
+        self.events.recorder = Some(Box::new(recorder));
         self
     }
 
@@ -106,6 +119,9 @@ impl CachedResolverBuilder {
         {
             return Err(ConfigError::NoteUseEvery);
         }
+        if self.events.buffer == 0 {
+            return Err(ConfigError::EventBuffer);
+        }
         let mut format = TokenFormat::new(self.brand);
         for digests in &self.digests {
             format = format.with_digests(digests.clone())?;
@@ -127,6 +143,7 @@ impl CachedResolverBuilder {
             toucher: self
                 .touched
                 .map(|(backend, every)| Toucher::new(backend, every)),
+            emitter: Emitter::new(self.events, clock.clone()),
             held_reads: Semaphore::new((cache.config().max_waiting_loads() / 10).max(1)),
             cache,
             peppers,

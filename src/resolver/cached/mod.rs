@@ -13,10 +13,10 @@ use crate::{
     clock::{Clock, Moment, Now, storable},
     context::AuthContext,
     error::{StoreError, Unavailable},
+    events::Emitter,
     key::{ApiKey, KeyStatus},
     sync::{Semaphore, in_runtime, timeout},
     token::{ApiKeyToken, Brand, KeyId, LookupKey, Peppers, TokenFormat},
-    trace,
     verify::{VerifyError, verify},
 };
 
@@ -48,6 +48,7 @@ struct Inner {
     loader: Arc<Loader>,
     watch: Watch,
     toucher: Option<Toucher>,
+    emitter: Emitter,
     /// How many contexts that are held on to may have their key read at a time: requests come first.
     held_reads: Semaphore,
     peppers: Peppers,
@@ -83,10 +84,12 @@ impl CachedResolver {
     /// resolver in an [`ApiKeyStore`](crate::ApiKeyStore) writes that.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
         self.0.watch.stop();
-        match &self.0.toucher {
-            Some(toucher) => Ok(toucher.shut_down().await?),
+        let written = match &self.0.toucher {
+            Some(toucher) => toucher.shut_down().await,
             None => Ok(()),
-        }
+        };
+        let recorded = self.0.emitter.shut_down().await;
+        Ok(written.and(recorded)?)
     }
 
     /// Forgets all that is cached. What is being read now is read again.
@@ -231,6 +234,11 @@ impl CachedResolver {
         AuthContext::of(key)
     }
 
+    /// Where it is told what happens.
+    pub(crate) fn emitter(&self) -> &Emitter {
+        &self.0.emitter
+    }
+
     pub(crate) fn cache(&self) -> &Arc<Cache> {
         &self.0.cache
     }
@@ -284,7 +292,7 @@ impl KeyResolver for CachedResolver {
         Some(match checked {
             Ok(key) => Ok(self.accepted(key, &now)),
             Err(error) => {
-                trace::not_accepted(token.key_id(), &error);
+                self.0.emitter.rejected(token.key_id(), &error);
                 Err(error)
             }
         })
@@ -304,7 +312,7 @@ impl CachedResolver {
         let key = self
             .check(token, freshness)
             .await
-            .inspect_err(|error| trace::not_accepted(token.key_id(), error))?;
+            .inspect_err(|error| self.0.emitter.rejected(token.key_id(), error))?;
         Ok(self.accepted(key, &self.coarse()))
     }
 }

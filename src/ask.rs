@@ -12,7 +12,7 @@ use crate::{error::BackendError, sync::timeout};
 
 /// What the source answers within `limit`, or nothing. One that panics has failed: so ask it in an
 /// `async` block, since it may do so before it has returned a future.
-pub(super) async fn ask<T>(
+pub(crate) async fn ask<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, BackendError>>,
 ) -> Option<Result<T, BackendError>> {
@@ -25,7 +25,7 @@ pub(super) async fn ask<T>(
 }
 
 /// The same, where it doesn't matter why there is no answer.
-pub(super) async fn ask_in_time<T>(
+pub(crate) async fn ask_in_time<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, BackendError>>,
 ) -> Result<T, BackendError> {
@@ -33,6 +33,6 @@ pub(super) async fn ask_in_time<T>(
     answered.unwrap_or_else(|| Err(too_slow()))
 }
 
-pub(super) fn too_slow() -> BackendError {
+pub(crate) fn too_slow() -> BackendError {
     BackendError::unavailable("it took too long to answer")
 }

@@ -1,0 +1,250 @@
+//! Keeping events: in a task of its own, in their order, and again where it fails.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    Event, EventKind,
+    log::{Log, Reader},
+};
+use crate::{
+    ask::ask_in_time,
+    error::BackendError,
+    sync::{AbortHandle, Mutex, MutexGuard, Semaphore, sleep, spawn},
+    trace,
+};
+
+/// Keeps events: in a table, a file, a queue. For
+/// [`ApiKeyStoreBuilder::record_events`](crate::ApiKeyStoreBuilder::record_events).
+///
+/// ```
+/// use std::{io::Write, sync::Mutex, time::UNIX_EPOCH};
+/// use tower_api_key::{BackendError, Event, EventRecorder};
+///
+/// /// One line of JSON for each event.
+/// struct Lines<W>(Mutex<W>);
+///
+/// impl<W: Write + Send + 'static> EventRecorder for Lines<W> {
+///     async fn record(&self, events: &[Event]) -> Result<(), BackendError> {
+///         let mut lines = Vec::new();
+///         for event in events {
+///             let at = event.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+///             let line = serde_json::json!({
+///                 "at": at.as_millis(),
+///                 "number": event.number,
+///                 "event": event.name(),
+///                 "key_id": event.key_id.map(|id| id.to_string()),
+///                 "grant_id": event.grant_id.map(|id| id.to_string()),
+///                 "user_id": event.user_id.as_deref(),
+///                 "reason": event.reason(),
+///             });
+///             writeln!(lines, "{line}").map_err(BackendError::unavailable)?;
+///         }
+///         let mut file = self.0.lock().expect("no writer panics");
+///         file.write_all(&lines).map_err(BackendError::unavailable)
+///     }
+/// }
+/// # let recorder = Lines(Mutex::new(Vec::new()));
+/// # tower_api_key::ApiKeyStore::builder(tower_api_key::MemoryBackend::new()).record_events(recorder);
+/// ```
+///
+/// # What is promised
+///
+/// * **No request and no change waits for it.** It is called by one task, for one batch of up to 100 events
+///   after the other. A recorder that fails, panics, or takes longer than 10 seconds for a batch is called
+///   again with the same batch, after a second and then after up to a minute each time.
+/// * **At least once, in order, while the process lives**: a batch that was recorded and answered with an
+///   error comes again, with the same [numbers](Event::number).
+/// * **Not more than the buffer holds.** Where it falls behind by more than
+///   [`event_buffer`](crate::ApiKeyStoreBuilder::event_buffer) events of a sort, the oldest of them are lost,
+///   and in their place it gets one event that says [how many](crate::EventKind::Missed).
+/// * **A process that ends takes along what wasn't recorded yet**, unless it calls
+///   [`shutdown`](crate::ApiKeyStore::shutdown) before. So does a crash between a change and its record.
+///
+/// An audit trail that must not lose anything is made where the change is made: by a trigger in the database.
+pub trait EventRecorder: Send + Sync + 'static {
+    /// Keeps `events`, all of them or none: where it fails, it gets all of them again. Answer `Ok` for those
+    /// that aren't wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] where they should come again.
+    fn record(&self, events: &[Event]) -> impl Future<Output = Result<(), BackendError>> + Send;
+}
+
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<(), BackendError>> + Send + 'a>>;
+
+/// [`EventRecorder`] with a boxed future.
+pub(crate) trait DynRecorder: Send + Sync {
+    fn record<'a>(&'a self, events: &'a [Event]) -> Answer<'a>;
+}
+
+impl<R: EventRecorder> DynRecorder for R {
+    fn record<'a>(&'a self, events: &'a [Event]) -> Answer<'a> {
+        Box::pin(EventRecorder::record(self, events))
+    }
+}
+
+const MAX_BATCH: usize = 100;
+const RECORD_TIMEOUT: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Takes events to a recorder.
+pub(super) struct Recording {
+    recorder: Box<dyn DynRecorder>,
+    /// One batch at a time.
+    turn: Semaphore,
+    work: Mutex<Work>,
+}
+
+struct Work {
+    reader: Reader,
+    /// What was taken, and isn't known to be recorded.
+    batch: Option<Arc<[Event]>>,
+    has_task: bool,
+    task: Option<AbortHandle>,
+    is_shut_down: bool,
+}
+
+impl Recording {
+    pub(super) fn new(recorder: Box<dyn DynRecorder>, log: &Arc<Log>) -> Arc<Self> {
+        Arc::new(Self {
+            recorder,
+            turn: Semaphore::new(1),
+            work: Mutex::new(Work {
+                reader: log.reader(),
+                batch: None,
+                has_task: false,
+                task: None,
+                is_shut_down: false,
+            }),
+        })
+    }
+
+    /// There is something to record.
+    pub(super) fn ensure_running(self: &Arc<Self>) {
+        {
+            let mut work = self.work();
+            if work.has_task || work.is_shut_down {
+                return;
+            }
+            work.has_task = true;
+        }
+        let task = Task {
+            recording: self.clone(),
+            is_done: false,
+        };
+        // Without a runtime it comes back and is dropped, and the next event tries again.
+        if let Ok(task) = spawn(task.run()) {
+            let mut work = self.work();
+            if work.is_shut_down {
+                task.abort();
+            } else {
+                work.task = Some(task.abort_handle());
+            }
+        }
+    }
+
+    /// Records a batch; returns the number of its last event, or nothing where there is none.
+    async fn record_batch(&self) -> Result<Option<u64>, BackendError> {
+        let _turn = self.turn.acquire().await;
+        let Some(batch) = self.work().next_batch() else {
+            return Ok(None);
+        };
+        ask_in_time(RECORD_TIMEOUT, async { self.recorder.record(&batch).await })
+            .await
+            .inspect_err(|error| trace::not_recorded(batch.len(), error))?;
+        self.work().batch = None;
+        Ok(batch.last().map(|event| event.number))
+    }
+
+    /// Records what there is up to an event, within a time. No more is recorded after that.
+    pub(super) async fn shut_down(&self, last: u64) -> Result<(), BackendError> {
+        self.work().is_shut_down = true;
+        let recorded = ask_in_time(SHUTDOWN_TIMEOUT, async {
+            while self
+                .record_batch()
+                .await?
+                .is_some_and(|number| number < last)
+            {}
+            Ok(())
+        });
+        let recorded = recorded.await;
+        self.stop();
+        recorded
+    }
+
+    pub(super) fn stop(&self) {
+        let task = {
+            let mut work = self.work();
+            work.is_shut_down = true;
+            work.task.take()
+        };
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Work {
+    fn next_batch(&mut self) -> Option<Arc<[Event]>> {
+        if self.batch.is_none() {
+            let events = self.reader.take(MAX_BATCH);
+            let missed = |event: &&Event| matches!(event.kind, EventKind::Missed(_));
+            events.iter().filter(missed).for_each(trace::events_missed);
+            if !events.is_empty() {
+                self.batch = Some(events.into());
+            }
+        }
+        self.batch.clone()
+    }
+}
+
+/// Records until nothing is left, and ends: an idle store has no task.
+struct Task {
+    recording: Arc<Recording>,
+    is_done: bool,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        while !self.is_done {
+            match self.recording.record_batch().await {
+                Ok(Some(_)) => pause = FIRST_PAUSE,
+                Ok(None) => self.end_unless_there_is_more(),
+                Err(_) => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Whatever comes from then on starts another.
+    fn end_unless_there_is_more(&mut self) {
+        let mut work = self.recording.work();
+        if work.next_batch().is_none() {
+            work.has_task = false;
+            self.is_done = true;
+        }
+    }
+}
+
+/// A runtime that ends takes the task along, and the next event starts another.
+impl Drop for Task {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.recording.work().has_task = false;
+        }
+    }
+}
