@@ -5,6 +5,8 @@
 
 #[path = "conformance/broken.rs"]
 mod broken;
+#[path = "conformance/broken_grants.rs"]
+mod broken_grants;
 #[path = "conformance/broken_writes.rs"]
 mod broken_writes;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
