@@ -18,14 +18,14 @@ impl GrantLimits {
     }
 
     /// How many may be pending for keys of one user, 1 at the least.
-    pub fn per_user(mut self, grants: usize) -> Self {
-        self.per_user = grants.max(1);
+    pub const fn per_user(mut self, grants: usize) -> Self {
+        self.per_user = if grants == 0 { 1 } else { grants };
         self
     }
 
     /// How many may be pending in all, 1 at the least.
-    pub fn in_all(mut self, grants: usize) -> Self {
-        self.in_all = grants.max(1);
+    pub const fn in_all(mut self, grants: usize) -> Self {
+        self.in_all = if grants == 0 { 1 } else { grants };
         self
     }
 

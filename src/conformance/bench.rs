@@ -63,8 +63,14 @@ impl<B: ApiKeyBackend> Bench<B> {
     }
 
     /// A number that wasn't given before.
-    fn number(&self) -> u64 {
+    pub(super) fn number(&self) -> u64 {
         self.made.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// A number of seconds that no other run has, nor is near.
+    pub(super) fn moment(&self) -> u64 {
+        let bytes = self.run[8..12].iter();
+        bytes.fold(1, |moment, byte| moment << 8 | u64::from(*byte))
     }
 
     /// An id that wasn't given before. They don't come in the order of their bytes.

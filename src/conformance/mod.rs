@@ -24,10 +24,12 @@
 
 mod bench;
 mod changes;
+mod claims;
 mod digests;
 mod dropped;
 mod fields;
 mod follow;
+mod grants;
 mod lists;
 mod reads;
 mod report;
@@ -111,6 +113,8 @@ struct Settings {
     corrupt: Option<Box<Corrupt>>,
     /// Whether there are lists: a source has none.
     lists: bool,
+    /// Whether keys can be handed off.
+    grants: bool,
 }
 
 impl<'a> Checks<'a> {
@@ -143,6 +147,7 @@ impl<'a> Checks<'a> {
                 wakes: true,
                 corrupt: None,
                 lists,
+                grants: true,
             },
             check: Box::new(|settings| Box::pin(check(open, settings))),
         }
@@ -171,6 +176,12 @@ impl<'a> Checks<'a> {
         self
     }
 
+    /// The backend doesn't keep [grants](crate::KeyGrant): keys can't be handed off with it.
+    pub fn without_grants(mut self) -> Self {
+        self.settings.grants = false;
+        self
+    }
+
     /// Checks every rule.
     ///
     /// # Errors
@@ -186,6 +197,7 @@ impl fmt::Debug for Checks<'_> {
         f.debug_struct("Checks")
             .field("patience", &self.settings.patience)
             .field("wakes", &self.settings.wakes)
+            .field("grants", &self.settings.grants)
             .finish_non_exhaustive()
     }
 }
@@ -211,6 +223,9 @@ async fn check<B: ApiKeyBackend>(
         rules::of_sources(&bench, &mut run).await;
         if !is_source {
             rules::of_backends(&bench, &mut run).await;
+            if bench.settings.grants {
+                rules::of_grants(&bench, &mut run).await;
+            }
         }
     }
     run.finish()

@@ -1,7 +1,8 @@
 //! The rules, by name.
 
 use super::{
-    bench::Bench, changes, digests, dropped, fields, lists, reads, report::Run, touches, writes,
+    bench::Bench, changes, claims, digests, dropped, fields, grants, lists, reads, report::Run,
+    touches, writes,
 };
 use crate::backend::ApiKeyBackend;
 
@@ -155,4 +156,53 @@ pub(super) async fn of_backends<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Ru
         dropped::changes_are_told(b),
     )
     .await;
+}
+
+/// What backends have to keep with which keys can be handed off.
+pub(super) async fn of_grants<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Run) {
+    let b = bench;
+    run.rule("grants survive", grants::survive(b)).await;
+    run.rule(
+        "insert_grant never overwrites",
+        grants::are_never_overwritten(b),
+    )
+    .await;
+    run.rule("pending grants are bounded", grants::are_bounded(b))
+        .await;
+    run.rule(
+        "lists of grants are in order",
+        grants::are_listed_in_order(b),
+    )
+    .await;
+    run.rule(
+        "a grant is revoked while it is pending",
+        grants::are_revoked_while_pending(b),
+    )
+    .await;
+    run.rule(
+        "all pending grants of a user are revoked",
+        grants::are_revoked_by_user(b),
+    )
+    .await;
+    run.rule("of many claims, one wins", claims::are_won_by_one(b))
+        .await;
+    run.rule(
+        "a grant is claimed or revoked, not both",
+        claims::meet_revocations(b),
+    )
+    .await;
+    run.rule(
+        "what isn't pending isn't claimed",
+        claims::need_a_pending_grant(b),
+    )
+    .await;
+    run.rule("a claim is done whole or not at all", claims::are_whole(b))
+        .await;
+    run.rule(
+        "a claim sees that its maker changed",
+        claims::see_the_maker_change(b),
+    )
+    .await;
+    run.rule("a claim is told in time", claims::are_told(b))
+        .await;
 }

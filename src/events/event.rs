@@ -137,7 +137,9 @@ impl EventKind {
             _ if before.disabled_at.is_none() && after.disabled_at.is_some() => Self::Disabled,
             _ if before.disabled_at.is_some() && after.disabled_at.is_none() => Self::Enabled,
             // A key of which a digest is kept has none, and gets none.
-            _ if from != to && let (Some(&from), Some(&to)) = (from, to) => {
+            _ if from != to
+                && let (Some(&from), Some(&to)) = (from, to) =>
+            {
                 Self::PepperRewrapped { from, to }
             }
             Some(successor) if before.successor.is_none() => Self::Rotated { successor },

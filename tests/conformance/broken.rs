@@ -15,7 +15,8 @@ use tokio::{
     time::sleep,
 };
 use tower_api_key::{
-    ApiKey, BackendError, Change, ChangeSink, KeyId, KeySource, LookupKey, Scopes, Subscription,
+    ApiKey, BackendError, Change, ChangeSink, KeyGrant, KeyId, KeySource, LookupKey, Scopes,
+    Subscription,
 };
 
 use super::broken_writes::Feed;
@@ -75,6 +76,35 @@ pub enum Fault {
     DroppedUpdateIsTorn,
     DroppedCallsUseUp,
     Panics,
+    // Those of grants.
+    GrantLosesLifetime,
+    GrantLosesUnrestricted,
+    GrantInsertOverwrites,
+    GrantHashesMayRepeat,
+    GrantsAreCountedFirst,
+    GrantsAreCountedWithExpired,
+    GrantsAreUnbounded,
+    GrantsOfAllAreUnbounded,
+    GrantListIsOldestFirst,
+    GrantListLeaks,
+    GrantListRepeats,
+    GrantListIgnoresLimit,
+    GrantRevokesTheExpired,
+    GrantRevokesTheClaimed,
+    GrantRevocationMoves,
+    GrantsOfOthersAreRevoked,
+    ClaimChecksFirst,
+    ClaimAndRevocationMiss,
+    ClaimIgnoresTheEnd,
+    ClaimIsGoodAtTheEnd,
+    ClaimIgnoresRevocation,
+    ClaimMarksThoughTaken,
+    ClaimOverwrites,
+    DroppedClaimIsTorn,
+    ClaimIgnoresTheMaker,
+    ClaimIgnoresAMakerThatIsGone,
+    ClaimLooksAtTheMakerFirst,
+    ClaimIsNotTold,
     // Those of a feed.
     FeedNeverWakes,
     FeedWakesAllTheTime,
@@ -100,6 +130,7 @@ pub struct Shared {
     /// What a replica has that lags by one write.
     before: Mutex<HashMap<LookupKey, ApiKey>>,
     pub corrupt: Mutex<Vec<KeyId>>,
+    pub grants: Mutex<Vec<KeyGrant>>,
     sinks: Mutex<Vec<(usize, ChangeSink)>>,
     log: watch::Sender<Vec<Change>>,
     told: AtomicUsize,

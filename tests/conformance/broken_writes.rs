@@ -1,6 +1,10 @@
 //! How a broken backend writes, lists and tells.
 
-use std::{cmp::Reverse, mem, time::Duration};
+use std::{
+    cmp::Reverse,
+    mem,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     sync::watch,
@@ -8,7 +12,8 @@ use tokio::{
     time::sleep,
 };
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, Cursor, KeyId, PageRequest, Touch,
+    ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, ClaimHash, Cursor, GrantId,
+    GrantInsertion, GrantLimits, KeyGrant, KeyId, PageRequest, Touch,
 };
 
 use super::broken::{Broken, Fault};
@@ -212,6 +217,56 @@ impl ApiKeyBackend for Broken {
             }
         }
         Ok(())
+    }
+
+    async fn insert_grant(
+        &self,
+        grant: &KeyGrant,
+        limits: &GrantLimits,
+    ) -> Result<GrantInsertion, BackendError> {
+        Ok(self.put_grant(grant, limits).await)
+    }
+
+    async fn get_grant(&self, hash: &ClaimHash) -> Result<Option<KeyGrant>, BackendError> {
+        Ok(self.find_grant(|grant| grant.claim_hash == *hash))
+    }
+
+    async fn get_grant_by_id(&self, id: &GrantId) -> Result<Option<KeyGrant>, BackendError> {
+        Ok(self.find_grant(|grant| grant.id == *id))
+    }
+
+    async fn claim(
+        &self,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Result<bool, BackendError> {
+        Ok(self.take_grant(grant, key, maker).await)
+    }
+
+    async fn revoke_grant(&self, grant: &GrantId, at: SystemTime) -> Result<bool, BackendError> {
+        Ok(self.take_back(|it| it.id == *grant, at) > 0)
+    }
+
+    async fn revoke_grants_of_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+    ) -> Result<usize, BackendError> {
+        let of_user = |grant: &KeyGrant| match self.fault {
+            Fault::GrantsOfOthersAreRevoked => grant.user_id.eq_ignore_ascii_case(user_id),
+            _ => grant.user_id == user_id,
+        };
+        Ok(self.take_back(of_user, at))
+    }
+
+    async fn list_grants(
+        &self,
+        user_id: Option<&str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> Result<Vec<KeyGrant>, BackendError> {
+        Ok(self.page_of_grants(user_id, after, limit))
     }
 }
 

@@ -220,6 +220,127 @@ const FAULTS: &[(Fault, bool, &str)] = &[
         "dropped calls use nothing up",
     ),
     (Fault::Panics, false, "get_many finds 1,000 keys at once"),
+    (Fault::GrantLosesLifetime, false, "grants survive"),
+    (Fault::GrantLosesUnrestricted, false, "grants survive"),
+    (
+        Fault::GrantInsertOverwrites,
+        false,
+        "insert_grant never overwrites",
+    ),
+    (
+        Fault::GrantHashesMayRepeat,
+        false,
+        "insert_grant never overwrites",
+    ),
+    (
+        Fault::GrantsAreCountedFirst,
+        false,
+        "pending grants are bounded",
+    ),
+    (
+        Fault::GrantsAreCountedWithExpired,
+        false,
+        "pending grants are bounded",
+    ),
+    (
+        Fault::GrantsAreUnbounded,
+        false,
+        "pending grants are bounded",
+    ),
+    (
+        Fault::GrantsOfAllAreUnbounded,
+        false,
+        "pending grants are bounded",
+    ),
+    (
+        Fault::GrantListIsOldestFirst,
+        false,
+        "lists of grants are in order",
+    ),
+    (Fault::GrantListLeaks, false, "lists of grants are in order"),
+    (
+        Fault::GrantListRepeats,
+        false,
+        "lists of grants are in order",
+    ),
+    (
+        Fault::GrantListIgnoresLimit,
+        false,
+        "lists of grants are in order",
+    ),
+    (
+        Fault::GrantRevokesTheExpired,
+        false,
+        "a grant is revoked while it is pending",
+    ),
+    (
+        Fault::GrantRevokesTheClaimed,
+        false,
+        "all pending grants of a user are revoked",
+    ),
+    (
+        Fault::GrantRevocationMoves,
+        false,
+        "a grant is revoked while it is pending",
+    ),
+    (
+        Fault::GrantsOfOthersAreRevoked,
+        false,
+        "all pending grants of a user are revoked",
+    ),
+    (Fault::ClaimChecksFirst, false, "of many claims, one wins"),
+    (
+        Fault::ClaimAndRevocationMiss,
+        false,
+        "a grant is claimed or revoked, not both",
+    ),
+    (
+        Fault::ClaimIgnoresTheEnd,
+        false,
+        "what isn't pending isn't claimed",
+    ),
+    (
+        Fault::ClaimIsGoodAtTheEnd,
+        false,
+        "what isn't pending isn't claimed",
+    ),
+    (
+        Fault::ClaimIgnoresRevocation,
+        false,
+        "what isn't pending isn't claimed",
+    ),
+    (
+        Fault::ClaimMarksThoughTaken,
+        false,
+        "a claim is done whole or not at all",
+    ),
+    (
+        Fault::ClaimOverwrites,
+        false,
+        "a claim is done whole or not at all",
+    ),
+    (
+        Fault::DroppedClaimIsTorn,
+        false,
+        "a claim is done whole or not at all",
+    ),
+    (
+        Fault::ClaimIgnoresTheMaker,
+        false,
+        "a claim sees that its maker changed",
+    ),
+    (
+        Fault::ClaimIgnoresAMakerThatIsGone,
+        false,
+        "a claim sees that its maker changed",
+    ),
+    (
+        Fault::ClaimLooksAtTheMakerFirst,
+        false,
+        "a claim sees that its maker changed",
+    ),
+    (Fault::ClaimIsNotTold, false, "a claim is told in time"),
+    (Fault::ClaimIsNotTold, true, "a claim is told in time"),
     (Fault::FeedNeverWakes, true, "a change wakes those who wait"),
     (
         Fault::FeedWaitTakesAlong,

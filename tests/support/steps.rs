@@ -7,12 +7,14 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::SystemTime,
 };
 
 use tokio::sync::oneshot;
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, BackendError, ChangeSink, KeyId, KeySource, LookupKey, MemoryBackend,
-    PageRequest, Subscription, Touch,
+    ApiKey, ApiKeyBackend, BackendError, ChangeSink, ClaimHash, GrantId, GrantInsertion,
+    GrantLimits, KeyGrant, KeyId, KeySource, LookupKey, MemoryBackend, PageRequest, Subscription,
+    Touch,
 };
 
 use super::outage;
@@ -26,9 +28,9 @@ pub enum Step {
     ReadTaken,
     /// `list_for_user` has looked, and hasn't answered yet.
     ListTaken,
-    /// `insert`, `update` or `delete` was called, and nothing is written yet.
+    /// `insert`, `update`, `delete` or `claim` was called, and nothing is written yet.
     WriteAsked,
-    /// `insert`, `update` or `delete` has written, and hasn't answered yet.
+    /// `insert`, `update`, `delete` or `claim` has written, and hasn't answered yet.
     WriteDone,
 }
 
@@ -114,7 +116,7 @@ impl Steps {
         self.0.keys_read.load(Ordering::SeqCst)
     }
 
-    /// How often `insert`, `update` or `delete` was called.
+    /// How often `insert`, `update`, `delete` or `claim` was called.
     pub fn writes(&self) -> usize {
         self.0.writes.load(Ordering::SeqCst)
     }
@@ -235,5 +237,42 @@ impl ApiKeyBackend for Steps {
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
         self.0.inner.touch(touches).await
+    }
+
+    async fn insert_grant(
+        &self,
+        grant: &KeyGrant,
+        limits: &GrantLimits,
+    ) -> Result<GrantInsertion, BackendError> {
+        self.0.inner.insert_grant(grant, limits).await
+    }
+
+    async fn get_grant(&self, hash: &ClaimHash) -> Result<Option<KeyGrant>, BackendError> {
+        self.0.inner.get_grant(hash).await
+    }
+
+    async fn get_grant_by_id(&self, id: &GrantId) -> Result<Option<KeyGrant>, BackendError> {
+        self.0.inner.get_grant_by_id(id).await
+    }
+
+    async fn claim(
+        &self,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Result<bool, BackendError> {
+        self.write(self.0.inner.claim(grant, key, maker)).await
+    }
+
+    async fn revoke_grant(&self, grant: &GrantId, at: SystemTime) -> Result<bool, BackendError> {
+        self.0.inner.revoke_grant(grant, at).await
+    }
+
+    async fn revoke_grants_of_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+    ) -> Result<usize, BackendError> {
+        self.0.inner.revoke_grants_of_user(user_id, at).await
     }
 }

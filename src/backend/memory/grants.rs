@@ -14,7 +14,7 @@ use crate::{
 
 #[derive(Default)]
 pub(super) struct Grants {
-    grants: BTreeMap<GrantId, KeyGrant>,
+    records: BTreeMap<GrantId, KeyGrant>,
     by_hash: BTreeMap<ClaimHash, GrantId>,
     places: BTreeSet<Place>,
     /// Those that were neither claimed nor revoked, by when they end.
@@ -31,7 +31,7 @@ impl Grants {
             in_all += 1;
             of_user += usize::from(pending.user_id == grant.user_id);
         }
-        if self.grants.contains_key(&grant.id) || self.by_hash.contains_key(&grant.claim_hash) {
+        if self.records.contains_key(&grant.id) || self.by_hash.contains_key(&grant.claim_hash) {
             GrantInsertion::Taken
         } else if of_user >= limits.max_per_user() {
             GrantInsertion::UserIsFull
@@ -43,7 +43,7 @@ impl Grants {
             if grant.claimed_at.is_none() && grant.revoked_at.is_none() {
                 self.open.insert((grant.expires_at, grant.id));
             }
-            self.grants.insert(grant.id, grant.clone());
+            self.records.insert(grant.id, grant.clone());
             GrantInsertion::Stored
         }
     }
@@ -53,7 +53,7 @@ impl Grants {
     }
 
     pub(super) fn by_id(&self, id: &GrantId) -> Option<&KeyGrant> {
-        self.grants.get(id)
+        self.records.get(id)
     }
 
     /// Marks a grant as claimed, where it is pending when `key` is made and `store` has stored that key.
@@ -64,7 +64,7 @@ impl Grants {
         store: impl FnOnce() -> bool,
     ) -> bool {
         let now = key.created_at;
-        match self.grants.get_mut(id) {
+        match self.records.get_mut(id) {
             Some(grant) if grant.status(now) == GrantStatus::Pending && store() => {
                 (grant.claimed_at, grant.key_id) = (Some(now), Some(key.id));
                 self.open.remove(&(grant.expires_at, *id));
@@ -75,7 +75,7 @@ impl Grants {
     }
 
     pub(super) fn revoke(&mut self, id: &GrantId, at: SystemTime) -> bool {
-        match self.grants.get_mut(id) {
+        match self.records.get_mut(id) {
             Some(grant) if grant.status(at) == GrantStatus::Pending => {
                 grant.revoked_at = Some(at);
                 self.open.remove(&(grant.expires_at, *id));
@@ -99,7 +99,7 @@ impl Grants {
     ) -> Vec<KeyGrant> {
         let after = after.map_or(Bound::Unbounded, |after| Bound::Excluded(Reverse(after)));
         let places = self.places.range((after, Bound::Unbounded));
-        let grants = places.filter_map(|Reverse((_, id))| self.grants.get(id));
+        let grants = places.filter_map(|Reverse((_, id))| self.records.get(id));
         let wanted = grants.filter(|grant| user_id.is_none_or(|user| user == grant.user_id));
         wanted.take(limit).cloned().collect()
     }
@@ -108,6 +108,6 @@ impl Grants {
         let latest_id = GrantId::from_bytes([0xff; GrantId::LEN]);
         let after = Bound::Excluded((now, latest_id));
         let open = self.open.range((after, Bound::Unbounded));
-        open.filter_map(|(_, id)| self.grants.get(id))
+        open.filter_map(|(_, id)| self.records.get(id))
     }
 }

@@ -3,6 +3,7 @@
 mod builder;
 mod connections;
 mod feed;
+mod grants;
 mod listening;
 mod names;
 mod row;
@@ -11,7 +12,11 @@ mod session;
 mod statements;
 mod time;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
@@ -24,11 +29,12 @@ use self::{
     time::Timestamp,
 };
 use super::{
-    ApiKeyBackend, ChangeSink, KeySource, PageRequest, Subscription, Touch, sql::OpenError,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeySource, PageRequest, Subscription,
+    Touch, sql::OpenError,
 };
 use crate::{
     error::BackendError,
-    key::ApiKey,
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
     token::{KeyId, LookupKey},
 };
 
@@ -255,6 +261,52 @@ impl ApiKeyBackend for PostgresBackend {
             .collect();
         let query = query(&self.0.statements.touch).bind(ids).bind(times);
         self.0.sessions.changed(query).await.map(drop)
+    }
+
+    async fn insert_grant(
+        &self,
+        grant: &KeyGrant,
+        limits: &GrantLimits,
+    ) -> Result<GrantInsertion, BackendError> {
+        self.0.insert_grant(grant, limits).await
+    }
+
+    async fn get_grant(&self, hash: &ClaimHash) -> Result<Option<KeyGrant>, BackendError> {
+        self.0.get_grant(hash).await
+    }
+
+    async fn get_grant_by_id(&self, id: &GrantId) -> Result<Option<KeyGrant>, BackendError> {
+        self.0.get_grant_by_id(id).await
+    }
+
+    async fn claim(
+        &self,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Result<bool, BackendError> {
+        self.0.claim(grant, key, maker).await
+    }
+
+    async fn revoke_grant(&self, grant: &GrantId, at: SystemTime) -> Result<bool, BackendError> {
+        self.0.revoke_grant(grant, at).await
+    }
+
+    async fn revoke_grants_of_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+    ) -> Result<usize, BackendError> {
+        self.0.revoke_grants_of_user(user_id, at).await
+    }
+
+    async fn list_grants(
+        &self,
+        user_id: Option<&str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> Result<Vec<KeyGrant>, BackendError> {
+        self.0.list_grants(user_id, after, limit).await
     }
 }
 

@@ -52,6 +52,11 @@ impl Names {
         self.hash("pruning").cast_signed()
     }
 
+    /// The advisory lock that is held while the grants that are pending are counted, and one more is stored.
+    pub(super) fn grants_lock(&self) -> i64 {
+        self.hash("grants").cast_signed()
+    }
+
     /// A statement, or several, with the names put in: `{keys}`, `{changes}`, `{grants}`, `{state}`, `{schema}`,
     /// `{prefix}`, `{channel}`, `{columns}`.
     pub(super) fn fill(&self, template: &str) -> String {

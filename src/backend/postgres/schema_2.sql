@@ -133,5 +133,5 @@ CREATE TABLE {grants} (
 );
 CREATE INDEX "{prefix}key_grants_of_user" ON {grants} (user_id, made_at, id);
 CREATE INDEX "{prefix}key_grants_by_age" ON {grants} (made_at, id);
-CREATE INDEX "{prefix}key_grants_pending" ON {grants} (expires_at)
+CREATE INDEX "{prefix}key_grants_pending" ON {grants} (expires_at, user_id)
     WHERE claimed_at IS NULL AND revoked_at IS NULL;

@@ -31,25 +31,25 @@ pub(super) enum Source {
 /// A connection that is closed, and not used again, unless its statement was carried through: one that
 /// was given up waits for an answer that may never come, and a server that refused may no longer be
 /// the one that is written to.
-enum Session<'a> {
+pub(super) enum Session<'a> {
     Pooled(Pooled),
     Own(Lent<'a>),
 }
 
-struct Pooled {
+pub(super) struct Pooled {
     connection: PoolConnection<Postgres>,
     is_clean: bool,
 }
 
 impl Session<'_> {
-    fn connection(&mut self) -> &mut PgConnection {
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
         match self {
             Self::Pooled(pooled) => &mut pooled.connection,
             Self::Own(lent) => &mut lent.connection,
         }
     }
 
-    fn give_back(self) {
+    pub(super) fn give_back(self) {
         match self {
             Self::Pooled(mut pooled) => pooled.is_clean = true,
             Self::Own(lent) => lent.give_back(),
@@ -102,7 +102,8 @@ impl Sessions {
         .await
     }
 
-    async fn session(&self) -> Result<Session<'_>, BackendError> {
+    /// To be [given back](Session::give_back) when what it was taken for is carried through.
+    pub(super) async fn session(&self) -> Result<Session<'_>, BackendError> {
         Ok(match &self.from {
             Source::Pool(pool) => Session::Pooled(Pooled {
                 connection: pool.acquire().await.map_err(failed)?,
@@ -112,7 +113,7 @@ impl Sessions {
         })
     }
 
-    async fn in_time<T>(
+    pub(super) async fn in_time<T>(
         &self,
         answer: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {

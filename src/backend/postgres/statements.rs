@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, Postgres, postgres::PgArguments, query::Query};
 
-use super::names::Names;
+use super::{grants::GrantStatements, names::Names};
 
 /// Each is prepared once on each connection.
 pub(super) struct Statements {
@@ -14,6 +14,7 @@ pub(super) struct Statements {
     pub(super) insert: Arc<str>,
     pub(super) update: Arc<str>,
     pub(super) delete: Arc<str>,
+    pub(super) grants: GrantStatements,
     pub(super) list: Arc<str>,
     pub(super) touch: Arc<str>,
     pub(super) start_reading: Arc<str>,
@@ -31,6 +32,7 @@ impl Statements {
             insert: fill(INSERT),
             update: fill(UPDATE),
             delete: fill(DELETE),
+            grants: GrantStatements::new(names),
             list: fill(LIST),
             touch: fill(TOUCH),
             start_reading: Arc::from(start_reading(names)),

@@ -1,11 +1,13 @@
 //! What the SQL backends share: names of tables, rows, and what can go wrong.
 
+mod grant;
 mod open;
 mod prefix;
 mod row;
 
 pub use self::open::OpenError;
 pub(super) use self::{
+    grant::{GRANT_COLUMNS, GrantRow},
     prefix::TablePrefix,
     row::{Row, millis},
 };

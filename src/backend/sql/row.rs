@@ -121,12 +121,18 @@ pub(in crate::backend) fn read_scopes(
     }
 }
 
-fn id_of(bytes: Vec<u8>) -> Result<KeyId, &'static str> {
-    let bytes = bytes.try_into().map_err(|_| "an id that isn't 24 bytes")?;
-    Ok(KeyId::from_bytes(bytes))
+pub(super) fn id_of(bytes: Vec<u8>) -> Result<KeyId, &'static str> {
+    bytes_of(bytes, "an id that isn't 24 bytes").map(KeyId::from_bytes)
 }
 
-fn time(millis: i64) -> Result<SystemTime, &'static str> {
+pub(super) fn bytes_of<const N: usize>(
+    bytes: Vec<u8>,
+    otherwise: &'static str,
+) -> Result<[u8; N], &'static str> {
+    bytes.try_into().map_err(|_| otherwise)
+}
+
+pub(super) fn time(millis: i64) -> Result<SystemTime, &'static str> {
     let millis = u64::try_from(millis).ok();
     millis
         .and_then(from_unix_millis)

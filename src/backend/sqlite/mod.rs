@@ -3,6 +3,7 @@
 mod builder;
 mod feed;
 mod file;
+mod grants;
 mod open;
 mod records;
 mod schema;
@@ -10,7 +11,12 @@ mod statements;
 #[cfg(all(test, not(shuttle)))]
 mod tests;
 
-use std::{fmt, iter, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt, iter,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use sqlx::SqlitePool;
 
@@ -22,12 +28,13 @@ use self::{
     statements::{MOST, Statement, Statements},
 };
 use super::{
-    ApiKeyBackend, ChangeSink, KeySource, PageRequest, Subscription, Touch,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeySource, PageRequest, Subscription,
+    Touch,
     sql::{OpenError, failed, millis},
 };
 use crate::{
     error::BackendError,
-    key::ApiKey,
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
     sync::watch,
     token::{KeyId, LookupKey},
 };
@@ -256,6 +263,52 @@ impl ApiKeyBackend for SqliteBackend {
         let answer = write.await;
         shared.check_file()?;
         answer.map_err(failed)
+    }
+
+    async fn insert_grant(
+        &self,
+        grant: &KeyGrant,
+        limits: &GrantLimits,
+    ) -> Result<GrantInsertion, BackendError> {
+        self.0.insert_grant(grant, limits).await
+    }
+
+    async fn get_grant(&self, hash: &ClaimHash) -> Result<Option<KeyGrant>, BackendError> {
+        self.0.get_grant(hash).await
+    }
+
+    async fn get_grant_by_id(&self, id: &GrantId) -> Result<Option<KeyGrant>, BackendError> {
+        self.0.get_grant_by_id(id).await
+    }
+
+    async fn claim(
+        &self,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Result<bool, BackendError> {
+        self.0.claim(grant, key, maker).await
+    }
+
+    async fn revoke_grant(&self, grant: &GrantId, at: SystemTime) -> Result<bool, BackendError> {
+        self.0.revoke_grant(grant, at).await
+    }
+
+    async fn revoke_grants_of_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+    ) -> Result<usize, BackendError> {
+        self.0.revoke_grants_of_user(user_id, at).await
+    }
+
+    async fn list_grants(
+        &self,
+        user_id: Option<&str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> Result<Vec<KeyGrant>, BackendError> {
+        self.0.list_grants(user_id, after, limit).await
     }
 }
 

@@ -97,5 +97,5 @@ CREATE TABLE {prefix}key_grants (
 
 CREATE INDEX {prefix}key_grants_by_user ON {prefix}key_grants (user_id, made_at, id);
 CREATE INDEX {prefix}key_grants_by_age ON {prefix}key_grants (made_at, id);
-CREATE INDEX {prefix}key_grants_pending ON {prefix}key_grants (expires_at)
+CREATE INDEX {prefix}key_grants_pending ON {prefix}key_grants (expires_at, user_id)
 WHERE claimed_at IS NULL AND revoked_at IS NULL;

@@ -4,7 +4,7 @@ use std::{array, sync::Arc};
 
 use sqlx::AssertSqlSafe;
 
-use super::schema::TRIGGERS;
+use super::{grants::GrantStatements, schema::TRIGGERS};
 use crate::backend::sql::{COLUMNS, TablePrefix};
 
 /// A statement made of nothing but our own text and a checked prefix.
@@ -33,6 +33,7 @@ pub(super) struct Statements {
     pub(super) delete: Statement,
     pub(super) first_page: Statement,
     pub(super) next_page: Statement,
+    pub(super) grants: GrantStatements,
     pub(super) log: Statement,
     pub(super) log_end: Statement,
 }
@@ -95,6 +96,7 @@ impl Statements {
             )
             .into(),
             delete: format!("DELETE FROM {keys} WHERE id = ?").into(),
+            grants: GrantStatements::new(prefix),
             first_page: page(""),
             next_page: page("AND (created_at, id) < (?3, ?4)"),
             // One statement is one moment. It fails where the keys are gone, and says where what

@@ -1,0 +1,321 @@
+//! Grants in the database.
+
+use std::{sync::Arc, time::SystemTime};
+
+use sqlx::{
+    AssertSqlSafe, Executor as _, PgConnection, Postgres, Row as _,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
+
+use super::{Shared, names::Names, row, statements::query, time::Timestamp};
+use crate::{
+    backend::{
+        GrantInsertion, GrantLimits,
+        sql::{GRANT_COLUMNS, GrantRow, failed},
+    },
+    error::BackendError,
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
+    token::KeyId,
+};
+
+pub(super) struct GrantStatements {
+    begin: Arc<str>,
+    insert: Arc<str>,
+    by_hash: Arc<str>,
+    by_id: Arc<str>,
+    claim: Arc<str>,
+    revoke: Arc<str>,
+    revoke_of_user: Arc<str>,
+    list: Arc<str>,
+    list_of_user: Arc<str>,
+}
+
+impl GrantStatements {
+    pub(super) fn new(names: &Names) -> Self {
+        let fill = |template: &str| {
+            let filled = names.fill(&template.replace("{grant_columns}", GRANT_COLUMNS));
+            Arc::from(filled.replace("{lock}", &names.grants_lock().to_string()))
+        };
+        Self {
+            begin: fill(BEGIN),
+            insert: fill(INSERT),
+            by_hash: fill(&GET.replace("{by}", "claim_hash")),
+            by_id: fill(&GET.replace("{by}", "id")),
+            claim: fill(CLAIM),
+            revoke: fill(&REVOKE.replace("{which}", "id = $2")),
+            revoke_of_user: fill(&REVOKE.replace("{which}", "user_id = $2")),
+            list: fill(&LIST.replace("{of_user}", "")),
+            list_of_user: fill(&LIST.replace("{of_user}", "AND user_id = $4")),
+        }
+    }
+}
+
+/// Whose turn it is to count and to insert. What is counted afterwards has everything that others have
+/// committed before they gave the lock up. It isn't kept for longer by a node that is gone.
+const BEGIN: &str = "
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+SET LOCAL idle_in_transaction_session_timeout = '5s';
+SELECT pg_advisory_xact_lock({lock})";
+
+const INSERT: &str = "
+WITH pending AS MATERIALIZED (
+    SELECT count(*) FILTER (WHERE user_id = $3) AS of_user, count(*) AS in_all FROM {grants}
+    WHERE claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $11
+), stored AS (
+    INSERT INTO {grants} ({grant_columns})
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
+    FROM pending WHERE of_user < $16 AND in_all < $17
+    ON CONFLICT DO NOTHING
+    RETURNING id
+)
+SELECT of_user >= $16 AS user_is_full, in_all >= $17 AS is_full, EXISTS (SELECT FROM stored) AS is_stored
+FROM pending";
+
+const GET: &str = "
+SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_columns}
+FROM (SELECT) AS always LEFT JOIN {grants} AS g ON g.{by} = $1";
+
+/// One statement, so that nothing is ever half done, and no lock outlives it. It waits for a change of the
+/// maker's key that is under way, and sees it then; one that comes later waits for this. An id that is taken is
+/// an error, which undoes the mark, too.
+const CLAIM: &str = "
+WITH maker AS MATERIALIZED (
+    SELECT id FROM {keys} WHERE id = $23 AND version = $24 FOR SHARE
+), claimed AS (
+    UPDATE {grants} SET claimed_at = $9, key_id = $1
+    WHERE id = $22 AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $9
+        AND ($23 IS NULL OR EXISTS (SELECT FROM maker))
+    RETURNING id
+)
+INSERT INTO {keys} ({columns}, digest_key)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+FROM claimed";
+
+const REVOKE: &str = "
+UPDATE {grants} SET revoked_at = $1
+WHERE {which} AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $1";
+
+const LIST: &str = "
+SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_columns}
+FROM (SELECT) AS always LEFT JOIN (
+    SELECT {grant_columns} FROM {grants}
+    WHERE (made_at, id) < ($1, $2) {of_user}
+    ORDER BY made_at DESC, id DESC
+    LIMIT $3
+) AS g ON true
+ORDER BY made_at DESC, id DESC";
+
+impl Shared {
+    pub(super) async fn insert_grant(
+        &self,
+        grant: &KeyGrant,
+        limits: &GrantLimits,
+    ) -> Result<GrantInsertion, BackendError> {
+        let statements = &self.statements.grants;
+        let limit = |limit| i64::try_from(limit).unwrap_or(i64::MAX);
+        let insert = write(query(&statements.insert), grant)
+            .bind(limit(limits.max_per_user()))
+            .bind(limit(limits.max_in_all()));
+        let sessions = &self.sessions;
+        sessions
+            .in_time(async {
+                let mut session = sessions.session().await?;
+                let row = in_turn(session.connection(), &statements.begin, insert).await;
+                let row = row.map_err(failed)?;
+                session.give_back();
+                let is = |column| row.try_get(column).map_err(failed);
+                Ok(
+                    match (is("is_stored")?, is("user_is_full")?, is("is_full")?) {
+                        (true, _, _) => GrantInsertion::Stored,
+                        (false, true, _) => GrantInsertion::UserIsFull,
+                        (false, false, true) => GrantInsertion::Full,
+                        (false, false, false) => GrantInsertion::Taken,
+                    },
+                )
+            })
+            .await
+    }
+
+    pub(super) async fn get_grant(
+        &self,
+        hash: &ClaimHash,
+    ) -> Result<Option<KeyGrant>, BackendError> {
+        let query = query(&self.statements.grants.by_hash).bind(hash.as_bytes().as_slice());
+        Ok(grants(&self.sessions.rows(query).await?)?.pop())
+    }
+
+    pub(super) async fn get_grant_by_id(
+        &self,
+        id: &GrantId,
+    ) -> Result<Option<KeyGrant>, BackendError> {
+        let query = query(&self.statements.grants.by_id).bind(id.as_bytes().as_slice());
+        Ok(grants(&self.sessions.rows(query).await?)?.pop())
+    }
+
+    pub(super) async fn claim(
+        &self,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Result<bool, BackendError> {
+        let (maker, version) = maker.unzip();
+        let version = version.map(|version| i64::try_from(version).unwrap_or(i64::MAX));
+        let claim = row::write(query(&self.statements.grants.claim), key)
+            .bind(grant.as_bytes().as_slice())
+            .bind(maker.as_ref().map(|maker| maker.as_bytes().as_slice()))
+            .bind(version);
+        let sessions = &self.sessions;
+        sessions
+            .in_time(async {
+                let mut session = sessions.session().await?;
+                match session.connection().execute(claim).await {
+                    Ok(done) => {
+                        session.give_back();
+                        Ok(done.rows_affected() == 1)
+                    }
+                    Err(error) if is_taken(&error) => {
+                        session.give_back();
+                        Ok(false)
+                    }
+                    Err(error) => Err(failed(error)),
+                }
+            })
+            .await
+    }
+
+    pub(super) async fn revoke_grant(
+        &self,
+        grant: &GrantId,
+        at: SystemTime,
+    ) -> Result<bool, BackendError> {
+        let query = query(&self.statements.grants.revoke)
+            .bind(Timestamp::new(at))
+            .bind(grant.as_bytes().as_slice());
+        Ok(self.sessions.changed(query).await? == 1)
+    }
+
+    pub(super) async fn revoke_grants_of_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+    ) -> Result<usize, BackendError> {
+        if user_id.contains('\0') {
+            return Ok(0);
+        }
+        let query = query(&self.statements.grants.revoke_of_user)
+            .bind(Timestamp::new(at))
+            .bind(user_id);
+        let revoked = self.sessions.changed(query).await?;
+        Ok(usize::try_from(revoked).unwrap_or(usize::MAX))
+    }
+
+    pub(super) async fn list_grants(
+        &self,
+        user_id: Option<&str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> Result<Vec<KeyGrant>, BackendError> {
+        let statements = &self.statements.grants;
+        // Text with NUL can't be stored, so nobody has this name.
+        if user_id.is_some_and(|user_id| user_id.contains('\0')) {
+            return Ok(Vec::new());
+        }
+        let (made_at, id) = after.map_or((Timestamp::INFINITY, [0; GrantId::LEN]), |after| {
+            (Timestamp::new(after.0), *after.1.as_bytes())
+        });
+        let statement = match user_id {
+            None => &statements.list,
+            Some(_) => &statements.list_of_user,
+        };
+        let mut query = query(statement)
+            .bind(made_at)
+            .bind(id.to_vec())
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        if let Some(user_id) = user_id {
+            query = query.bind(user_id);
+        }
+        grants(&self.sessions.rows(query).await?)
+    }
+}
+
+/// What `insert` answers in a transaction of its own.
+async fn in_turn(
+    connection: &mut PgConnection,
+    begin: &Arc<str>,
+    insert: Query<'_, Postgres, PgArguments>,
+) -> Result<PgRow, sqlx::Error> {
+    let begin = sqlx::raw_sql(AssertSqlSafe(begin.clone()));
+    begin.execute(&mut *connection).await?;
+    let row = insert.fetch_one(&mut *connection).await?;
+    sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
+    Ok(row)
+}
+
+fn is_taken(error: &sqlx::Error) -> bool {
+    let database = error.as_database_error();
+    database.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+/// The grants in the rows. One row says that there are none.
+fn grants(rows: &[PgRow]) -> Result<Vec<KeyGrant>, BackendError> {
+    let mut grants = Vec::with_capacity(rows.len());
+    for row in rows {
+        if row.try_get("is_there").map_err(failed)? {
+            grants.push(grant(row).map_err(failed)?.into_grant()?);
+        }
+    }
+    Ok(grants)
+}
+
+/// Behind `in_recovery` and `is_there`.
+fn grant(row: &PgRow) -> Result<GrantRow, sqlx::Error> {
+    let time = |column: usize| {
+        let time: Option<Timestamp> = row.try_get(column)?;
+        Ok::<_, sqlx::Error>(time.map(Timestamp::unix_millis))
+    };
+    let made_at: Timestamp = row.try_get(12)?;
+    let expires_at: Timestamp = row.try_get(13)?;
+    Ok(GrantRow {
+        id: row.try_get(2)?,
+        claim_hash: row.try_get(3)?,
+        user_id: row.try_get(4)?,
+        name: row.try_get(5)?,
+        scopes: row.try_get(6)?,
+        unrestricted: row.try_get(7)?,
+        metadata: row.try_get(8)?,
+        key_expires_at: time(9)?,
+        key_lifetime: row.try_get(10)?,
+        made_by: row.try_get(11)?,
+        made_at: made_at.unix_millis(),
+        expires_at: expires_at.unix_millis(),
+        claimed_at: time(14)?,
+        key_id: row.try_get(15)?,
+        revoked_at: time(16)?,
+    })
+}
+
+/// Binds all columns in their order.
+fn write<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    grant: &KeyGrant,
+) -> Query<'q, Postgres, PgArguments> {
+    let row = GrantRow::of(grant);
+    let time = |time: Option<SystemTime>| time.map(Timestamp::new);
+    query
+        .bind(row.id)
+        .bind(row.claim_hash)
+        .bind(row.user_id)
+        .bind(row.name)
+        .bind(row.scopes)
+        .bind(row.unrestricted)
+        .bind(row.metadata)
+        .bind(time(grant.key_expires_at))
+        .bind(row.key_lifetime)
+        .bind(row.made_by)
+        .bind(Timestamp::new(grant.made_at))
+        .bind(Timestamp::new(grant.expires_at))
+        .bind(time(grant.claimed_at))
+        .bind(row.key_id)
+        .bind(time(grant.revoked_at))
+}

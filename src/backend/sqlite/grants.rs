@@ -1,0 +1,271 @@
+//! Grants in the file.
+
+use std::time::SystemTime;
+
+use sqlx::{
+    Row as _, Sqlite,
+    query::Query,
+    sqlite::{SqliteArguments, SqliteRow},
+};
+
+use super::{Shared, records::write_key, statements::Statement};
+use crate::{
+    backend::{
+        GrantInsertion, GrantLimits,
+        sql::{GRANT_COLUMNS, GrantRow, TablePrefix, failed, millis},
+    },
+    error::BackendError,
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
+    token::KeyId,
+};
+
+pub(super) struct GrantStatements {
+    count: Statement,
+    insert: Statement,
+    by_hash: Statement,
+    by_id: Statement,
+    claim: Statement,
+    revoke: Statement,
+    revoke_of_user: Statement,
+    list: Statement,
+    list_of_user: Statement,
+}
+
+impl GrantStatements {
+    pub(super) fn new(prefix: &TablePrefix) -> Self {
+        let grants = format!("main.{prefix}key_grants");
+        let get = |by: &str| {
+            Statement::from(format!(
+                "SELECT {GRANT_COLUMNS} FROM {grants} WHERE {by} = ?"
+            ))
+        };
+        let pending = "claimed_at IS NULL AND revoked_at IS NULL AND expires_at > ?1";
+        let revoke =
+            |what: &str| format!("UPDATE {grants} SET revoked_at = ?1 WHERE {what} AND {pending}");
+        let list = |of_user: &str| {
+            format!(
+                "SELECT {GRANT_COLUMNS} FROM {grants} WHERE (made_at, id) < (?1, ?2) {of_user} \
+                 ORDER BY made_at DESC, id DESC LIMIT ?3"
+            )
+        };
+        Self {
+            count: format!(
+                "SELECT count(*) FILTER (WHERE user_id = ?2), count(*) FROM {grants} WHERE {pending}"
+            )
+            .into(),
+            insert: format!(
+                "INSERT INTO {grants} ({GRANT_COLUMNS}) VALUES ({}) ON CONFLICT DO NOTHING",
+                vec!["?"; GRANT_COLUMNS.split(',').count()].join(",")
+            )
+            .into(),
+            by_hash: get("claim_hash"),
+            by_id: get("id"),
+            claim: format!(
+                "UPDATE {grants} SET claimed_at = ?1, key_id = ?2 WHERE id = ?3 AND {pending} AND \
+                 (?4 IS NULL OR EXISTS (SELECT 1 FROM main.{prefix}keys WHERE id = ?4 AND version = ?5))"
+            )
+            .into(),
+            revoke: revoke("id = ?2").into(),
+            revoke_of_user: revoke("user_id = ?2").into(),
+            list: list("").into(),
+            list_of_user: list("AND user_id = ?4").into(),
+        }
+    }
+}
+
+impl Shared {
+    /// Nobody else writes between the count and the insertion.
+    pub(super) async fn insert_grant(
+        &self,
+        grant: &KeyGrant,
+        limits: &GrantLimits,
+    ) -> Result<GrantInsertion, BackendError> {
+        let statements = &self.statements.grants;
+        let limit = |limit| i64::try_from(limit).unwrap_or(i64::MAX);
+        let write = async {
+            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let pending = sqlx::query(statements.count.sql())
+                .bind(millis(grant.made_at))
+                .bind(&grant.user_id)
+                .fetch_one(&mut *transaction)
+                .await?;
+            if pending.try_get::<i64, _>(0)? >= limit(limits.max_per_user()) {
+                return Ok(GrantInsertion::UserIsFull);
+            }
+            if pending.try_get::<i64, _>(1)? >= limit(limits.max_in_all()) {
+                return Ok(GrantInsertion::Full);
+            }
+            let insert = write_grant(sqlx::query(statements.insert.sql()), grant);
+            let stored = insert.execute(&mut *transaction).await?.rows_affected() > 0;
+            transaction.commit().await?;
+            Ok(if stored {
+                GrantInsertion::Stored
+            } else {
+                GrantInsertion::Taken
+            })
+        };
+        self.write(write).await
+    }
+
+    pub(super) async fn get_grant(
+        &self,
+        hash: &ClaimHash,
+    ) -> Result<Option<KeyGrant>, BackendError> {
+        self.grant(&self.statements.grants.by_hash, hash.as_bytes())
+            .await
+    }
+
+    pub(super) async fn get_grant_by_id(
+        &self,
+        id: &GrantId,
+    ) -> Result<Option<KeyGrant>, BackendError> {
+        self.grant(&self.statements.grants.by_id, id.as_bytes())
+            .await
+    }
+
+    async fn grant(
+        &self,
+        statement: &Statement,
+        by: &[u8],
+    ) -> Result<Option<KeyGrant>, BackendError> {
+        let read = async {
+            let query = sqlx::query(statement.sql()).bind(by);
+            let row = query.fetch_optional(&self.readers).await.map_err(failed)?;
+            row.as_ref().map(read_grant).transpose()
+        };
+        self.read(read).await
+    }
+
+    /// Where the transaction isn't committed, it is rolled back: also where the caller has gone away.
+    pub(super) async fn claim(
+        &self,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Result<bool, BackendError> {
+        let (maker, version) = maker.unzip();
+        let version = version.map(|version| i64::try_from(version).unwrap_or(i64::MAX));
+        let write = async {
+            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let claimed = sqlx::query(self.statements.grants.claim.sql())
+                .bind(millis(key.created_at))
+                .bind(key.id.as_bytes().as_slice())
+                .bind(grant.as_bytes().as_slice())
+                .bind(maker.as_ref().map(|maker| maker.as_bytes().as_slice()))
+                .bind(version)
+                .execute(&mut *transaction)
+                .await?;
+            if claimed.rows_affected() == 0 {
+                return Ok(false);
+            }
+            let insert = write_key(sqlx::query(self.statements.insert.sql()), key);
+            if insert.execute(&mut *transaction).await?.rows_affected() == 0 {
+                return Ok(false);
+            }
+            transaction.commit().await?;
+            Ok(true)
+        };
+        self.write(write).await
+    }
+
+    pub(super) async fn revoke_grant(
+        &self,
+        grant: &GrantId,
+        at: SystemTime,
+    ) -> Result<bool, BackendError> {
+        let query = sqlx::query(self.statements.grants.revoke.sql())
+            .bind(millis(at))
+            .bind(grant.as_bytes().as_slice());
+        let done = self.write(query.execute(&self.writer)).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    pub(super) async fn revoke_grants_of_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+    ) -> Result<usize, BackendError> {
+        let query = sqlx::query(self.statements.grants.revoke_of_user.sql())
+            .bind(millis(at))
+            .bind(user_id);
+        let done = self.write(query.execute(&self.writer)).await?;
+        Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+    }
+
+    pub(super) async fn list_grants(
+        &self,
+        user_id: Option<&str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> Result<Vec<KeyGrant>, BackendError> {
+        let statements = &self.statements.grants;
+        // Later than every time, where there is no other end.
+        let (made_at, id) = after.map_or((i64::MAX, [0; GrantId::LEN]), |(made_at, id)| {
+            (millis(made_at), *id.as_bytes())
+        });
+        let statement = match user_id {
+            None => &statements.list,
+            Some(_) => &statements.list_of_user,
+        };
+        let mut query = sqlx::query(statement.sql())
+            .bind(made_at)
+            .bind(id.to_vec())
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        if let Some(user_id) = user_id {
+            query = query.bind(user_id);
+        }
+        let read = async {
+            let rows = query.fetch_all(&self.readers).await.map_err(failed)?;
+            rows.iter().map(read_grant).collect()
+        };
+        self.read(read).await
+    }
+}
+
+fn read_grant(row: &SqliteRow) -> Result<KeyGrant, BackendError> {
+    read_row(row).map_err(failed)?.into_grant()
+}
+
+fn read_row(row: &SqliteRow) -> Result<GrantRow, sqlx::Error> {
+    Ok(GrantRow {
+        id: row.try_get(0)?,
+        claim_hash: row.try_get(1)?,
+        user_id: row.try_get(2)?,
+        name: row.try_get(3)?,
+        scopes: row.try_get(4)?,
+        unrestricted: row.try_get(5)?,
+        metadata: row.try_get(6)?,
+        key_expires_at: row.try_get(7)?,
+        key_lifetime: row.try_get(8)?,
+        made_by: row.try_get(9)?,
+        made_at: row.try_get(10)?,
+        expires_at: row.try_get(11)?,
+        claimed_at: row.try_get(12)?,
+        key_id: row.try_get(13)?,
+        revoked_at: row.try_get(14)?,
+    })
+}
+
+/// Binds all columns in their order.
+fn write_grant<'q>(
+    query: Query<'q, Sqlite, SqliteArguments>,
+    grant: &KeyGrant,
+) -> Query<'q, Sqlite, SqliteArguments> {
+    let row = GrantRow::of(grant);
+    query
+        .bind(row.id)
+        .bind(row.claim_hash)
+        .bind(row.user_id)
+        .bind(row.name)
+        .bind(row.scopes)
+        .bind(row.unrestricted)
+        .bind(row.metadata)
+        .bind(row.key_expires_at)
+        .bind(row.key_lifetime)
+        .bind(row.made_by)
+        .bind(row.made_at)
+        .bind(row.expires_at)
+        .bind(row.claimed_at)
+        .bind(row.key_id)
+        .bind(row.revoked_at)
+}

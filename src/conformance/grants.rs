@@ -1,0 +1,413 @@
+//! Keys that wait to be claimed: stored, bounded, listed, taken back.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{
+    bench::{Bench, CONTENDERS, at},
+    report::{Broken, Outcome, ensure},
+};
+use crate::{
+    backend::{ApiKeyBackend, GrantInsertion, GrantLimits, PageRequest},
+    key::{ClaimHash, GrantId, GrantStatus, KeyGrant, Metadata},
+    scope::Scopes,
+};
+
+/// More than there ever are.
+const NO_LIMITS: GrantLimits = GrantLimits::new()
+    .per_user(usize::MAX >> 1)
+    .in_all(usize::MAX >> 1);
+
+/// How long a grant can be claimed.
+pub(super) const TTL: Duration = Duration::from_secs(60);
+
+impl<B: ApiKeyBackend> Bench<B> {
+    /// A new grant for `user`. No two have anything in common.
+    pub(super) fn grant(&self, user: &str) -> Outcome<KeyGrant> {
+        let number = self.number();
+        let (id, rest) = (self.id(), self.id());
+        let mut hash = [0; ClaimHash::LEN];
+        hash[..16].copy_from_slice(&rest.as_bytes()[..16]);
+        hash[16..].copy_from_slice(&id.as_bytes()[8..]);
+        let mut short = [0; GrantId::LEN];
+        short.copy_from_slice(&id.as_bytes()[..16]);
+        let scopes = Scopes::of([format!("scope:{number}"), "notes:*".to_owned()])?;
+        let (id, hash) = (GrantId::from_bytes(short), ClaimHash::from_bytes(hash));
+        let mut grant = KeyGrant::new(id, hash, user, scopes);
+        grant.name = Some(format!("name {number}"));
+        grant.metadata = Some(Metadata::from_stored(format!("{{\"number\":{number}}}"))?);
+        grant.key_expires_at = Some(at(number + 1));
+        grant.key_lifetime = Some(Duration::from_millis(number));
+        grant.made_by = Some(self.id());
+        grant.made_at = at(number);
+        grant.expires_at = at(number) + TTL;
+        Ok(grant)
+    }
+
+    /// A new grant that is stored already.
+    pub(super) async fn stored_grant(&self, user: &str) -> Outcome<KeyGrant> {
+        let grant = self.grant(user)?;
+        self.store_grant(&grant).await?;
+        Ok(grant)
+    }
+
+    pub(super) async fn store_grant(&self, grant: &KeyGrant) -> Outcome {
+        let inserted = self.here().insert_grant(grant, &NO_LIMITS).await?;
+        ensure!(
+            inserted == GrantInsertion::Stored,
+            "`insert_grant` of a new one answered {inserted:?}"
+        );
+        Ok(())
+    }
+
+    /// The grant is `expected`, whichever handle reads it, and in whichever way.
+    pub(super) async fn holds_grant(&self, expected: &KeyGrant, when: &str) -> Outcome {
+        for node in 0..2 {
+            let node = self.node(node);
+            for found in [
+                node.get_grant(&expected.claim_hash).await?,
+                node.get_grant_by_id(&expected.id).await?,
+            ] {
+                match found {
+                    Some(found) => same(expected, &found, when)?,
+                    None => return Err(Broken(format!("{when}, the grant isn't found"))),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether two grants say the same, and if not, in which field they differ.
+fn same(expected: &KeyGrant, found: &KeyGrant, when: &str) -> Outcome {
+    ensure!(
+        expected.claim_hash == found.claim_hash,
+        "{when}, `claim_hash` is another"
+    );
+    macro_rules! fields {
+        ($($field:ident)*) => {$(
+            ensure!(
+                expected.$field == found.$field,
+                "{when}, a grant's `{}` is {:?} instead of {:?}",
+                stringify!($field),
+                found.$field,
+                expected.$field
+            );
+        )*};
+    }
+    fields!(id user_id name scopes metadata key_expires_at key_lifetime made_by);
+    fields!(made_at expires_at claimed_at key_id revoked_at);
+    Ok(())
+}
+
+pub(super) async fn survive<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
+    let user = bench.user("'; DROP TABLE grants; -- ü 🔑");
+    let end_of_9999 = UNIX_EPOCH + Duration::from_millis(253_402_300_799_999);
+    let every_field = bench.grant(&user)?;
+    let no_field = KeyGrant {
+        name: None,
+        metadata: None,
+        key_expires_at: None,
+        key_lifetime: None,
+        made_by: None,
+        scopes: Scopes::none(),
+        ..bench.grant(&user)?
+    };
+    let odd = KeyGrant {
+        name: Some(String::new()),
+        scopes: Scopes::unrestricted(),
+        key_expires_at: Some(UNIX_EPOCH),
+        key_lifetime: Some(Duration::ZERO),
+        made_at: UNIX_EPOCH + Duration::from_millis(1),
+        expires_at: UNIX_EPOCH + Duration::from_millis(999),
+        ..bench.grant(&user)?
+    };
+    let late = KeyGrant {
+        scopes: Scopes::of(["*", "Case", "case", "!#$%&'()+-./:;<=>?@[]^_`{|}~"])?,
+        key_expires_at: Some(end_of_9999),
+        key_lifetime: Some(Duration::from_millis(253_402_300_799_999)),
+        expires_at: end_of_9999,
+        ..bench.grant(&user)?
+    };
+    for (grant, what) in [
+        (&every_field, "a grant with every field"),
+        (&no_field, "a grant without name, metadata, ends and scopes"),
+        (&odd, "an unrestricted grant with times of 1970"),
+        (&late, "a grant that ends with the year 9999"),
+    ] {
+        bench.store_grant(grant).await?;
+        bench.holds_grant(grant, what).await?;
+        let listed = bench.there().list_grants(Some(&user), None, 100).await?;
+        match listed.iter().find(|listed| listed.id == grant.id) {
+            Some(listed) => same(grant, listed, &format!("{what}, listed"))?,
+            None => return Err(Broken(format!("{what} isn't listed"))),
+        }
+    }
+    let unknown = bench.grant(&user)?;
+    let node = bench.there();
+    ensure!(
+        node.get_grant(&unknown.claim_hash).await?.is_none()
+            && node.get_grant_by_id(&unknown.id).await?.is_none(),
+        "an unknown grant is found"
+    );
+    // It would count as pending in every other check.
+    bench.here().revoke_grant(&late.id, late.made_at).await?;
+    Ok(())
+}
+
+pub(super) async fn are_never_overwritten<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
+    let user = bench.user("granted");
+    let first = bench.stored_grant(&user).await?;
+    for node in 0..2 {
+        let other = bench.grant(&user)?;
+        let same_id = KeyGrant {
+            id: first.id,
+            ..other.clone()
+        };
+        let same_hash = KeyGrant {
+            claim_hash: first.claim_hash,
+            ..other
+        };
+        for (taken, what) in [(same_id, "id"), (same_hash, "hash")] {
+            let inserted = bench.node(node).insert_grant(&taken, &NO_LIMITS).await?;
+            ensure!(
+                inserted == GrantInsertion::Taken,
+                "`insert_grant` with {what} that is taken answered {inserted:?}"
+            );
+            let when = format!("after an insertion with its {what}");
+            bench.holds_grant(&first, &when).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What isn't pending doesn't count, and of many at once no more are stored than may be.
+pub(super) async fn are_bounded<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
+    const ROOM: usize = 10;
+    let (user, other) = (bench.user("bounded"), bench.user("bounded, too"));
+    let now = at(1 << 20);
+    let grant = |user: &str| {
+        Ok::<_, Broken>(KeyGrant {
+            made_at: now,
+            expires_at: now + TTL,
+            ..bench.grant(user)?
+        })
+    };
+    // None of these is pending.
+    let (claimed, revoked) = (grant(&user)?, grant(&user)?);
+    let expired = KeyGrant {
+        made_at: now - TTL,
+        expires_at: now,
+        ..grant(&user)?
+    };
+    for grant in [&claimed, &revoked, &expired] {
+        bench.store_grant(grant).await?;
+    }
+    let mut key = bench.key(&user)?;
+    key.created_at = now;
+    ensure!(
+        bench.here().claim(&claimed.id, &key, None).await?
+            && bench.here().revoke_grant(&revoked.id, now).await?,
+        "grants that are pending couldn't be claimed and revoked"
+    );
+    let before = pending(bench, now).await?;
+    let of_user = GrantLimits::new()
+        .per_user(ROOM)
+        .in_all(before + CONTENDERS);
+    let in_all = GrantLimits::new()
+        .per_user(CONTENDERS)
+        .in_all(before + ROOM + ROOM);
+    for (user, limits, full) in [
+        (&user, of_user, GrantInsertion::UserIsFull),
+        (&other, in_all, GrantInsertion::Full),
+    ] {
+        let mut grants = Vec::new();
+        for _ in 0..CONTENDERS {
+            grants.push(grant(user)?);
+        }
+        let answers = bench.contend(|at, node| {
+            let grant = grants[at].clone();
+            async move { node.insert_grant(&grant, &limits).await }
+        });
+        let mut stored = 0;
+        for answer in answers.await? {
+            let answer = answer?;
+            stored += usize::from(answer == GrantInsertion::Stored);
+            ensure!(
+                [GrantInsertion::Stored, full].contains(&answer),
+                "`insert_grant` beyond the bound answered {answer:?} instead of {full:?}"
+            );
+        }
+        ensure!(
+            stored == ROOM,
+            "of {CONTENDERS} grants that were stored at once, {stored} were, where there was room for {ROOM}"
+        );
+        let found = pending(bench, now).await? - before;
+        let expected = if *user == other { 2 * ROOM } else { ROOM };
+        ensure!(
+            found == expected,
+            "{found} grants are pending instead of {expected}"
+        );
+    }
+    for user in [&user, &other] {
+        bench.here().revoke_grants_of_user(user, now).await?;
+    }
+    Ok(())
+}
+
+/// How many are pending, of everybody.
+async fn pending<B: ApiKeyBackend>(bench: &Bench<B>, now: SystemTime) -> Outcome<usize> {
+    let (mut pending, mut after) = (0, None);
+    loop {
+        let limit = PageRequest::MAX_LIMIT;
+        let page = bench.there().list_grants(None, after, limit).await?;
+        let is_pending = |grant: &&KeyGrant| grant.status(now) == GrantStatus::Pending;
+        pending += page.iter().filter(is_pending).count();
+        let last = page.last().map(|last| (last.made_at, last.id));
+        if page.len() < limit {
+            return Ok(pending);
+        }
+        ensure!(
+            last.is_some() && (after.is_none() || last < after),
+            "a list of grants that begins after a place doesn't go on behind it"
+        );
+        after = last;
+    }
+}
+
+/// Those of a user, of everybody, a page at a time.
+pub(super) async fn are_listed_in_order<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
+    let (user, other) = (bench.user("listed"), bench.user("LISTED"));
+    let mut places = Vec::new();
+    let mut of_user = Vec::new();
+    let base = bench.moment();
+    for moment in [5, 1, 3] {
+        // Signed bytes would have another order.
+        for first in [0x80, 0x00, 0xff, 0x7f, 0x61, 0x41] {
+            for whose in [&user, &other] {
+                let mut grant = bench.grant(whose)?;
+                let mut id = *grant.id.as_bytes();
+                id.rotate_right(1);
+                id[0] = first;
+                grant.id = GrantId::from_bytes(id);
+                grant.made_at = at(base + moment);
+                grant.expires_at = grant.made_at + TTL;
+                bench.store_grant(&grant).await?;
+                places.push((grant.made_at, grant.id));
+                if *whose == user {
+                    of_user.push((grant.made_at, grant.id));
+                }
+            }
+        }
+    }
+    for places in [&mut places, &mut of_user] {
+        places.sort_unstable_by(|a, b| b.cmp(a));
+    }
+    let newest = Some((at(base + 6), GrantId::from_bytes([0; GrantId::LEN])));
+    for (whose, expected) in [(Some(user.as_str()), &of_user), (None, &places)] {
+        for limit in [1, 5, expected.len() - 1, expected.len()] {
+            for start in [0, 1, 7, expected.len() - 2] {
+                let after = start.checked_sub(1).map(|last| expected[last]).or(newest);
+                let listed = bench.there().list_grants(whose, after, limit).await?;
+                let listed: Vec<_> = listed.iter().map(|it| (it.made_at, it.id)).collect();
+                let end = (start + limit).min(expected.len());
+                // Behind the oldest of everybody's there may be those of other checks.
+                let same = listed.starts_with(&expected[start..end])
+                    && (listed.len() == end - start || whose.is_none() && listed.len() <= limit);
+                ensure!(
+                    same,
+                    "a page of {limit} grants after the {start} first of {} ({}) has {}, or others than those \
+                     that follow",
+                    expected.len(),
+                    if whose.is_some() {
+                        "those of a user"
+                    } else {
+                        "all"
+                    },
+                    listed.len()
+                );
+            }
+        }
+    }
+    let first = bench.there().list_grants(Some(&user), None, 100).await?;
+    ensure!(
+        first.len() == of_user.len() && first.iter().all(|grant| grant.user_id == user),
+        "the list of a user has {} grants, or another's, where {} were stored",
+        first.len(),
+        of_user.len()
+    );
+    bench.here().revoke_grants_of_user(&user, at(base)).await?;
+    bench.here().revoke_grants_of_user(&other, at(base)).await?;
+    Ok(())
+}
+
+pub(super) async fn are_revoked_while_pending<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
+    let user = bench.user("revoked grants");
+    let mut grant = bench.stored_grant(&user).await?;
+    let kept = bench.stored_grant(&user).await?;
+    let now = grant.made_at + Duration::from_millis(1);
+    for (round, expected) in [true, false, false].into_iter().enumerate() {
+        let later = now + Duration::from_secs(round as u64);
+        let revoked = bench.node(round).revoke_grant(&grant.id, later).await?;
+        ensure!(
+            revoked == expected,
+            "`revoke_grant` number {} of a grant answered {revoked}",
+            round + 1
+        );
+        grant.revoked_at = Some(now);
+        bench.holds_grant(&grant, "after it was revoked").await?;
+    }
+    bench
+        .holds_grant(&kept, "after another grant was revoked")
+        .await?;
+    let revoked = bench.here().revoke_grant(&kept.id, kept.expires_at).await?;
+    ensure!(!revoked, "a grant was revoked when it had expired");
+    bench
+        .holds_grant(&kept, "after it was revoked when it had expired")
+        .await?;
+    let unknown = bench.grant(&user)?;
+    ensure!(
+        !bench.here().revoke_grant(&unknown.id, now).await?,
+        "`revoke_grant` of an unknown grant answered that it did"
+    );
+    Ok(())
+}
+
+pub(super) async fn are_revoked_by_user<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
+    let (user, other) = (bench.user("grants of one"), bench.user("Grants of one"));
+    let now = at(1 << 22);
+    let mut grants = Vec::new();
+    for of in [&user, &other] {
+        for ends_in in [TTL, TTL, TTL, Duration::ZERO] {
+            let grant = KeyGrant {
+                made_at: now,
+                expires_at: now + ends_in,
+                ..bench.grant(of)?
+            };
+            bench.store_grant(&grant).await?;
+            grants.push(grant);
+        }
+    }
+    let mut key = bench.key(&user)?;
+    key.created_at = now;
+    ensure!(
+        bench.here().claim(&grants[0].id, &key, None).await?,
+        "a grant that is pending couldn't be claimed"
+    );
+    (grants[0].claimed_at, grants[0].key_id) = (Some(now), Some(key.id));
+    for expected in [2, 0] {
+        let revoked = bench.there().revoke_grants_of_user(&user, now).await?;
+        ensure!(
+            revoked == expected,
+            "of a user's grants, {revoked} were revoked, and {expected} were pending"
+        );
+        for grant in &mut grants[1..3] {
+            grant.revoked_at = Some(now);
+        }
+        for grant in &grants {
+            let when = "after the pending grants of a user were revoked";
+            bench.holds_grant(grant, when).await?;
+        }
+    }
+    bench.here().revoke_grants_of_user(&other, now).await?;
+    Ok(())
+}

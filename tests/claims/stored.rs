@@ -1,0 +1,106 @@
+//! What the backend keeps of a key that was handed off, and how many.
+
+use tokio::task::JoinSet;
+use tower_api_key::{
+    Clock, GrantLimits, GrantPageRequest, NewApiKey, StoreError,
+    sqlx::{self, Row},
+};
+
+use super::databases::{Database, MINUTE, Place, handed_off, notes};
+use crate::support::{USER, start};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_more_wait_than_may_however_many_nodes_hand_off_at_once() {
+    for mut database in Database::all("claims-bounds") {
+        database.limits = GrantLimits::new().per_user(10).in_all(25);
+        let stores = database.two().await;
+        let mut handing = JoinSet::new();
+        for at in 0..64_usize {
+            let store = stores[at % 2].clone();
+            let user = format!("user_{}", at % 4);
+            let new = NewApiKey::for_user(user, notes_scopes());
+            handing.spawn(async move { store.hand_off(new, MINUTE).await });
+        }
+        let mut done = 0;
+        for outcome in handing.join_all().await {
+            match outcome {
+                Ok(_) => done += 1,
+                Err(
+                    StoreError::UserGrantsFull { at_most: 10 }
+                    | StoreError::GrantsFull { at_most: 25 },
+                ) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert_eq!(done, 25);
+        let page = stores[1].grants(GrantPageRequest::new()).await.unwrap();
+        assert_eq!(page.grants.len(), 25);
+        for user in ["user_0", "user_1", "user_2", "user_3"] {
+            let of_user = |grant: &&tower_api_key::KeyGrant| grant.user_id == user;
+            assert!(page.grants.iter().filter(of_user).count() <= 10);
+        }
+    }
+}
+
+fn notes_scopes() -> tower_api_key::Scopes {
+    super::databases::scopes(&["notes:read"])
+}
+
+/// In whatever form a column may have it.
+#[tokio::test]
+async fn g7_the_database_has_nothing_that_a_key_could_be_claimed_with() {
+    for database in Database::all("claims-secrets") {
+        let store = database.open().await;
+        let handed_off = handed_off(&store).await;
+        let token = handed_off.token();
+        let rows = match database.place() {
+            Place::Memory(_) => continue,
+            Place::Sqlite(folder) => {
+                let url = format!("sqlite:{}", folder.join("keys.db").display());
+                let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+                let text = "SELECT hex(id) || hex(claim_hash) || user_id || name || scopes \
+                     || made_at || expires_at FROM tower_api_key_grants";
+                let rows = sqlx::query(text).fetch_all(&pool).await.unwrap();
+                pool.close().await;
+                rows.iter().map(|row| row.get(0)).collect::<Vec<String>>()
+            }
+            Place::Postgres(server) => {
+                let pool = sqlx::PgPool::connect(&server.url()).await.unwrap();
+                let text = "SELECT g::text FROM tower_api_key_grants AS g";
+                let rows = sqlx::query(text).fetch_all(&pool).await.unwrap();
+                pool.close().await;
+                rows.iter().map(|row| row.get(0)).collect()
+            }
+        };
+        assert_eq!(rows.len(), 1);
+        let hex: String = token
+            .expose()
+            .iter()
+            .map(|it| format!("{it:02x}"))
+            .collect();
+        let row = rows[0].to_lowercase();
+        assert!(row.contains("laptop") && row.contains(USER), "{row}");
+        assert!(!row.contains(&hex) && !rows[0].contains(&token.expose_text()));
+    }
+}
+
+/// Their clocks say when, and not the server's.
+#[tokio::test]
+async fn a_grant_ends_by_the_clock_of_the_node_that_is_asked() {
+    for database in Database::all("claims-clock") {
+        let store = database.open().await;
+        let (first, second) = (handed_off(&store).await, handed_off(&store).await);
+        database
+            .clock
+            .set(start() + MINUTE - std::time::Duration::from_millis(1));
+        let new = store.claim(first.token()).await.unwrap();
+        assert_eq!(new.key().created_at, database.clock.now());
+        database.clock.set(start() + MINUTE);
+        let why = super::databases::refusal(&store, second.token()).await;
+        assert_eq!(why, tower_api_key::ClaimRefusal::Expired);
+        let all = store.grants(GrantPageRequest::new().user(USER)).await;
+        assert_eq!(all.unwrap().grants.len(), 2);
+        let new = store.hand_off(notes(), MINUTE).await.unwrap();
+        assert_eq!(new.grant().made_at, start() + MINUTE);
+    }
+}
