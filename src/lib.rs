@@ -108,6 +108,12 @@
 //! [`AuthContext::revoked`], or is a stream that is wrapped by [`AuthContext::until_revoked`]. See the example
 //! `live`.
 //!
+//! # Handing a key over
+//!
+//! [`hand_off`](ApiKeyStore::hand_off) promises a key to whoever presents a one-time token, and
+//! [`claim`](ApiKeyStore::claim) makes it then: no plaintext waits anywhere, and of all who present the token one
+//! gets the key.
+//!
 //! # Where keys are kept
 //!
 //! In memory ([`MemoryBackend`]), in a SQLite file that one or several processes of a machine use

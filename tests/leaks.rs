@@ -4,6 +4,8 @@
 
 #[path = "leaks/canaries.rs"]
 mod canaries;
+#[path = "leaks/handoff.rs"]
+mod handoff;
 mod support;
 
 use std::{error::Error, fmt::Debug, io};
