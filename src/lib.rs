@@ -108,6 +108,12 @@
 //! [`AuthContext::revoked`], or is a stream that is wrapped by [`AuthContext::until_revoked`]. See the example
 //! `live`.
 //!
+//! # Handing a key over
+//!
+//! [`hand_off`](ApiKeyStore::hand_off) promises a key to whoever presents a one-time token, and
+//! [`claim`](ApiKeyStore::claim) makes it then: no plaintext waits anywhere, and of all who present the token one
+//! gets the key.
+//!
 //! # What happened
 //!
 //! [`ApiKeyStore::events`] is a stream of what happens through a store: an [`Event`] for each change of a key,

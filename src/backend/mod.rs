@@ -132,6 +132,19 @@ pub trait KeySource: Send + Sync + 'static {
 ///   list with another user's key, or out of order.
 /// * [`touch`](Self::touch) never moves `last_used_at` back, and leaves the version alone.
 ///
+/// # Keys that are handed off
+///
+/// The seven methods from [`insert_grant`](Self::insert_grant) on are for
+/// [`ApiKeyStore::hand_off`](crate::ApiKeyStore::hand_off). Without them there is none, and everything else is as
+/// usual. Written, they are as strict as the others:
+///
+/// * [`claim`](Self::claim) is one transaction, in which the grant is compared and marked by the statement that writes
+///   (`UPDATE … WHERE id = ? AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > ?`), and which holds the record
+///   of the maker until it commits (`SELECT … FOR SHARE`), so that no revocation of it comes in between. It tells of the
+///   new key as [`insert`](Self::insert) does.
+/// * [`insert_grant`](Self::insert_grant) counts and stores under a lock that others who insert wait for.
+/// * A grant that was claimed or revoked stays so. It stays in the lists, too, until it is purged.
+///
 /// # What to store
 ///
 /// Every field of [`ApiKey`], the display prefix as text. Times have whole milliseconds between 1970 and the end
@@ -142,7 +155,8 @@ pub trait KeySource: Send + Sync + 'static {
 /// # Testing one
 ///
 /// Call `conformance::check_backend` in a test, with the feature `test-util`. It checks all that is
-/// said here, with many writers at once, and names each rule that is broken:
+/// said here, with many writers at once, and names each rule that is broken (for one without grants, see
+/// `conformance::Checks::without_grants`):
 ///
 #[cfg_attr(feature = "test-util", doc = "```")]
 #[cfg_attr(not(feature = "test-util"), doc = "```ignore")]
@@ -300,7 +314,9 @@ pub trait ApiKeyBackend: KeySource {
         async { Err(BackendError::unsupported("count keys by pepper")) }
     }
 
-    /// Stores `grant` unless its id or its hash is taken, or as many are pending at its `made_at` as may be.
+    /// Stores `grant` unless its id or its hash is taken, or as many are [pending](crate::GrantStatus::Pending) at
+    /// its `made_at` as may be, whoever else inserts one at the same moment. Where both bounds are reached, either
+    /// answer is right.
     ///
     /// # Errors
     ///
@@ -314,7 +330,7 @@ pub trait ApiKeyBackend: KeySource {
         async { Err(BackendError::unsupported("hand off keys")) }
     }
 
-    /// The grant that a token with this hash claims.
+    /// The grant that a token with this hash claims, whatever has become of it.
     ///
     /// # Errors
     ///
@@ -327,7 +343,7 @@ pub trait ApiKeyBackend: KeySource {
         async { Err(BackendError::unsupported("hand off keys")) }
     }
 
-    /// The grant with this id.
+    /// The grant with this id, whatever has become of it.
     ///
     /// # Errors
     ///
@@ -343,7 +359,8 @@ pub trait ApiKeyBackend: KeySource {
     /// Marks the grant as claimed at `key.created_at`, and stores `key`: both, or neither, and of all who
     /// try, one. Returns whether it was done: `false` where the grant isn't
     /// [pending](crate::GrantStatus::Pending) at that moment, where `key.id` is taken, or where the record of
-    /// `maker` doesn't have that version any more.
+    /// `maker` is gone or has another version. A change of that record that has been answered before the key is
+    /// stored is always seen.
     ///
     /// # Errors
     ///

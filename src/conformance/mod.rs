@@ -176,7 +176,8 @@ impl<'a> Checks<'a> {
         self
     }
 
-    /// The backend doesn't keep [grants](crate::KeyGrant): keys can't be handed off with it.
+    /// The backend keeps no [grants](crate::KeyGrant), so that keys can't be handed off with it: nothing is checked
+    /// of them.
     pub fn without_grants(mut self) -> Self {
         self.settings.grants = false;
         self
