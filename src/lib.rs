@@ -179,7 +179,9 @@ pub use self::{
     cache::{CacheConfig, CacheStats},
     clock::{Clock, SystemClock},
     context::AuthContext,
-    error::{BackendError, ConfigError, InvalidKey, RandomError, StoreError, Unavailable},
+    error::{
+        BackendError, ConfigError, InvalidKey, RandomError, RotationError, StoreError, Unavailable,
+    },
     guard::{
         AllOf, AnyOf, RequireScope, RequireScopeFuture, RequireScopeService, RequiredScopes,
         ScopeList, TypedScope, TypedScopes,
@@ -187,7 +189,7 @@ pub use self::{
     handoff::{HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore},
     key::{
         ApiKey, ClaimHash, GrantId, GrantStatus, IssuedKey, KeyGrant, KeyStatus, KeyUpdate,
-        Metadata, NewApiKey, ParseGrantIdError, RevocationReason,
+        Metadata, NewApiKey, ParseGrantIdError, RevocationReason, Rotation,
     },
     middleware::{
         ApiKeyLayer, ApiKeyService, CredentialHeader, GrpcResponse, ProblemResponse, Rejection,

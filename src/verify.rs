@@ -65,6 +65,10 @@ impl KnownKey {
         &self.caller
     }
 
+    pub(crate) fn secret_hash(&self) -> &SecretHash {
+        &self.secret_hash
+    }
+
     pub(crate) fn status(&self, now: &Now<'_>) -> KeyStatus {
         match (self.ended, self.caller.expires_at()) {
             (Some(ended), _) => ended,

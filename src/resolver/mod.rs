@@ -3,8 +3,10 @@
 mod ask;
 mod cached;
 mod loader;
+mod rewrap;
 mod touch;
 mod watch;
+pub(crate) mod write;
 
 use std::sync::{Arc, LazyLock};
 

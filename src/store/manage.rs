@@ -13,10 +13,10 @@ use crate::{
 
 /// How many tokens are drawn for one key. With 192 bits a second one is never needed, unless the
 /// operating system's randomness is broken.
-const MAX_DRAWN: usize = 3;
+pub(super) const MAX_DRAWN: usize = 3;
 
 /// How often a change is tried again because another came in between.
-const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: usize = 16;
 
 impl ApiKeyStore {
     /// Makes a key. Its token is in what is returned, and nowhere else.
@@ -267,9 +267,7 @@ impl ApiKeyStore {
                 if !change(&mut key)? {
                     return Ok(None);
                 }
-                key.version = expected.checked_add(1).ok_or_else(|| {
-                    BackendError::corrupt("a record that claims to have been changed 2^64 times")
-                })?;
+                key.version = next_version(expected)?;
                 if backend.update(&key, expected).await? {
                     return Ok(Some(key));
                 }
@@ -282,6 +280,12 @@ impl ApiKeyStore {
         };
         carry_out(self.resolver.cache(), place, changed).await
     }
+}
+
+pub(super) fn next_version(version: u64) -> Result<u64, BackendError> {
+    version.checked_add(1).ok_or_else(|| {
+        BackendError::corrupt("a record that claims to have been changed 2^64 times")
+    })
 }
 
 /// What a page is used for can't be undone, and a cursor that doesn't move never ends: so the keys

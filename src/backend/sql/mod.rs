@@ -7,7 +7,7 @@ mod row;
 pub use self::open::OpenError;
 pub(super) use self::{
     prefix::TablePrefix,
-    row::{Row, millis},
+    row::{Row, millis, read_pepper_usage},
 };
 use crate::error::BackendError;
 

@@ -5,12 +5,18 @@ mod feed;
 mod file;
 mod open;
 mod records;
+mod rotate;
 mod schema;
 mod statements;
 #[cfg(all(test, not(shuttle)))]
 mod tests;
 
-use std::{fmt, iter, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt, iter,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use sqlx::SqlitePool;
 
@@ -22,7 +28,7 @@ use self::{
     statements::{MOST, Statement, Statements},
 };
 use super::{
-    ApiKeyBackend, ChangeSink, KeySource, PageRequest, Subscription, Touch,
+    ApiKeyBackend, ChangeSink, KeySource, PageRequest, PepperUsage, Subscription, Touch,
     sql::{OpenError, failed, millis},
 };
 use crate::{
@@ -234,6 +240,22 @@ impl ApiKeyBackend for SqliteBackend {
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
         let ids: Vec<_> = ids.iter().map(KeyId::as_bytes).collect();
         self.0.get(&ids, Statements::get_by_id).await
+    }
+
+    async fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: u64,
+    ) -> Result<bool, BackendError> {
+        let Ok(expected) = i64::try_from(expected) else {
+            return Ok(false);
+        };
+        self.0.rotate(successor, old, expected).await
+    }
+
+    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
+        self.0.read(self.0.pepper_usage(now)).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

@@ -12,7 +12,7 @@ use crate::{
     cache::{Cache, CacheConfig, CheckedConfig},
     clock::{Clock, SystemClock},
     error::ConfigError,
-    resolver::{loader::Loader, touch::Toucher, watch::Watch},
+    resolver::{loader::Loader, rewrap::Rewrapper, touch::Toucher, watch::Watch},
     sync::Semaphore,
     token::{Brand, Peppers, TokenFormat},
 };
@@ -23,6 +23,7 @@ pub struct CachedResolverBuilder {
     source: Arc<dyn DynSource>,
     /// Where uses are written to, and how often.
     touched: Option<(Arc<dyn DynBackend>, Duration)>,
+    rewraps: bool,
     peppers: Option<Peppers>,
     clock: Arc<dyn Clock>,
     brand: Brand,
@@ -34,6 +35,7 @@ impl CachedResolverBuilder {
         Self {
             source,
             touched: None,
+            rewraps: false,
             peppers: None,
             clock: Arc::new(SystemClock),
             brand: Brand::default(),
@@ -51,6 +53,12 @@ impl CachedResolverBuilder {
 
     pub(crate) fn note_use_every(mut self, every: Duration) -> Self {
         self.touched = self.touched.map(|(backend, _)| (backend, every));
+        self
+    }
+
+    /// One that brings hashes under the current pepper, where it notes uses.
+    pub(crate) fn rewrapping(mut self) -> Self {
+        self.rewraps = true;
         self
     }
 
@@ -104,7 +112,12 @@ impl CachedResolverBuilder {
     pub(crate) fn build_with(self, peppers: Peppers, cache: CheckedConfig) -> CachedResolver {
         let cache = Arc::new(Cache::new(cache));
         let Self { source, clock, .. } = self;
+        let rewrapped = self.touched.as_ref().filter(|_| self.rewraps);
         let resolver = CachedResolver(Arc::new(Inner {
+            rewrapper: rewrapped.map(|(backend, _)| {
+                let (backend, cache) = (backend.clone(), cache.clone());
+                Rewrapper::new(backend, cache, clock.clone(), peppers.clone())
+            }),
             loader: Loader::new(source.clone(), cache.clone(), clock.clone()),
             watch: Watch::new(source, cache.clone(), clock.clone()),
             toucher: self

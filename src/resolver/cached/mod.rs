@@ -6,7 +6,7 @@ mod open;
 use std::{fmt, sync::Arc, time::SystemTime};
 
 pub use self::builder::CachedResolverBuilder;
-use super::{KeyResolver, loader::Loader, touch::Toucher, watch::Watch};
+use super::{KeyResolver, loader::Loader, rewrap::Rewrapper, touch::Toucher, watch::Watch};
 use crate::{
     backend::KeySource,
     cache::{Begun, Cache, CacheStats, CachedKey, Flight, Found, Freshness, Outcome},
@@ -48,6 +48,7 @@ struct Inner {
     loader: Arc<Loader>,
     watch: Watch,
     toucher: Option<Toucher>,
+    rewrapper: Option<Rewrapper>,
     /// How many contexts that are held on to may have their key read at a time: requests come first.
     held_reads: Semaphore,
     peppers: Peppers,
@@ -83,6 +84,9 @@ impl CachedResolver {
     /// resolver in an [`ApiKeyStore`](crate::ApiKeyStore) writes that.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
         self.0.watch.stop();
+        if let Some(rewrapper) = &self.0.rewrapper {
+            rewrapper.shut_down();
+        }
         match &self.0.toucher {
             Some(toucher) => Ok(toucher.shut_down().await?),
             None => Ok(()),
@@ -200,9 +204,12 @@ impl CachedResolver {
         }
     }
 
-    fn accepted(&self, key: Arc<CachedKey>, now: &Now<'_>) -> AuthContext {
+    fn accepted(&self, token: &ApiKeyToken, key: Arc<CachedKey>, now: &Now<'_>) -> AuthContext {
         if let Some(toucher) = &self.0.toucher {
             toucher.used(&key, now);
+        }
+        if let Some(rewrapper) = &self.0.rewrapper {
+            rewrapper.used(token, &key, now);
         }
         AuthContext::of(key)
     }
@@ -249,7 +256,7 @@ impl KeyResolver for CachedResolver {
         let now = self.coarse();
         let checked = self.check_now(token, &now)?;
         Some(match checked {
-            Ok(key) => Ok(self.accepted(key, &now)),
+            Ok(key) => Ok(self.accepted(token, key, &now)),
             Err(error) => {
                 trace::not_accepted(token.key_id(), &error);
                 Err(error)
@@ -272,7 +279,7 @@ impl CachedResolver {
             .check(token, freshness)
             .await
             .inspect_err(|error| trace::not_accepted(token.key_id(), error))?;
-        Ok(self.accepted(key, &self.coarse()))
+        Ok(self.accepted(token, key, &self.coarse()))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{cache::Cache, error::BackendError, sync::spawn, token::LookupKey};
 ///
 /// The key is invalidated before, and again afterwards, whatever became of the write: an error
 /// doesn't say that nothing was written.
-pub(super) async fn carry_out<T, E>(
+pub(crate) async fn carry_out<T, E>(
     cache: &Arc<Cache>,
     key: LookupKey,
     write: impl Future<Output = Result<T, E>> + Send + 'static,
