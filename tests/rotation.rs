@@ -12,6 +12,7 @@ mod rotation {
     mod ends;
     mod nodes;
     mod rewrap;
+    mod rewrap_faults;
     mod usage;
 }
 

@@ -1,7 +1,7 @@
 //! Bringing hashes under the current pepper: behind the requests, one after the other.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{HashMap, VecDeque},
     mem,
     sync::{Arc, PoisonError},
     time::Duration,
@@ -41,6 +41,10 @@ struct Queue {
     known: HashMap<KeyId, Option<u64>>,
     /// From when on those that failed may be looked through.
     sweep_from: u64,
+    /// How many have failed, one after the other.
+    failures: u32,
+    /// Until when none is tried, since they fail one after the other.
+    closed_until: u64,
     has_writer: bool,
     writer: Option<AbortHandle>,
     is_shut_down: bool,
@@ -106,6 +110,7 @@ impl Rewrapper {
         drop(queue);
         let writer = Writer {
             shared: self.shared.clone(),
+            current: None,
             is_done: false,
         };
         // Without a runtime the writer comes back and is dropped, and the next use tries again.
@@ -140,7 +145,7 @@ impl Drop for Rewrapper {
 
 impl Queue {
     fn has_room_for(&mut self, id: &KeyId, now: u64) -> bool {
-        if self.is_shut_down {
+        if self.is_shut_down || now < self.closed_until {
             return false;
         }
         if self.known.len() >= MAX_KNOWN && now >= self.sweep_from {
@@ -162,6 +167,24 @@ impl Queue {
             return None;
         }
         next
+    }
+
+    fn is_written(&mut self, id: &KeyId) {
+        self.failures = 0;
+        self.known.remove(id);
+    }
+
+    /// The key is left alone for a while, and so are all, where it would fail most likely for them, too.
+    fn has_failed(&mut self, id: KeyId, now: u64) {
+        let until = now.saturating_add(SPARED_MILLIS);
+        self.failures = self.failures.saturating_add(1);
+        if self.failures > 1 {
+            self.closed_until = until;
+            self.known.clear();
+            self.waiting.clear();
+        } else {
+            self.known.insert(id, Some(until));
+        }
     }
 }
 
@@ -199,12 +222,13 @@ impl Shared {
 /// Writes until nothing waits, and ends: an idle store has no task.
 struct Writer {
     shared: Arc<Shared>,
+    /// What is being written.
+    current: Option<KeyId>,
     is_done: bool,
 }
 
 impl Writer {
     async fn run(mut self) {
-        let mut failures = 0;
         loop {
             let next = self.shared.queue().next();
             let Some(next) = next else {
@@ -212,33 +236,16 @@ impl Writer {
                 return;
             };
             let id = next.id;
-            match self.shared.rewrap(next).await {
-                Ok(()) => {
-                    failures = 0;
-                    self.shared.queue().known.remove(&id);
-                }
+            self.current = Some(id);
+            let outcome = self.shared.rewrap(next).await;
+            self.current = None;
+            match outcome {
+                Ok(()) => self.shared.queue().is_written(&id),
                 Err(error) => {
-                    failures += 1;
                     trace::rewrap_failed(id, &error);
-                    self.spare(id, failures > 1);
+                    let now = Moment::coarse(&*self.shared.clock).monotonic;
+                    self.shared.queue().has_failed(id, now);
                 }
-            }
-        }
-    }
-
-    /// Leaves a key alone for a while, and where it would fail most likely for the others, too, all that wait.
-    fn spare(&self, id: KeyId, all: bool) {
-        let now = Moment::coarse(&*self.shared.clock).monotonic;
-        let until = Some(now.saturating_add(SPARED_MILLIS));
-        let mut queue = self.shared.queue();
-        let waiting = if all {
-            mem::take(&mut queue.waiting)
-        } else {
-            VecDeque::new()
-        };
-        for id in waiting.into_iter().map(|rewrap| rewrap.id).chain([id]) {
-            if let Entry::Occupied(mut known) = queue.known.entry(id) {
-                known.insert(until);
             }
         }
     }
@@ -247,8 +254,13 @@ impl Writer {
 /// A runtime that ends takes the task along, and the next use of such a key starts another.
 impl Drop for Writer {
     fn drop(&mut self) {
-        if !self.is_done {
-            self.shared.queue().has_writer = false;
+        if self.is_done {
+            return;
+        }
+        let mut queue = self.shared.queue();
+        queue.has_writer = false;
+        if let Some(id) = self.current {
+            queue.known.remove(&id);
         }
     }
 }

@@ -47,7 +47,7 @@ async fn finishing_after_the_overlap_revokes_for_clocks_that_are_behind() {
     let clock = clock();
     let store = node_on(MemoryBackend::new(), &clock).await;
     let (old, id) = key(&store).await;
-    store.rotate(&id, HOUR).await.unwrap();
+    let _ = store.rotate(&id, HOUR).await.unwrap();
     clock.advance(DAY);
     assert_eq!(verified(&store, &old).await, "expired");
     assert!(store.finish_rotation(&id).await.unwrap());

@@ -7,7 +7,7 @@ use tower_api_key::{ApiKeyStore, Clock, KeyResolver, MemoryBackend, Peppers};
 
 use super::databases::{clock, node_on};
 use crate::{
-    DAY, HOUR, SECOND, key, pepper,
+    HOUR, SECOND, key, pepper,
     support::{outcome, start},
     token_of, verified,
 };
@@ -81,17 +81,18 @@ async fn g6_who_waits_for_the_end_of_a_key_hears_of_the_end_of_its_overlap() {
         let (new, since) = (store.rotate(&id, overlap).await.unwrap(), Instant::now());
         let context = store.verify(token_of(&new)).await.unwrap();
         if !overlap.is_zero() {
-            let early = timeout(overlap - SECOND / 1_000, before.revoked()).await;
-            assert!(early.is_err() && before.is_active().await.unwrap());
+            let early = timeout(overlap - SECOND / 100, before.revoked()).await;
+            assert!(early.is_err(), "{overlap:?}: it has ended early");
+            assert!(before.is_active().await.unwrap(), "{overlap:?}");
         }
         before.revoked().await;
         let took = since.elapsed();
         assert!(
-            took >= overlap && took < overlap + SECOND / 10,
+            took + SECOND / 100 >= overlap && took < overlap + SECOND / 10,
             "{took:?} for {overlap:?}"
         );
         assert!(!before.is_active().await.unwrap());
-        let goes_on = timeout(DAY, context.revoked()).await;
+        let goes_on = timeout(HOUR, context.revoked()).await;
         assert!(goes_on.is_err() && context.is_active().await.unwrap());
     }
 }
@@ -109,6 +110,6 @@ async fn a_context_of_a_key_whose_rotation_was_cancelled_goes_on_after_the_overl
     );
     store.cancel_rotation(&id).await.unwrap();
     assert!(timeout(SECOND, new.revoked()).await.is_ok());
-    assert!(timeout(2 * DAY, old.revoked()).await.is_err());
+    assert!(timeout(3 * HOUR, old.revoked()).await.is_err());
     assert!(old.is_active().await.unwrap());
 }

@@ -45,8 +45,9 @@ async fn keys_are_counted_by_pepper_and_those_that_work() {
         assert!(old.revoke(&revoked).await.unwrap());
         let (_, suspended) = key(&old).await;
         assert!(old.disable(&suspended).await.unwrap());
-        old.create(new_key().expires_at(start())).await.unwrap();
-        old.create(new_key().expires_at(start() + DAY))
+        let _ = old.create(new_key().expires_at(start())).await.unwrap();
+        let _ = old
+            .create(new_key().expires_at(start() + DAY))
             .await
             .unwrap();
         assert_eq!(usage(&new).await[1], is("v1", 7, 5), "{name}");
@@ -54,7 +55,7 @@ async fn keys_are_counted_by_pepper_and_those_that_work() {
         assert_eq!(usage(&new).await[1], is("v1", 7, 4), "{name}");
         // Its overlap counts, and its own expiry: whichever comes first.
         let (_, rotated) = key(&old).await;
-        new.rotate(&rotated, HOUR).await.unwrap();
+        let _ = new.rotate(&rotated, HOUR).await.unwrap();
         assert_eq!(
             usage(&new).await,
             [is("a2", 2, 2), is("v1", 8, 5)],
