@@ -67,6 +67,12 @@ impl<B: ApiKeyBackend> Bench<B> {
         self.made.fetch_add(1, Ordering::SeqCst)
     }
 
+    /// A pepper that no other run has.
+    pub(super) fn pepper(&self, name: &str) -> Outcome<PepperId> {
+        let user = self.user(name);
+        Ok(PepperId::new(&user[..user.len().min(15)])?)
+    }
+
     /// An id that wasn't given before. They don't come in the order of their bytes.
     pub(super) fn id(&self) -> KeyId {
         let mut id = self.run;

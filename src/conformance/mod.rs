@@ -28,8 +28,10 @@ mod dropped;
 mod fields;
 mod follow;
 mod lists;
+mod peppers;
 mod reads;
 mod report;
+mod rotations;
 mod rules;
 mod source;
 mod steps;
@@ -110,6 +112,7 @@ struct Settings {
     corrupt: Option<Box<Corrupt>>,
     /// Whether there are lists: a source has none.
     lists: bool,
+    pepper_usage: bool,
 }
 
 impl<'a> Checks<'a> {
@@ -142,6 +145,7 @@ impl<'a> Checks<'a> {
                 wakes: true,
                 corrupt: None,
                 lists,
+                pepper_usage: true,
             },
             check: Box::new(|settings| Box::pin(check(open, settings))),
         }
@@ -167,6 +171,12 @@ impl<'a> Checks<'a> {
     /// The feed is one without [`wait`](crate::ChangeFeed::wait), which is read every second.
     pub fn without_wait(mut self) -> Self {
         self.settings.wakes = false;
+        self
+    }
+
+    /// The backend doesn't count keys by pepper: [`ApiKeyBackend::pepper_usage`] is left as it is.
+    pub fn without_pepper_usage(mut self) -> Self {
+        self.settings.pepper_usage = false;
         self
     }
 

@@ -1,6 +1,9 @@
 //! The rules, by name.
 
-use super::{bench::Bench, changes, dropped, fields, lists, reads, report::Run, touches, writes};
+use super::{
+    bench::Bench, changes, dropped, fields, lists, peppers, reads, report::Run, rotations, touches,
+    writes,
+};
 use crate::backend::ApiKeyBackend;
 
 pub(super) const OPENS: &str = "two handles on one database can be had";
@@ -148,4 +151,20 @@ pub(super) async fn of_backends<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Ru
         dropped::changes_are_told(b),
     )
     .await;
+    run.rule(
+        "a key and its successor are written whole",
+        rotations::are_whole(b),
+    )
+    .await;
+    run.rule(
+        "of many rotations of one key, one wins and no orphan stays",
+        rotations::one_wins(b),
+    )
+    .await;
+    run.rule("a rotation is told", changes::of_rotations_are_told(b))
+        .await;
+    if b.settings.pepper_usage {
+        run.rule("keys are counted by pepper", peppers::are_counted(b))
+            .await;
+    }
 }
