@@ -93,6 +93,8 @@ impl ApiKeyBackend for Broken {
         if let Some(scopes) = torn {
             let this = self.clone();
             let rest = async move {
+                // It isn't done at once, however late the timer is looked at.
+                yield_now().await;
                 sleep(Duration::from_millis(1)).await;
                 if let Some(record) = this.records().get_mut(&place) {
                     record.scopes = scopes;
