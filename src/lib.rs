@@ -108,6 +108,13 @@
 //! [`AuthContext::revoked`], or is a stream that is wrapped by [`AuthContext::until_revoked`]. See the example
 //! `live`.
 //!
+//! # When a key, or a pepper, is replaced
+//!
+//! [`ApiKeyStore::rotate`] makes a successor of a key, and lets the old one go on for an overlap;
+//! [`rotation`](ApiKeyStore::rotation) says whether it is still in use, and the overlap can be
+//! [ended early](ApiKeyStore::finish_rotation) or [taken back](ApiKeyStore::cancel_rotation). Tokens needn't
+//! change for a new pepper: [`pepper_usage`](ApiKeyStore::pepper_usage) has the steps.
+//!
 //! # Where keys are kept
 //!
 //! In memory ([`MemoryBackend`]), in a SQLite file that one or several processes of a machine use

@@ -14,6 +14,7 @@ mod rotation {
     mod rewrap;
     mod rewrap_faults;
     mod usage;
+    mod whole;
 }
 
 use std::time::Duration;

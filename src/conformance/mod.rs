@@ -220,6 +220,7 @@ async fn check<B: ApiKeyBackend>(
         rules::of_sources(&bench, &mut run).await;
         if !is_source {
             rules::of_backends(&bench, &mut run).await;
+            rules::of_rotations(&bench, &mut run).await;
         }
     }
     run.finish()

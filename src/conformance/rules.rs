@@ -151,6 +151,11 @@ pub(super) async fn of_backends<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Ru
         dropped::changes_are_told(b),
     )
     .await;
+}
+
+/// And of keys and peppers that others take the place of.
+pub(super) async fn of_rotations<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Run) {
+    let b = bench;
     run.rule(
         "a key and its successor are written whole",
         rotations::are_whole(b),
