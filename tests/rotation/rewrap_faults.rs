@@ -40,6 +40,7 @@ struct Far {
     inner: MemoryBackend,
     updates: watch::Sender<Updates>,
     reads_fail: watch::Sender<bool>,
+    tells_nothing: watch::Sender<bool>,
     /// The keys of all updates that came.
     asked: Mutex<Vec<KeyId>>,
 }
@@ -75,6 +76,9 @@ impl KeySource for Faulty {
     }
 
     async fn subscribe(&self, sink: ChangeSink) -> Result<Subscription, BackendError> {
+        if *self.0.tells_nothing.borrow() {
+            return Ok(Subscription::none());
+        }
         self.0.inner.subscribe(sink).await
     }
 }
@@ -339,6 +343,26 @@ async fn g1_a_rewrap_that_comes_late_brings_no_revoked_key_back() {
         assert!(key.revoked_at.is_some(), "way {way}");
         assert_eq!(key.secret_hash.pepper().as_str(), "v1", "way {way}");
         assert_eq!(node.verify(0).await, "revoked", "way {way}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_cached_is_read_anew_after_a_rewrap_also_where_the_backend_tells_nothing() {
+    let node = node(2).await;
+    node.backend.0.tells_nothing.send_replace(true);
+    for way in 0..2 {
+        let (token, id) = &node.keys[way];
+        assert!(node.store.is_active(token).await.unwrap());
+        assert!(node.hit(way));
+        if way == 1 {
+            // Another node was first.
+            let mut key = record(&node.store, id).await;
+            (key.name, key.version) = (Some("changed".to_owned()), 2);
+            key.secret_hash = record(&node.store, &node.keys[0].1).await.secret_hash;
+            assert!(node.backend.0.inner.update(&key, 1).await.unwrap());
+        }
+        settle().await;
+        assert!(!node.hit(way), "way {way}");
     }
 }
 
