@@ -119,6 +119,12 @@
 //! [`ApiKeyStore::events`] is a stream of what happens through a store: an [`Event`] for each change of a key,
 //! and for each token that is rejected. An [`EventRecorder`] keeps them. With the feature `tracing` they go to the log as
 //! well, with [their names](Event::name) in the field `event`.
+//! # When a key, or a pepper, is replaced
+//!
+//! [`ApiKeyStore::rotate`] makes a successor of a key, and lets the old one go on for an overlap;
+//! [`rotation`](ApiKeyStore::rotation) says whether it is still in use, and the overlap can be
+//! [ended early](ApiKeyStore::finish_rotation) or [taken back](ApiKeyStore::cancel_rotation). Tokens needn't
+//! change for a new pepper: [`pepper_usage`](ApiKeyStore::pepper_usage) has the steps.
 //!
 //! # Where keys are kept
 //!
@@ -201,7 +207,8 @@ pub use self::{
     clock::{Clock, SystemClock},
     context::AuthContext,
     error::{
-        BackendError, ClaimRefusal, ConfigError, InvalidKey, RandomError, StoreError, Unavailable,
+        BackendError, ClaimRefusal, ConfigError, InvalidKey, RandomError, RotationError,
+        StoreError, Unavailable,
     },
     events::{Event, EventKind, EventRecorder, Events, MissedEvents},
     guard::{
@@ -218,7 +225,7 @@ pub use self::{
     },
     key::{
         ApiKey, ClaimHash, GrantId, GrantStatus, IssuedKey, KeyGrant, KeyStatus, KeyUpdate,
-        Metadata, NewApiKey, ParseGrantIdError, RevocationReason,
+        Metadata, NewApiKey, ParseGrantIdError, RevocationReason, Rotation,
     },
     middleware::{
         ApiKeyLayer, ApiKeyService, CredentialHeader, GrpcResponse, ProblemResponse, Rejection,

@@ -10,7 +10,7 @@ use std::{
 
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, Change, ChangeSink, KeyId, KeySource, LookupKey, Metadata,
-    PageRequest, PepperId, Scopes, SecretHash, Subscription, Touch,
+    PageRequest, PepperId, PepperUsage, Scopes, SecretHash, Subscription, Touch,
 };
 
 type AnyError = Box<dyn Error + Send + Sync>;
@@ -167,6 +167,27 @@ impl ApiKeyBackend for Table {
             }
         }
         Ok(())
+    }
+
+    /// `SELECT pepper_id, count(*), count(*) FILTER (WHERE revoked_at IS NULL AND
+    /// coalesce(least(expires_at, retires_at) > ?, true)) … GROUP BY pepper_id`
+    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
+        let now = millis(now);
+        let mut counts = BTreeMap::new();
+        for row in self.rows().values() {
+            let (keys, working) = counts.entry(row.pepper_id.clone()).or_insert((0, 0));
+            let ends = [row.expires_at, row.retires_at];
+            let works = row.revoked_at.is_none() && ends.iter().flatten().all(|end| now < *end);
+            *keys += 1;
+            *working += u64::from(works);
+        }
+        counts
+            .into_iter()
+            .map(|(id, (keys, working))| {
+                let pepper = PepperId::new(&id).map_err(BackendError::corrupt)?;
+                Ok(PepperUsage::new(Some(pepper), keys, working))
+            })
+            .collect()
     }
 }
 

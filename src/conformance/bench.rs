@@ -73,6 +73,12 @@ impl<B: ApiKeyBackend> Bench<B> {
         bytes.fold(1, |moment, byte| moment << 8 | u64::from(*byte))
     }
 
+    /// A pepper that no other run has.
+    pub(super) fn pepper(&self, name: &str) -> Outcome<PepperId> {
+        let user = self.user(name);
+        Ok(PepperId::new(&user[..user.len().min(15)])?)
+    }
+
     /// An id that wasn't given before. They don't come in the order of their bytes.
     pub(super) fn id(&self) -> KeyId {
         let mut id = self.run;

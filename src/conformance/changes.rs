@@ -63,6 +63,28 @@ pub(super) async fn are_told_in_time<B: ApiKeyBackend>(bench: &Bench<B>) -> Outc
     Ok(())
 }
 
+pub(super) async fn of_rotations_are_told<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
+    let user = bench.user("rotation told");
+    for _ in 0..5 {
+        let key = bench.stored(&user).await?;
+        let (successor, mut old) = (bench.key(&user)?, bench.next(&key)?);
+        old.successor = Some(successor.id);
+        let mut followers = followers(bench).await?;
+        bench.here().rotate(&successor, &old, 1).await?;
+        for (at, follower) in followers.iter_mut().enumerate() {
+            let told = follower.told().await?;
+            for (id, which) in [(key.id, "the old key"), (successor.id, "the successor")] {
+                ensure!(
+                    concerns(&told, &[id]),
+                    "of a rotation, {which} wasn't told by the handle that {}",
+                    if at % 2 == 0 { "wrote" } else { "didn't write" }
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 /// One that has left isn't called, and is in nobody's way.
 pub(super) async fn go_on_without_those_who_left<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let user = bench.user("left");

@@ -31,8 +31,10 @@ mod fields;
 mod follow;
 mod grants;
 mod lists;
+mod peppers;
 mod reads;
 mod report;
+mod rotations;
 mod rules;
 mod source;
 mod steps;
@@ -115,6 +117,7 @@ struct Settings {
     lists: bool,
     /// Whether keys can be handed off.
     grants: bool,
+    pepper_usage: bool,
 }
 
 impl<'a> Checks<'a> {
@@ -148,6 +151,7 @@ impl<'a> Checks<'a> {
                 corrupt: None,
                 lists,
                 grants: true,
+                pepper_usage: true,
             },
             check: Box::new(|settings| Box::pin(check(open, settings))),
         }
@@ -180,6 +184,12 @@ impl<'a> Checks<'a> {
     /// of them.
     pub fn without_grants(mut self) -> Self {
         self.settings.grants = false;
+        self
+    }
+
+    /// The backend doesn't count keys by pepper: [`ApiKeyBackend::pepper_usage`] is left as it is.
+    pub fn without_pepper_usage(mut self) -> Self {
+        self.settings.pepper_usage = false;
         self
     }
 
@@ -227,6 +237,7 @@ async fn check<B: ApiKeyBackend>(
             if bench.settings.grants {
                 rules::of_grants(&bench, &mut run).await;
             }
+            rules::of_rotations(&bench, &mut run).await;
         }
     }
     run.finish()

@@ -1,8 +1,8 @@
 //! The rules, by name.
 
 use super::{
-    bench::Bench, changes, claims, digests, dropped, fields, grants, lists, reads, report::Run,
-    touches, writes,
+    bench::Bench, changes, claims, digests, dropped, fields, grants, lists, peppers, reads,
+    report::Run, rotations, touches, writes,
 };
 use crate::backend::ApiKeyBackend;
 
@@ -205,4 +205,25 @@ pub(super) async fn of_grants<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Run)
     .await;
     run.rule("a claim is told in time", claims::are_told(b))
         .await;
+}
+
+/// And of keys and peppers that others take the place of.
+pub(super) async fn of_rotations<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Run) {
+    let b = bench;
+    run.rule(
+        "a key and its successor are written whole",
+        rotations::are_whole(b),
+    )
+    .await;
+    run.rule(
+        "of many rotations of one key, one wins and no orphan stays",
+        rotations::one_wins(b),
+    )
+    .await;
+    run.rule("a rotation is told", changes::of_rotations_are_told(b))
+        .await;
+    if b.settings.pepper_usage {
+        run.rule("keys are counted by pepper", peppers::are_counted(b))
+            .await;
+    }
 }

@@ -301,9 +301,7 @@ impl ApiKeyStore {
                 if !change(&mut key)? {
                     return Ok(None);
                 }
-                key.version = expected.checked_add(1).ok_or_else(|| {
-                    BackendError::corrupt("a record that claims to have been changed 2^64 times")
-                })?;
+                key.version = next_version(expected)?;
                 if backend.update(&key, expected).await? {
                     let kind = EventKind::of_change(&before, &key);
                     return Ok(Some((key, kind)));
@@ -324,6 +322,12 @@ impl ApiKeyStore {
         let changed = carry_out_and_tell(self.resolver.cache(), place, changed, tell);
         Ok(changed.await?.map(|(key, _)| key))
     }
+}
+
+pub(super) fn next_version(version: u64) -> Result<u64, BackendError> {
+    version.checked_add(1).ok_or_else(|| {
+        BackendError::corrupt("a record that claims to have been changed 2^64 times")
+    })
 }
 
 /// What a page is used for can't be undone, and a cursor that doesn't move never ends: so the keys

@@ -82,6 +82,11 @@ impl SecretHash {
         self.pepper.as_ref()
     }
 
+    /// Whether the other is the same hash, under the same pepper.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.pepper.eq(&other.pepper) && bool::from(self.equals(&other.words))
+    }
+
     /// Whether `computed` is this hash, in the same time wherever they differ.
     pub(super) fn equals(&self, computed: &Words) -> Choice {
         self.words

@@ -2,6 +2,7 @@
 
 use std::{
     cmp::Reverse,
+    collections::HashMap,
     mem,
     time::{Duration, SystemTime},
 };
@@ -13,7 +14,7 @@ use tokio::{
 };
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, ClaimHash, Cursor, GrantId,
-    GrantInsertion, GrantLimits, KeyGrant, KeyId, PageRequest, Touch,
+    GrantInsertion, GrantLimits, KeyGrant, KeyId, PageRequest, PepperUsage, Touch,
 };
 
 use super::broken::{Broken, Fault};
@@ -95,6 +96,8 @@ impl ApiKeyBackend for Broken {
         if let Some(scopes) = torn {
             let this = self.clone();
             let rest = async move {
+                // It isn't done at once, however late the timer is looked at.
+                yield_now().await;
                 sleep(Duration::from_millis(1)).await;
                 if let Some(record) = this.records().get_mut(&place) {
                     record.scopes = scopes;
@@ -186,6 +189,51 @@ impl ApiKeyBackend for Broken {
         };
         keys.truncate(limit);
         Ok(keys)
+    }
+
+    async fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: u64,
+    ) -> Result<bool, BackendError> {
+        if self.is(Fault::RotateIsSilent) {
+            let mut records = self.records();
+            let place = old.lookup_key();
+            let is_expected = records.get(&place).is_some_and(|it| it.version == expected);
+            let done = is_expected && !records.contains_key(&successor.lookup_key());
+            if done {
+                records.insert(place, old.clone());
+                records.insert(successor.lookup_key(), successor.clone());
+            }
+            return Ok(done);
+        }
+        if !self.is(Fault::RotateForgetsTheSuccessor) && !self.insert(successor).await? {
+            return Ok(false);
+        }
+        let is_replaced = self.update(old, expected).await?;
+        if !is_replaced && !self.is(Fault::RotateLeavesOrphans) {
+            self.delete(&successor.id).await?;
+        }
+        Ok(is_replaced)
+    }
+
+    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
+        let mut usage: HashMap<_, PepperUsage> = HashMap::new();
+        for key in super::broken::lock(&self.shared.records).values() {
+            let pepper = Some(*key.secret_hash.pepper());
+            let counted = usage.entry(pepper);
+            let counted = counted.or_insert(PepperUsage::new(pepper, 0, 0));
+            counted.keys += 1;
+            let end = match self.fault {
+                Fault::PepperUsageCountsEnded => None,
+                Fault::PepperUsageForgetsOverlaps => key.expires_at,
+                _ => key.ends_at(),
+            };
+            let works = key.revoked_at.is_none() && end.is_none_or(|end| now < end);
+            counted.working += u64::from(works);
+        }
+        Ok(usage.into_values().collect())
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

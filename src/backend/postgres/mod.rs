@@ -29,8 +29,8 @@ use self::{
     time::Timestamp,
 };
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeySource, PageRequest, Subscription,
-    Touch, sql::OpenError,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeySource, PageRequest, PepperUsage,
+    Subscription, Touch, sql::OpenError,
 };
 use crate::{
     error::BackendError,
@@ -245,6 +245,25 @@ impl ApiKeyBackend for PostgresBackend {
         let ids: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
         let query = query(&self.0.statements.get_by_id).bind(ids);
         row::keys(&self.0.sessions.rows(query).await?)
+    }
+
+    async fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: u64,
+    ) -> Result<bool, BackendError> {
+        let Ok(expected) = i64::try_from(expected) else {
+            return Ok(false);
+        };
+        let query = row::write(query(&self.0.statements.rotate), old).bind(expected);
+        let query = row::write(query, successor);
+        Ok(self.0.sessions.changed(query).await? == 1)
+    }
+
+    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
+        let query = query(&self.0.statements.pepper_usage).bind(Timestamp::new(now));
+        row::pepper_usage(&self.0.sessions.rows(query).await?)
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

@@ -15,6 +15,8 @@ pub(super) struct Statements {
     pub(super) update: Arc<str>,
     pub(super) delete: Arc<str>,
     pub(super) grants: GrantStatements,
+    pub(super) rotate: Arc<str>,
+    pub(super) pepper_usage: Arc<str>,
     pub(super) list: Arc<str>,
     pub(super) touch: Arc<str>,
     pub(super) start_reading: Arc<str>,
@@ -33,6 +35,8 @@ impl Statements {
             update: fill(UPDATE),
             delete: fill(DELETE),
             grants: GrantStatements::new(names),
+            rotate: fill(&ROTATE.replace("{update}", UPDATE)),
+            pepper_usage: fill(PEPPER_USAGE),
             list: fill(LIST),
             touch: fill(TOUCH),
             start_reading: Arc::from(start_reading(names)),
@@ -88,6 +92,29 @@ UPDATE {keys} SET name = $3, scopes = $4, unrestricted = $5, display_prefix = $6
 WHERE id = $1 AND version = $22";
 
 const DELETE: &str = "DELETE FROM {keys} WHERE id = $1";
+
+/// The successor's columns are behind those of the update and its version. It is added only where the old one
+/// is locked with that version, and the old one replaced only where the successor was added.
+const ROTATE: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT FROM {keys} WHERE id = $1 AND version = $22 FOR UPDATE
+), added AS (
+    INSERT INTO {keys} ({columns}, digest_key)
+    SELECT $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39,
+        $40, $41, $42, $43 FROM locked
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+)
+{update} AND EXISTS (SELECT FROM added)";
+
+const PEPPER_USAGE: &str = "
+SELECT pg_is_in_recovery() AS in_recovery, u.keys IS NOT NULL, u.pepper, u.keys, u.working
+FROM (SELECT) AS always LEFT JOIN (
+    SELECT pepper, count(*) AS keys, count(*) FILTER (
+        WHERE revoked_at IS NULL AND coalesce(LEAST(expires_at, retires_at) > $1, true)
+    ) AS working
+    FROM {keys} GROUP BY pepper
+) AS u ON true";
 
 const LIST: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}

@@ -9,7 +9,7 @@ pub use self::open::OpenError;
 pub(super) use self::{
     grant::{GRANT_COLUMNS, GrantRow},
     prefix::TablePrefix,
-    row::{Row, millis},
+    row::{Row, millis, read_pepper_usage},
 };
 use crate::error::BackendError;
 

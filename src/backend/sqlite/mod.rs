@@ -6,6 +6,7 @@ mod file;
 mod grants;
 mod open;
 mod records;
+mod rotate;
 mod schema;
 mod statements;
 #[cfg(all(test, not(shuttle)))]
@@ -28,8 +29,8 @@ use self::{
     statements::{MOST, Statement, Statements},
 };
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeySource, PageRequest, Subscription,
-    Touch,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeySource, PageRequest, PepperUsage,
+    Subscription, Touch,
     sql::{OpenError, failed, millis},
 };
 use crate::{
@@ -241,6 +242,22 @@ impl ApiKeyBackend for SqliteBackend {
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
         let ids: Vec<_> = ids.iter().map(KeyId::as_bytes).collect();
         self.0.get(&ids, Statements::get_by_id).await
+    }
+
+    async fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: u64,
+    ) -> Result<bool, BackendError> {
+        let Ok(expected) = i64::try_from(expected) else {
+            return Ok(false);
+        };
+        self.0.rotate(successor, old, expected).await
+    }
+
+    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
+        self.0.read(self.0.pepper_usage(now)).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

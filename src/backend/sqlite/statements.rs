@@ -34,6 +34,7 @@ pub(super) struct Statements {
     pub(super) first_page: Statement,
     pub(super) next_page: Statement,
     pub(super) grants: GrantStatements,
+    pub(super) pepper_usage: Statement,
     pub(super) log: Statement,
     pub(super) log_end: Statement,
 }
@@ -99,6 +100,12 @@ impl Statements {
             grants: GrantStatements::new(prefix),
             first_page: page(""),
             next_page: page("AND (created_at, id) < (?3, ?4)"),
+            pepper_usage: format!(
+                "SELECT pepper, count(*), count(*) FILTER (WHERE revoked_at IS NULL \
+                 AND ifnull(expires_at > ?1, TRUE) AND ifnull(retires_at > ?1, TRUE)) \
+                 FROM {keys} GROUP BY pepper"
+            )
+            .into(),
             // One statement is one moment. It fails where the keys are gone, and says where what
             // writes the log is.
             log: format!(

@@ -233,6 +233,12 @@ impl Peppers {
         self.find(id).map(drop).ok_or(UnknownPepper(*id))
     }
 
+    /// Whether hashes under this pepper are to come under the current one.
+    pub(crate) fn is_retired(&self, id: &PepperId) -> bool {
+        let current = self.0.current.get();
+        current.is_some_and(|current| current.id() != id)
+    }
+
     fn find(&self, id: &PepperId) -> Option<&Pepper> {
         let current = self.0.current.get().into_iter();
         current

@@ -9,7 +9,7 @@ use crate::{cache::Cache, error::BackendError, sync::spawn, token::LookupKey};
 ///
 /// The key is invalidated before, and again afterwards, whatever became of the write: an error
 /// doesn't say that nothing was written.
-pub(super) async fn carry_out<T, E>(
+pub(crate) async fn carry_out<T, E>(
     cache: &Arc<Cache>,
     key: LookupKey,
     write: impl Future<Output = Result<T, E>> + Send + 'static,
@@ -22,7 +22,7 @@ where
 }
 
 /// The same, and calls `tell` with what was written when it counts: who hears of it may look at once.
-pub(super) async fn carry_out_and_tell<T, E>(
+pub(crate) async fn carry_out_and_tell<T, E>(
     cache: &Arc<Cache>,
     key: LookupKey,
     write: impl Future<Output = Result<T, E>> + Send + 'static,
@@ -49,7 +49,7 @@ where
 }
 
 /// Carries out a write that no cache knows of, in a task that goes on where the caller goes away.
-pub(super) async fn detached<T, E>(
+pub(crate) async fn detached<T, E>(
     write: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E>
 where

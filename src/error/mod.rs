@@ -1,7 +1,10 @@
 //! What can go wrong outside a request: the database, the set-up, the randomness.
 
+mod rotation;
+
 use std::{error::Error, fmt, sync::Arc};
 
+pub use self::rotation::RotationError;
 use crate::token::{KeyId, Pepper, PepperId, UnknownPepper};
 
 /// A source or a backend could not do what was asked of it.
@@ -202,6 +205,15 @@ pub enum StoreError {
     /// came through.
     #[error("{0} was changed by others meanwhile; read it again")]
     Conflict(KeyId),
+    /// A key isn't rotated, or its rotation not ended that way.
+    #[error("the rotation of {id} is refused")]
+    Rotation {
+        /// Which key.
+        id: KeyId,
+        /// Why.
+        #[source]
+        problem: RotationError,
+    },
     /// Nobody gives more than they hold: what the caller would have had to hold.
     #[error("the caller doesn't hold {0}")]
     NotHeld(&'static str),
