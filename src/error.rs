@@ -225,7 +225,7 @@ impl From<BackendError> for StoreError {
     }
 }
 
-/// A field of a [`NewApiKey`](crate::NewApiKey) can't be stored.
+/// A field of a [`NewApiKey`](crate::NewApiKey), or of what a key is changed to, can't be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("`{field}` {problem}")]
 pub struct InvalidKey {
@@ -234,7 +234,7 @@ pub struct InvalidKey {
 }
 
 impl InvalidKey {
-    /// The name of the field: `user_id` or `name`.
+    /// The name of the field: `user_id`, `name`, `metadata` or `revocation_reason`.
     #[must_use]
     pub fn field(&self) -> &'static str {
         self.field

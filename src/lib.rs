@@ -128,6 +128,7 @@
 //! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`](struct@crate::RequireScope); [`Rejection`] as a response |
 //! | `sqlite` | no | [`SqliteBackend`]: keys in a file, for one machine |
 //! | `postgres` | no | [`PostgresBackend`]: keys for a fleet |
+//! | `json` | no | [`Metadata`] of anything that serde can write |
 //! | `tracing` | no | events: rejections, outages, lost feeds of changes, guards without a layer |
 //! | `test-util` | no | for tests of one's own: `ManualClock`, `ApiKeyToken::generate_with`, checks of backends (`conformance`) |
 //!
@@ -170,11 +171,13 @@ pub use self::backend::{PostgresBackend, PostgresBackendBuilder};
 pub use self::backend::{SqliteBackend, SqliteBackendBuilder};
 #[cfg(feature = "test-util")]
 pub use self::clock::ManualClock;
+#[cfg(feature = "json")]
+pub use self::key::ReadMetadataError;
 pub use self::{
     backend::{
         ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, GrantInsertion, GrantLimits,
-        KeyFilter, KeySource, MemoryBackend, Page, PageRequest, ParseCursorError, PepperUsage,
-        Subscription, Touch,
+        KeyFilter, KeyOfUser, KeySource, MemoryBackend, Page, PageRequest, ParseCursorError,
+        PepperUsage, Subscription, Touch,
     },
     cache::{CacheConfig, CacheStats},
     clock::{Clock, SystemClock},

@@ -10,11 +10,12 @@ use std::{
 };
 
 use super::{
-    ApiKeyBackend, Change, ChangeSink, Cursor, KeySource, PageRequest, Subscription, Touch,
+    ApiKeyBackend, Change, ChangeSink, Cursor, KeyFilter, KeyOfUser, KeySource, PageRequest,
+    Subscription, Touch,
 };
 use crate::{
     error::BackendError,
-    key::ApiKey,
+    key::{ApiKey, RevocationReason},
     sync::{DashMap, Entry, Mutex, MutexGuard},
     token::{KeyId, LookupKey},
 };
@@ -58,6 +59,15 @@ impl MemoryBackend {
     fn tell(&self, key: LookupKey) {
         for sink in &*self.sinks() {
             sink.changed(Change::Key(key));
+        }
+    }
+}
+
+fn forget(index: &mut BTreeMap<String, BTreeMap<Place, LookupKey>>, removed: &ApiKey) {
+    if let Some(places) = index.get_mut(&removed.user_id) {
+        places.remove(&place(&Cursor::of(removed)));
+        if places.is_empty() {
+            index.remove(&removed.user_id);
         }
     }
 }
@@ -128,12 +138,7 @@ impl ApiKeyBackend for MemoryBackend {
             let Some((_, removed)) = self.0.records.remove(&id.lookup_key()) else {
                 return Ok(false);
             };
-            if let Some(places) = index.get_mut(&removed.user_id) {
-                places.remove(&place(&Cursor::of(&removed)));
-                if places.is_empty() {
-                    index.remove(&removed.user_id);
-                }
-            }
+            forget(&mut index, &removed);
         }
         self.tell(id.lookup_key());
         Ok(true)
@@ -156,6 +161,76 @@ impl ApiKeyBackend for MemoryBackend {
             .take(page.max_keys());
         let record = |(_, key)| self.0.records.get(key).map(|record| record.clone());
         Ok(keys.filter_map(record).collect())
+    }
+
+    async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        let mut keys = Vec::new();
+        {
+            let index = self.index();
+            for key in index.get(user_id).into_iter().flat_map(BTreeMap::values) {
+                let Some(mut record) = self.0.records.get_mut(key) else {
+                    continue;
+                };
+                let is_new = record.revoked_at.is_none();
+                if is_new {
+                    record.revoked_at = Some(at);
+                    record.revocation_reason = reason.cloned();
+                    record.version = record.version.saturating_add(1);
+                }
+                keys.push(KeyOfUser::new(record.id, *key, is_new));
+            }
+        }
+        for key in keys.iter().filter(|key| key.is_newly_revoked) {
+            self.tell(key.lookup_key);
+        }
+        Ok(keys)
+    }
+
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        let after = page.cursor().map(place);
+        let follows = |key: &ApiKey| after.is_none_or(|after| place(&Cursor::of(key)) > after);
+        // Held, so that none comes or goes meanwhile.
+        let _index = self.index();
+        let records = self.0.records.iter();
+        let mut keys: Vec<_> = records
+            .filter(|record| follows(record) && filter.fits(record))
+            .map(|record| record.clone())
+            .collect();
+        keys.sort_unstable_by_key(|key| place(&Cursor::of(key)));
+        keys.truncate(page.max_keys());
+        Ok(keys)
+    }
+
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        let is_over = |time: Option<SystemTime>| time.is_some_and(|time| time < before);
+        let may_go = |key: &ApiKey| is_over(key.revoked_at) || is_over(key.ends_at());
+        let mut gone = Vec::new();
+        {
+            let mut index = self.index();
+            let records = self.0.records.iter().filter(|record| may_go(record));
+            let found: Vec<_> = records.map(|record| *record.key()).take(at_most).collect();
+            for key in found {
+                // It may have been renewed since.
+                let removed = self.0.records.remove_if(&key, |_, record| may_go(record));
+                if let Some((_, removed)) = removed {
+                    forget(&mut index, &removed);
+                    gone.push(key);
+                }
+            }
+        }
+        for key in &gone {
+            self.tell(*key);
+        }
+        Ok(gone.len())
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

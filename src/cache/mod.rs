@@ -233,6 +233,18 @@ impl Cache {
         self.open.changed(key);
     }
 
+    /// Nothing that was read before this of keys of `user_id` is believed any more, nor what is being read now
+    /// of whoever's: for a write of which it isn't known which keys it has changed. Contexts whose key isn't
+    /// cached hear of it from the source.
+    pub(crate) fn invalidate_user(&self, user_id: &str) {
+        for (key, cached) in self.table.invalidate_user(user_id) {
+            if let Some(cached) = cached {
+                self.places.take_back(&cached);
+            }
+            self.open.changed(&key);
+        }
+    }
+
     pub(crate) fn invalidate_all(&self) {
         self.places.take_back_all(&self.table.invalidate_all());
         self.open.all_changed();

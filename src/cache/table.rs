@@ -269,6 +269,27 @@ impl Table {
         cached
     }
 
+    /// Forgets the keys of a user, and retires the reads that may be of one of them.
+    pub(super) fn invalidate_user(
+        &self,
+        user_id: &str,
+    ) -> Vec<(LookupKey, Option<Arc<CachedKey>>)> {
+        let is_theirs = |cached: &CachedKey| cached.key().caller().user_id() == user_id;
+        let mut gone = Vec::new();
+        self.slots.retain(|key, slot| {
+            let stays = match slot {
+                Slot::Known(cached) => !is_theirs(cached),
+                Slot::Unknown(_) => true,
+                Slot::Loading(flight) => flight.previous().is_some_and(|was| !is_theirs(&was)),
+            };
+            if !stays {
+                gone.push((key.0, slot.retire()));
+            }
+            stays
+        });
+        gone
+    }
+
     /// Removes a key that had to make room. A flight that would fall back on it asks for its place.
     pub(super) fn evict(&self, key: &LookupKey, evicted: &Arc<CachedKey>) {
         self.slots.remove_if(

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{ApiKey, check_text};
+use super::{ApiKey, Metadata, check_text};
 use crate::{
     clock::{saturating_add, storable},
     error::InvalidKey,
@@ -27,6 +27,7 @@ pub struct NewApiKey {
     user_id: String,
     name: Option<String>,
     scopes: Scopes,
+    metadata: Option<Metadata>,
     expiry: Expiry,
     /// That of the key that makes it.
     latest_end: Option<SystemTime>,
@@ -62,6 +63,7 @@ impl NewApiKey {
             user_id: user_id.into(),
             name: None,
             scopes,
+            metadata: None,
             expiry: Expiry::Never,
             latest_end: None,
         }
@@ -71,6 +73,12 @@ impl NewApiKey {
     /// user id.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// What the service keeps with it.
+    pub fn metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = Some(metadata);
         self
     }
 
@@ -113,6 +121,7 @@ impl NewApiKey {
         let mut key = ApiKey::new(token.key_id(), self.user_id, self.scopes, secret_hash);
         key.display_prefix = token.display_prefix();
         key.name = self.name;
+        key.metadata = self.metadata;
         key.created_at = now;
         key.expires_at = self.expiry.end(now);
         if let Some(latest) = self.latest_end {
@@ -129,9 +138,11 @@ impl NewApiKey {
             });
         }
         check_text("user_id", &self.user_id)?;
-        check_text("name", self.name.as_deref().unwrap_or_default())
+        check_text("name", self.name.as_deref().unwrap_or_default())?;
+        self.metadata.as_ref().map_or(Ok(()), Metadata::check)
     }
 }
+
 /// A key that was just made, with its token: the one time that the token can be had.
 #[derive(Debug, Clone)]
 #[must_use = "the token can't be had again"]

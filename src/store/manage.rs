@@ -2,13 +2,11 @@
 
 use super::{ApiKeyStore, write::carry_out};
 use crate::{
-    backend::{Cursor, Page, PageRequest},
-    cache::Freshness,
+    backend::{KeyFilter, Page, PageRequest},
     context::AuthContext,
     error::{BackendError, StoreError},
     key::{ApiKey, IssuedKey, KeyStatus, NewApiKey},
     token::{ApiKeyToken, KeyId},
-    verify::VerifyError,
 };
 
 /// How many tokens are drawn for one key. With 192 bits a second one is never needed, unless the
@@ -129,22 +127,10 @@ impl ApiKeyStore {
         user_id: &str,
         page: PageRequest,
     ) -> Result<Page, StoreError> {
-        let mut keys = self
-            .backend
-            .list_for_user(user_id, &page.and_one_more())
-            .await?;
-        check_page(&keys, user_id, &page)?;
-        let more = keys.len() > page.max_keys();
-        keys.truncate(page.max_keys());
-        let next = if more {
-            keys.last().map(Cursor::of)
-        } else {
-            None
-        };
-        for key in &mut keys {
-            self.resolver.overlay(key);
-        }
-        Ok(Page { keys, next })
+        let one_more = page.and_one_more();
+        let listed = self.backend.list_for_user(user_id, &one_more).await?;
+        let everything = KeyFilter::new().user(user_id).with_revoked();
+        self.page_of(listed, &everything, &page)
     }
 
     /// Ends a key for good; the record stays, marked. Returns whether this call ended it: `false`
@@ -157,11 +143,7 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the key may be revoked or not), [`StoreError::Conflict`].
     pub async fn revoke(&self, id: &KeyId) -> Result<bool, StoreError> {
-        if let Some(key) = self.get(id).await? {
-            return self.revoke_record(key).await;
-        }
-        self.ended_already(id);
-        Ok(false)
+        self.revoke_for(id, None).await
     }
 
     /// Ends the key that this is the token of. Only the right secret does: `false` for any other,
@@ -171,50 +153,19 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the key may be revoked or not), [`StoreError::Conflict`].
     pub async fn revoke_token(&self, token: impl AsRef<[u8]>) -> Result<bool, StoreError> {
-        let Ok(token) = self.parse(token) else {
-            return Ok(false);
-        };
-        match self.resolver.check(&token, Freshness::Fresh).await {
-            Ok(_) | Err(VerifyError::Expired | VerifyError::Disabled) => {
-                self.revoke(&token.key_id()).await
-            }
-            Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
-            Err(VerifyError::Revoked | VerifyError::Unknown) => {
-                self.ended_already(&token.key_id());
-                Ok(false)
-            }
-            Err(_) => Ok(false),
-        }
+        self.revoke_token_for(token.as_ref(), None).await
     }
 
-    /// Ends every key that the user has when the call begins; returns how many it ended.
+    /// Ends every key that the user has when the call begins; returns how many it ended. A record that can't be
+    /// read doesn't keep the others from ending.
     ///
     /// A key that is created meanwhile may escape: stop creating before.
     ///
     /// # Errors
     ///
-    /// The first error. Where it was a key that couldn't be revoked, the others were tried all the
-    /// same; where it was the list that couldn't be read, the keys on it weren't.
+    /// [`StoreError::Unavailable`] (some of the keys may be revoked, or all).
     pub async fn revoke_all_for_user(&self, user_id: &str) -> Result<usize, StoreError> {
-        let mut revoked = 0;
-        let mut failed = None;
-        let mut page = PageRequest::new().limit(PageRequest::MAX_LIMIT);
-        loop {
-            let Page { keys, next } = match self.list_for_user(user_id, page).await {
-                Ok(page) => page,
-                Err(error) => return Err(failed.unwrap_or(error)),
-            };
-            for key in keys {
-                match self.revoke_record(key).await {
-                    Ok(changed) => revoked += usize::from(changed),
-                    Err(error) => failed = failed.or(Some(error)),
-                }
-            }
-            match next {
-                Some(next) => page = page.after(next),
-                None => return failed.map_or(Ok(revoked), Err),
-            }
-        }
+        self.revoke_all_for(user_id, None).await
     }
 
     /// Removes a key's record; returns whether it was there. Its token is unknown from then on.
@@ -239,16 +190,6 @@ impl ApiKeyStore {
     /// Somebody else has ended the key, and this store's cache may not have heard of it.
     pub(super) fn ended_already(&self, id: &KeyId) {
         self.resolver.cache().invalidate(&id.lookup_key());
-    }
-
-    async fn revoke_record(&self, key: ApiKey) -> Result<bool, StoreError> {
-        let now = self.resolver.now();
-        let revoked = self.change(key, move |key| {
-            let changes = key.revoked_at.is_none();
-            key.revoked_at.get_or_insert(now);
-            Ok(changes)
-        });
-        Ok(revoked.await?.is_some())
     }
 
     /// Changes a record as `change` says, `key` or what has become of it since; returns what it is then,
@@ -282,23 +223,4 @@ impl ApiKeyStore {
         };
         carry_out(self.resolver.cache(), place, changed).await
     }
-}
-
-/// What a page is used for can't be undone, and a cursor that doesn't move never ends: so the keys
-/// have to be the user's, and each has to come after the one before.
-fn check_page(keys: &[ApiKey], user_id: &str, page: &PageRequest) -> Result<(), BackendError> {
-    let mut last = page.cursor().copied();
-    for key in keys {
-        if key.user_id != user_id {
-            return Err(BackendError::corrupt(
-                "a key of another user in a user's list",
-            ));
-        }
-        let place = Cursor::of(key);
-        if last.is_some_and(|last| !place.comes_after(&last)) {
-            return Err(BackendError::corrupt("a list of keys that is out of order"));
-        }
-        last = Some(place);
-    }
-    Ok(())
 }

@@ -2,7 +2,9 @@
 
 mod builder;
 mod life;
+mod listing;
 mod manage;
+mod revoking;
 mod write;
 
 use std::{fmt, sync::Arc};

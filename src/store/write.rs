@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{cache::Cache, error::BackendError, sync::spawn, token::LookupKey};
+use crate::{backend::KeyOfUser, cache::Cache, error::BackendError, sync::spawn, token::LookupKey};
 
 /// Carries out `write`, which changes the record under `key`, in a task of its own: a caller who goes
 /// away leaves it neither half done nor unnoticed.
@@ -33,6 +33,47 @@ where
             .await
             .unwrap_or_else(|_| Err(failed("the write panicked, or its runtime ended").into())),
         Err(_) => Err(failed("there is no tokio runtime to write on").into()),
+    }
+}
+
+/// The same for a write that changes the keys of a user, and says which those are. Where it fails, all that is
+/// known of any key that may be the user's is invalidated.
+pub(super) async fn carry_out_for_user(
+    cache: &Arc<Cache>,
+    user_id: String,
+    write: impl Future<Output = Result<Vec<KeyOfUser>, BackendError>> + Send + 'static,
+) -> Result<Vec<KeyOfUser>, BackendError> {
+    let invalidate = InvalidateUserUnlessDone {
+        cache: cache.clone(),
+        user_id: Some(user_id),
+    };
+    let task = spawn(async move {
+        let mut invalidate = invalidate;
+        let keys = write.await?;
+        for key in &keys {
+            invalidate.cache.invalidate(&key.lookup_key);
+        }
+        invalidate.user_id = None;
+        Ok(keys)
+    });
+    match task {
+        Ok(task) => task
+            .await
+            .unwrap_or_else(|_| Err(failed("the write panicked, or its runtime ended"))),
+        Err(_) => Err(failed("there is no tokio runtime to write on")),
+    }
+}
+
+struct InvalidateUserUnlessDone {
+    cache: Arc<Cache>,
+    user_id: Option<String>,
+}
+
+impl Drop for InvalidateUserUnlessDone {
+    fn drop(&mut self) {
+        if let Some(user_id) = &self.user_id {
+            self.cache.invalidate_user(user_id);
+        }
     }
 }
 

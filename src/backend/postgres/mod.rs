@@ -4,6 +4,7 @@ mod builder;
 mod connections;
 mod feed;
 mod listening;
+mod lists;
 mod names;
 mod row;
 mod schema;
@@ -11,7 +12,11 @@ mod session;
 mod statements;
 mod time;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
@@ -24,11 +29,12 @@ use self::{
     time::Timestamp,
 };
 use super::{
-    ApiKeyBackend, ChangeSink, KeySource, PageRequest, Subscription, Touch, sql::OpenError,
+    ApiKeyBackend, ChangeSink, KeyFilter, KeyOfUser, KeySource, PageRequest, Subscription, Touch,
+    sql::OpenError,
 };
 use crate::{
     error::BackendError,
-    key::ApiKey,
+    key::{ApiKey, RevocationReason},
     token::{KeyId, LookupKey},
 };
 
@@ -230,6 +236,27 @@ impl ApiKeyBackend for PostgresBackend {
             .bind(id)
             .bind(i64::try_from(page.max_keys()).unwrap_or(i64::MAX));
         row::keys(&self.0.sessions.rows(query).await?)
+    }
+
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        self.0.list(filter, page).await
+    }
+
+    async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        self.0.revoke_all_for_user(user_id, at, reason).await
+    }
+
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        self.0.purge(before, at_most).await
     }
 
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {

@@ -1,11 +1,13 @@
 //! What the SQL backends share: names of tables, rows, and what can go wrong.
 
+mod filter;
 mod open;
 mod prefix;
 mod row;
 
 pub use self::open::OpenError;
 pub(super) use self::{
+    filter::{Argument, Dialect, listing},
     prefix::TablePrefix,
     row::{Row, millis},
 };

@@ -3,6 +3,7 @@
 mod builder;
 mod feed;
 mod file;
+mod lists;
 mod open;
 mod records;
 mod schema;
@@ -10,7 +11,12 @@ mod statements;
 #[cfg(all(test, not(shuttle)))]
 mod tests;
 
-use std::{fmt, iter, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt, iter,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use sqlx::SqlitePool;
 
@@ -22,12 +28,12 @@ use self::{
     statements::{MOST, Statement, Statements},
 };
 use super::{
-    ApiKeyBackend, ChangeSink, KeySource, PageRequest, Subscription, Touch,
+    ApiKeyBackend, ChangeSink, KeyFilter, KeyOfUser, KeySource, PageRequest, Subscription, Touch,
     sql::{OpenError, failed, millis},
 };
 use crate::{
     error::BackendError,
-    key::ApiKey,
+    key::{ApiKey, RevocationReason},
     sync::watch,
     token::{KeyId, LookupKey},
 };
@@ -229,6 +235,27 @@ impl ApiKeyBackend for SqliteBackend {
             read_keys(&rows)
         };
         self.0.read(read).await
+    }
+
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        self.0.list(filter, page).await
+    }
+
+    async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        self.0.revoke_all_for_user(user_id, at, reason).await
+    }
+
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        self.0.purge(before, at_most).await
     }
 
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
