@@ -138,6 +138,10 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// What unit tests share with the others names the crate as those do.
+#[cfg(test)]
+extern crate self as tower_api_key;
+
 mod backend;
 mod cache;
 mod clock;

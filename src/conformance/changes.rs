@@ -16,7 +16,7 @@ use crate::{
 
 /// Two subscriptions on each handle: a change that one of them takes is the others', too. None where
 /// the source tells nothing.
-async fn followers<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome<Vec<Follower<B>>> {
+pub(super) async fn followers<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome<Vec<Follower<B>>> {
     let mut followers = Vec::new();
     for node in 0..4 {
         followers.extend(Follower::subscribe(bench.node(node)).await?);
@@ -24,7 +24,7 @@ async fn followers<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome<Vec<Follower<B
     Ok(followers)
 }
 
-async fn all_told<B: ApiKeyBackend>(
+pub(super) async fn all_told<B: ApiKeyBackend>(
     followers: &mut [Follower<B>],
     id: KeyId,
     what: &str,

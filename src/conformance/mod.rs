@@ -25,7 +25,9 @@
 mod bench;
 mod changes;
 mod dropped;
+mod endings;
 mod fields;
+mod filters;
 mod follow;
 mod lists;
 mod reads;
@@ -110,6 +112,9 @@ struct Settings {
     corrupt: Option<Box<Corrupt>>,
     /// Whether there are lists: a source has none.
     lists: bool,
+    /// Whether there are lists by a filter.
+    filters: bool,
+    purges: bool,
 }
 
 impl<'a> Checks<'a> {
@@ -142,6 +147,8 @@ impl<'a> Checks<'a> {
                 wakes: true,
                 corrupt: None,
                 lists,
+                filters: true,
+                purges: true,
             },
             check: Box::new(|settings| Box::pin(check(open, settings))),
         }
@@ -167,6 +174,19 @@ impl<'a> Checks<'a> {
     /// The feed is one without [`wait`](crate::ChangeFeed::wait), which is read every second.
     pub fn without_wait(mut self) -> Self {
         self.settings.wakes = false;
+        self
+    }
+
+    /// The backend has no [`list`](ApiKeyBackend::list).
+    pub fn without_list(mut self) -> Self {
+        self.settings.filters = false;
+        self
+    }
+
+    /// The backend has no [`purge`](ApiKeyBackend::purge). Otherwise what ended in the first half of the first
+    /// second of 1970 is removed.
+    pub fn without_purge(mut self) -> Self {
+        self.settings.purges = false;
         self
     }
 
@@ -210,6 +230,7 @@ async fn check<B: ApiKeyBackend>(
         rules::of_sources(&bench, &mut run).await;
         if !is_source {
             rules::of_backends(&bench, &mut run).await;
+            rules::of_many_keys(&bench, &mut run).await;
         }
     }
     run.finish()

@@ -1,6 +1,9 @@
 //! The rules, by name.
 
-use super::{bench::Bench, changes, dropped, fields, lists, reads, report::Run, touches, writes};
+use super::{
+    bench::Bench, changes, dropped, endings, fields, filters, lists, reads, report::Run, touches,
+    writes,
+};
 use crate::backend::ApiKeyBackend;
 
 pub(super) const OPENS: &str = "two handles on one database can be had";
@@ -148,4 +151,30 @@ pub(super) async fn of_backends<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Ru
         dropped::changes_are_told(b),
     )
     .await;
+}
+
+/// What backends have to keep where keys of everybody are looked at.
+pub(super) async fn of_many_keys<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Run) {
+    let b = bench;
+    run.rule(
+        "all keys of a user are revoked and named",
+        endings::of_a_user_are_revoked(b),
+    )
+    .await;
+    if b.settings.filters {
+        run.rule("lists have what fits a filter", filters::have_what_fits(b))
+            .await;
+    }
+    if b.settings.purges {
+        run.rule(
+            "a purge removes what ended before and nothing else",
+            endings::of_long_ago_are_purged(b),
+        )
+        .await;
+        run.rule(
+            "a key that is renewed isn't purged",
+            endings::that_are_renewed_stay(b),
+        )
+        .await;
+    }
 }

@@ -48,12 +48,13 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`InvalidKey`] where it isn't valid JSON, is nested more than 127 deep, or is longer than
-    /// [`Self::MAX_LEN`].
+    /// [`InvalidKey`] where it isn't valid JSON, is nested more than 127 deep, has a number beyond those of
+    /// 64 bits, or is longer than [`Self::MAX_LEN`].
     #[cfg(feature = "json")]
     pub fn from_json(text: impl Into<Box<str>>) -> Result<Self, InvalidKey> {
         let metadata = Self::from_stored(text)?;
-        match metadata.get::<serde::de::IgnoredAny>() {
+        // As something, so that whatever is accepted can be read again.
+        match metadata.get::<serde_json::Value>() {
             Ok(_) => Ok(metadata),
             Err(_) => Err(refused("isn't JSON")),
         }

@@ -10,6 +10,8 @@ mod row;
 mod schema;
 mod session;
 mod statements;
+#[cfg(all(test, target_os = "linux", not(shuttle)))]
+mod tests;
 mod time;
 
 use std::{
