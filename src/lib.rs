@@ -113,6 +113,12 @@
 //! In memory ([`MemoryBackend`]), in a SQLite file that one or several processes of a machine use
 //! ([`SqliteBackend`]), in PostgreSQL for many machines ([`PostgresBackend`]), or in a backend of your own.
 //!
+//! # Looking after keys
+//!
+//! [`list`](ApiKeyStore::list) finds keys by a [`KeyFilter`]: those that end soon, those that nobody uses any more.
+//! A revocation can say [why](ApiKeyStore::revoke_because), and [`purge`](ApiKeyStore::purge) removes the records
+//! of keys that ended long ago. What the service keeps with a key is its [`Metadata`].
+//!
 //! # Bring your own
 //!
 //! | what you have | implement | and get |

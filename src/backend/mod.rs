@@ -138,6 +138,8 @@ pub trait KeySource: Send + Sync + 'static {
 ///   DESC, id DESC LIMIT ?`.
 ///   User ids are compared byte by byte: beware of collations that ignore case. The store refuses a
 ///   list with another user's key, or out of order.
+/// * [`list`](Self::list) and [`purge`](Self::purge) are there for whoever looks after keys. Without them, the store says
+///   that the backend can't do that.
 /// * [`touch`](Self::touch) never moves `last_used_at` back, and leaves the version alone.
 ///
 /// # What to store

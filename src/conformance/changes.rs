@@ -24,9 +24,18 @@ pub(super) async fn followers<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome<Vec
     Ok(followers)
 }
 
-pub(super) async fn all_told<B: ApiKeyBackend>(
+async fn all_told<B: ApiKeyBackend>(
     followers: &mut [Follower<B>],
     id: KeyId,
+    what: &str,
+) -> Outcome {
+    each_told(followers, &[id], what).await
+}
+
+/// Every follower is told of each of the keys.
+pub(super) async fn each_told<B: ApiKeyBackend>(
+    followers: &mut [Follower<B>],
+    ids: &[KeyId],
     what: &str,
 ) -> Outcome {
     for (at, follower) in followers.iter_mut().enumerate() {
@@ -37,7 +46,7 @@ pub(super) async fn all_told<B: ApiKeyBackend>(
         };
         let told = follower.told().await?;
         ensure!(
-            concerns(&told, &[id]),
+            ids.iter().all(|id| concerns(&told, &[*id])),
             "{what} wasn't told {when}, by the handle that {}",
             if at % 2 == 0 { "wrote" } else { "didn't write" }
         );

@@ -39,6 +39,7 @@ pub(super) async fn of_a_user_are_revoked<B: ApiKeyBackend>(bench: &Bench<B>) ->
             keys.len(),
             named.len()
         );
+        let mut revoked = Vec::new();
         for key in &mut keys {
             let is_new = key.revoked_at.is_none();
             let expected = KeyOfUser::new(key.id, key.lookup_key(), is_new);
@@ -49,12 +50,13 @@ pub(super) async fn of_a_user_are_revoked<B: ApiKeyBackend>(bench: &Bench<B>) ->
                 if is_new { "worked" } else { "was revoked" }
             );
             if is_new {
-                changes::all_told(&mut followers, key.id, "a revocation of all keys").await?;
+                revoked.push(key.id);
                 key.revoked_at = Some(at(7));
                 key.revocation_reason.clone_from(&reason);
                 key.version += 1;
             }
         }
+        changes::each_told(&mut followers, &revoked, "a revocation of all keys").await?;
         for key in &keys {
             bench
                 .holds(key, "after all of its user's were revoked")
@@ -122,8 +124,9 @@ pub(super) async fn of_long_ago_are_purged<B: ApiKeyBackend>(bench: &Bench<B>) -
     purge(bench, 2).await?;
     for key in &gone {
         bench.lacks(&key.id, "after a purge").await?;
-        changes::all_told(&mut followers, key.id, "a purge").await?;
     }
+    let ids: Vec<_> = gone.iter().map(|key| key.id).collect();
+    changes::each_told(&mut followers, &ids, "a purge").await?;
     for key in &stays {
         bench
             .holds(key, "after a purge of what ended earlier")

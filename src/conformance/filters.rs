@@ -53,8 +53,9 @@ pub(super) async fn have_what_fits<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcom
     // Nobody else's keys end in this window, so a list of everybody's can be foreseen, too.
     let of_all = || KeyFilter::new().ends_from(at(0)).ends_before(at(10));
     for filter in [of_user(), of_all()] {
-        lists(bench, &keys, filter.clone()).await?;
-        lists(bench, &keys, filter.with_revoked()).await?;
+        for filter in [filter.clone(), filter.with_revoked()] {
+            lists(bench, &keys, &filter, 3).await?;
+        }
     }
     for millis in 2..7 {
         let time = at(millis);
@@ -66,45 +67,52 @@ pub(super) async fn have_what_fits<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcom
             of_all().ends_before(time).unused_since(at(4)),
             of_all().unused_since(time).user(&other),
         ] {
-            lists(bench, &keys, filter).await?;
+            lists(bench, &keys, &filter, PageRequest::MAX_LIMIT).await?;
         }
     }
     Ok(())
 }
 
-/// Those of `keys` that fit, and no others, page by page.
-async fn lists<B: ApiKeyBackend>(bench: &Bench<B>, keys: &[ApiKey], filter: KeyFilter) -> Outcome {
+/// Those of `keys` that fit, and no others, in pages of `limit`.
+async fn lists<B: ApiKeyBackend>(
+    bench: &Bench<B>,
+    keys: &[ApiKey],
+    filter: &KeyFilter,
+    limit: usize,
+) -> Outcome {
     let mut expected: Vec<_> = keys.iter().filter(|key| filter.fits(key)).collect();
     expected.sort_unstable_by_key(|key| Reverse((key.created_at, key.id)));
-    for limit in [3, PageRequest::MAX_LIMIT] {
-        let mut page = PageRequest::new().limit(limit);
-        let mut found = Vec::new();
-        while found.len() <= expected.len() {
-            let listed = bench.there().list(&filter, &page).await?;
-            ensure!(
-                listed.len() <= limit,
-                "a page of {limit} keys has {}",
-                listed.len()
-            );
-            let Some(last) = listed.last() else { break };
-            page = page.after(Cursor::of(last));
-            found.extend(listed);
-        }
-        for key in &found {
-            ensure!(
-                filter.fits(key),
-                "{key:?} is in the list of {filter:?}, which it doesn't fit"
-            );
-        }
+    let mut page = PageRequest::new().limit(limit);
+    let mut found = Vec::new();
+    while found.len() <= expected.len() {
+        let listed = bench.there().list(filter, &page).await?;
         ensure!(
-            found.len() == expected.len(),
-            "of {} keys that fit {filter:?}, {} are listed",
-            expected.len(),
-            found.len()
+            listed.len() <= limit,
+            "a page of {limit} keys has {}",
+            listed.len()
         );
-        for (expected, found) in expected.iter().zip(&found) {
-            same(expected, found, "listed by a filter, in the order of lists")?;
+        let is_last = listed.len() < limit;
+        let Some(last) = listed.last() else { break };
+        page = page.after(Cursor::of(last));
+        found.extend(listed);
+        if is_last {
+            break;
         }
+    }
+    for key in &found {
+        ensure!(
+            filter.fits(key),
+            "{key:?} is in the list of {filter:?}, which it doesn't fit"
+        );
+    }
+    ensure!(
+        found.len() == expected.len(),
+        "of {} keys that fit {filter:?}, {} are listed",
+        expected.len(),
+        found.len()
+    );
+    for (expected, found) in expected.iter().zip(&found) {
+        same(expected, found, "listed by a filter, in the order of lists")?;
     }
     Ok(())
 }

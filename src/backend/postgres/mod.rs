@@ -63,10 +63,15 @@ use crate::{
 /// are left alone, and those of a newer version of this crate, too.
 ///
 /// The role that opens the first one needs `CREATE` on the schema, or the right to make it. Later ones
-/// need `SELECT, INSERT, UPDATE, DELETE` on `tower_api_keys` and `SELECT` on the two others; one of
+/// need `SELECT, INSERT, UPDATE, DELETE` on `tower_api_keys` and `tower_api_key_grants`, which has what
+/// is still to be claimed, and `SELECT` on the two others; one of
 /// them at least `DELETE` on `tower_api_key_changes` and `UPDATE` on `tower_api_key_schema`, too, to
 /// delete what is older than an hour. To [verify](crate::CachedResolver) and nothing else, `SELECT` is
 /// enough.
+///
+/// A new version of this crate may change the tables when its first node starts, in one transaction: `SELECT`
+/// and everything else on them wait for it meanwhile, a few seconds for a million keys. Nodes of the version
+/// before go on working.
 ///
 /// An operator can change keys by hand, and needs no right to the log for it:
 ///

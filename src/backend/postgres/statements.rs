@@ -125,12 +125,15 @@ FROM (SELECT) AS always
 LEFT JOIN {keys} AS k ON k.user_id = $1
 LEFT JOIN ended ON ended.id = k.id";
 
+/// The oldest go first, so that an index leads to them, however many of the table are to go.
+///
 /// What is found is locked in the order of the ids, and looked at again: a key that was renewed meanwhile
 /// doesn't fit any more. One that is found twice makes the batch smaller, and no other difference.
 const PURGE: &str = "
 WITH found AS MATERIALIZED (
-    (SELECT id FROM {keys} WHERE revoked_at < $1 LIMIT $2)
-    UNION ALL (SELECT id FROM {keys} WHERE LEAST(expires_at, retires_at) < $1 LIMIT $2)
+    (SELECT id FROM {keys} WHERE revoked_at < $1 ORDER BY revoked_at LIMIT $2)
+    UNION ALL (SELECT id FROM {keys} WHERE LEAST(expires_at, retires_at) < $1
+        ORDER BY LEAST(expires_at, retires_at) LIMIT $2)
     LIMIT $2
 ), locked AS MATERIALIZED (
     SELECT k.id FROM {keys} AS k JOIN (SELECT DISTINCT id FROM found) AS found ON found.id = k.id
@@ -143,10 +146,11 @@ DELETE FROM {keys} AS k USING locked WHERE k.id = locked.id
 
 const PURGE_GRANTS: &str = "
 WITH found AS MATERIALIZED (
-    (SELECT id FROM {grants} WHERE claimed_at < $1 LIMIT $2)
-    UNION ALL (SELECT id FROM {grants} WHERE revoked_at < $1 LIMIT $2)
+    (SELECT id FROM {grants} WHERE claimed_at < $1 ORDER BY claimed_at LIMIT $2)
+    UNION ALL (SELECT id FROM {grants} WHERE revoked_at < $1 ORDER BY revoked_at LIMIT $2)
     UNION ALL (SELECT id FROM {grants}
-        WHERE expires_at < $1 AND claimed_at IS NULL AND revoked_at IS NULL LIMIT $2)
+        WHERE expires_at < $1 AND claimed_at IS NULL AND revoked_at IS NULL
+        ORDER BY expires_at LIMIT $2)
     LIMIT $2
 ), locked AS MATERIALIZED (
     SELECT g.id FROM {grants} AS g JOIN (SELECT DISTINCT id FROM found) AS found ON found.id = g.id

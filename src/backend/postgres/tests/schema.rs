@@ -189,11 +189,14 @@ async fn a_step_that_fails_leaves_everything_as_it_was() {
     let broken = &[
         STEPS[0],
         STEPS[1],
-        "CREATE TABLE \"{prefix}more\" (id int); SELECT 1 / 0",
+        "CREATE TABLE \"{schema}\".\"{prefix}more\" (id int); CREATE TABLE {keys} (id int)",
     ];
     for _ in 0..2 {
         let failed = prepare(&mut connection, &names(), broken).await;
-        assert!(matches!(failed, Err(OpenError::Unavailable(_))));
+        assert!(
+            matches!(failed, Err(OpenError::Unavailable(_))),
+            "{failed:?}"
+        );
         // On the connection that the transaction was on, and on another.
         assert_eq!(all(&mut connection, catalog).await, before);
         let mut other = server.connection().await;
