@@ -44,6 +44,7 @@ impl BackendError {
 
     /// The backend has no such thing as `what`: what a method of
     /// [`ApiKeyBackend`](crate::ApiKeyBackend) answers that wasn't written.
+    #[must_use]
     pub fn unsupported(what: &'static str) -> Self {
         Self::new(BackendErrorKind::Unsupported, what)
     }

@@ -45,8 +45,8 @@ pub(crate) trait DynBackend: DynSource {
         reason: Option<&'a RevocationReason>,
     ) -> Answer<'a, Vec<KeyOfUser>>;
     fn list<'a>(&'a self, filter: &'a KeyFilter, page: &'a PageRequest) -> Answer<'a, Vec<ApiKey>>;
-    fn purge<'a>(&'a self, before: SystemTime, at_most: usize) -> Answer<'a, usize>;
-    fn pepper_usage<'a>(&'a self, now: SystemTime) -> Answer<'a, Vec<PepperUsage>>;
+    fn purge(&self, before: SystemTime, at_most: usize) -> Answer<'_, usize>;
+    fn pepper_usage(&self, now: SystemTime) -> Answer<'_, Vec<PepperUsage>>;
     fn insert_grant<'a>(
         &'a self,
         grant: &'a KeyGrant,
@@ -132,11 +132,11 @@ impl<B: ApiKeyBackend> DynBackend for B {
         Box::pin(ApiKeyBackend::list(self, filter, page))
     }
 
-    fn purge<'a>(&'a self, before: SystemTime, at_most: usize) -> Answer<'a, usize> {
+    fn purge(&self, before: SystemTime, at_most: usize) -> Answer<'_, usize> {
         Box::pin(ApiKeyBackend::purge(self, before, at_most))
     }
 
-    fn pepper_usage<'a>(&'a self, now: SystemTime) -> Answer<'a, Vec<PepperUsage>> {
+    fn pepper_usage(&self, now: SystemTime) -> Answer<'_, Vec<PepperUsage>> {
         Box::pin(ApiKeyBackend::pepper_usage(self, now))
     }
 

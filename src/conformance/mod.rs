@@ -106,6 +106,7 @@ pub struct Checks<'a> {
 
 type Corrupt = dyn Fn(KeyId) -> Boxed<'static, Result<(), AnyError>>;
 
+#[allow(clippy::struct_excessive_bools, reason = "each is said by itself")]
 struct Settings {
     patience: Duration,
     wakes: bool,

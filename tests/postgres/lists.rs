@@ -2,10 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use proptest::{
-    prelude::*,
-    test_runner::{Config, TestRunner},
-};
+use proptest::{prelude::*, test_runner::TestRunner};
 use tokio::task::JoinSet;
 use tower_api_key::{
     ApiKey, ApiKeyBackend, KeyFilter, KeySource, KeyUpdate, Metadata, NewApiKey, PageRequest,
@@ -18,7 +15,7 @@ use crate::{
     records::record,
     support::{
         USER, id_of,
-        lists::{filters, keys, lists_what_fits, purge_times, purges_what_has_ended},
+        lists::{cases, filters, keys, lists_what_fits, purge_times, purges_what_has_ended},
         postgres::Server,
         start,
     },
@@ -36,7 +33,7 @@ fn with_keys<T: std::fmt::Debug>(
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let url = server.url();
     let backend = runtime.block_on(PostgresBackend::connect(&url)).unwrap();
-    let mut runner = TestRunner::new(Config::with_cases(cases));
+    let mut runner = TestRunner::new(cases(cases));
     let run = runner.run(&given, |(keys, more)| {
         runtime.block_on(async {
             server.psql("TRUNCATE tower_api_keys").await;

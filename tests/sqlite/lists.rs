@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proptest::{prelude::*, test_runner::Config};
+use proptest::prelude::*;
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::task::JoinSet;
 use tower_api_key::{
@@ -15,7 +15,7 @@ use crate::{
     support::{
         USER,
         folder::Folder,
-        lists::{filters, keys, lists_what_fits, purge_times, purges_what_has_ended},
+        lists::{cases, filters, keys, lists_what_fits, purge_times, purges_what_has_ended},
         start,
     },
     text,
@@ -24,7 +24,7 @@ use crate::{
 #[test]
 fn lists_are_exactly_the_keys_that_fit() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let config = Config::with_cases(64);
+    let config = cases(64);
     proptest!(config, |(keys in keys(40), filters in filters(8), limit in 1..9_usize)| {
         runtime.block_on(async {
             let backend = SqliteBackend::in_memory().await.unwrap();
@@ -41,7 +41,7 @@ fn lists_are_exactly_the_keys_that_fit() {
 #[test]
 fn what_has_ended_is_purged_and_never_a_key_that_works() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let config = Config::with_cases(64);
+    let config = cases(64);
     proptest!(config, |(keys in keys(40), times in purge_times())| {
         runtime.block_on(async {
             let backend = SqliteBackend::in_memory().await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proptest::{prelude::*, test_runner::Config};
+use proptest::prelude::*;
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, KeyFilter, KeyId, KeySource, LookupKey, MemoryBackend,
     NewApiKey, PageRequest, Peppers, Scopes, StoreError, Touch,
@@ -11,7 +11,7 @@ use tower_api_key::{
 use super::{SECOND, is_the_outage, new_key, pepper, store_on, verified};
 use crate::support::{
     Fixture, USER, id_of,
-    lists::{filters, keys, lists_what_fits},
+    lists::{cases, filters, keys, lists_what_fits},
     start,
 };
 
@@ -129,7 +129,7 @@ async fn times_between_two_milliseconds_count_as_the_later_one() {
 fn the_memory_backend_lists_exactly_the_keys_that_fit() {
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.build().unwrap();
-    let config = Config::with_cases(256);
+    let config = cases(256);
     proptest!(config, |(keys in keys(40), filters in filters(8), limit in 1..9_usize)| {
         runtime.block_on(async {
             let backend = MemoryBackend::new();

@@ -1,15 +1,14 @@
 //! Records of keys that ended long ago are removed, and those of keys that work never.
 
-use proptest::{prelude::*, test_runner::Config};
-use tokio::task::JoinSet;
+use proptest::prelude::*;
 use tower_api_key::{
-    ApiKeyBackend, KeyUpdate, MemoryBackend, NewApiKey, PageRequest, Peppers, Scopes,
+    ApiKey, ApiKeyBackend, KeyId, MemoryBackend, NewApiKey, PageRequest, Peppers, Scopes,
 };
 
 use super::{SECOND, new_key, pepper, store_on, verified};
 use crate::support::{
     Fixture, USER, id_of,
-    lists::{keys, purge_times, purges_what_has_ended},
+    lists::{cases, keys, purge_times, purges_what_has_ended},
     start,
 };
 
@@ -73,7 +72,7 @@ async fn more_than_a_batch_is_removed_batch_by_batch() {
 fn the_memory_backend_purges_what_has_ended_and_never_a_key_that_works() {
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build().unwrap();
-    let config = Config::with_cases(256);
+    let config = cases(256);
     proptest!(config, |(keys in keys(40), times in purge_times())| {
         runtime.block_on(async {
             let backend = MemoryBackend::new();
@@ -88,30 +87,42 @@ fn the_memory_backend_purges_what_has_ended_and_never_a_key_that_works() {
 /// Whoever is told that a key was renewed has one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_key_that_is_renewed_while_others_are_purged_stays() {
-    for _ in 0..50 {
-        let store = store_on(MemoryBackend::new(), Peppers::new(pepper("v1"))).await;
-        let mut ids = Vec::new();
-        for _ in 0..40 {
-            let new = new_key().expires_at(start() - SECOND);
-            ids.push(store.create(new).await.unwrap().key().id);
+    let store = store_on(MemoryBackend::new(), Peppers::new(pepper("v1"))).await;
+    let expired = new_key().expires_at(start() - SECOND);
+    let key = store.create(expired).await.unwrap().key().clone();
+    let mut renewals = 0;
+    for _ in 0..20 {
+        let backend = MemoryBackend::new();
+        let keys: Vec<_> = (0..2_000_u32)
+            .map(|number| {
+                let mut key = key.clone();
+                let mut id = [7; KeyId::LEN];
+                id[..4].copy_from_slice(&number.to_be_bytes());
+                key.id = KeyId::from_bytes(id);
+                key
+            })
+            .collect();
+        for key in &keys {
+            assert!(backend.insert(key).await.unwrap());
         }
-        let mut tasks = JoinSet::new();
-        for id in ids {
-            let store = store.clone();
-            tasks.spawn(async move {
-                let update = KeyUpdate::new().expires_in(SECOND);
-                let renewed = store.update(&id, update).await.unwrap();
-                Some((id, renewed.is_some()))
-            });
+        let purger = backend.clone();
+        let purge = tokio::spawn(async move { purger.purge(start(), 2_000).await.unwrap() });
+        let mut renewed = Vec::new();
+        for key in &keys {
+            let next = ApiKey {
+                expires_at: None,
+                version: 2,
+                ..key.clone()
+            };
+            if backend.update(&next, 1).await.unwrap() {
+                renewed.push(next.id);
+            }
         }
-        let purger = store.clone();
-        tasks.spawn(async move {
-            purger.purge(start()).await.unwrap();
-            None
-        });
-        for (id, is_renewed) in tasks.join_all().await.into_iter().flatten() {
-            let is_there = store.get(&id).await.unwrap().is_some();
-            assert!(is_there || !is_renewed, "renewed, and gone");
-        }
+        let removed = purge.await.unwrap();
+        assert_eq!(removed + renewed.len(), keys.len());
+        let left = backend.get_by_id(&renewed).await.unwrap();
+        assert_eq!(left.len(), renewed.len(), "renewed, and gone");
+        renewals += renewed.len();
     }
+    assert!(renewals > 0);
 }

@@ -13,6 +13,14 @@ use tower_api_key::{
 
 use super::{PEPPER, start};
 
+/// So many cases, and no file with those that failed.
+pub fn cases(number: u32) -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(number)
+    }
+}
+
 /// Few, so that they are often the same.
 fn moment() -> impl Strategy<Value = SystemTime> {
     (0..12_u64).prop_map(|number| start() + Duration::from_millis(number))

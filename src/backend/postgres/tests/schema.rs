@@ -169,7 +169,7 @@ async fn g2_whoever_reads_the_log_during_the_step_is_told_of_it_and_of_what_come
         feed.read().await.unwrap(),
         [Change::Key(id(3).lookup_key())]
     );
-    let found: Vec<_> = [20, 21, 22, 23].map(|number| id(number)).into();
+    let found: Vec<_> = [20, 21, 22, 23].map(id).into();
     let found = new.get_by_id(&found).await.unwrap();
     assert!(found.iter().all(|key| key.revoked_at.is_some()));
     assert_eq!(found.len(), 4);
