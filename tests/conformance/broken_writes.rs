@@ -181,10 +181,10 @@ impl ApiKeyBackend for Broken {
                 }
                 Fault::FilterForgetsCreation => seen.created_at = UNIX_EPOCH,
                 Fault::FilterIgnoresUser => {
-                    if let Some(user) = filter.wanted_user().map(str::to_owned) {
-                        if user.eq_ignore_ascii_case(&seen.user_id) {
-                            seen.user_id = user;
-                        }
+                    if let Some(user) = filter.wanted_user()
+                        && user.eq_ignore_ascii_case(&seen.user_id)
+                    {
+                        user.clone_into(&mut seen.user_id);
                     }
                 }
                 _ => {}

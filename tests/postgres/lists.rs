@@ -23,7 +23,7 @@ use crate::{
 
 /// On the same tables each time, which are empty before.
 fn with_keys<T: std::fmt::Debug>(
-    cases: u32,
+    number: u32,
     given: impl Strategy<Value = (Vec<ApiKey>, T)>,
     check: impl AsyncFn(&PostgresBackend, &[ApiKey], T),
 ) {
@@ -33,7 +33,7 @@ fn with_keys<T: std::fmt::Debug>(
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let url = server.url();
     let backend = runtime.block_on(PostgresBackend::connect(&url)).unwrap();
-    let mut runner = TestRunner::new(cases(cases));
+    let mut runner = TestRunner::new(cases(number));
     let run = runner.run(&given, |(keys, more)| {
         runtime.block_on(async {
             server.psql("TRUNCATE tower_api_keys").await;

@@ -1,9 +1,7 @@
 //! Records of keys that ended long ago are removed, and those of keys that work never.
 
 use proptest::prelude::*;
-use tower_api_key::{
-    ApiKey, ApiKeyBackend, KeyId, MemoryBackend, NewApiKey, PageRequest, Peppers, Scopes,
-};
+use tower_api_key::{ApiKeyBackend, KeyId, MemoryBackend, NewApiKey, PageRequest, Peppers, Scopes};
 
 use super::{SECOND, new_key, pepper, store_on, verified};
 use crate::support::{
@@ -109,11 +107,8 @@ async fn a_key_that_is_renewed_while_others_are_purged_stays() {
         let purge = tokio::spawn(async move { purger.purge(start(), 2_000).await.unwrap() });
         let mut renewed = Vec::new();
         for key in &keys {
-            let next = ApiKey {
-                expires_at: None,
-                version: 2,
-                ..key.clone()
-            };
+            let mut next = key.clone();
+            (next.expires_at, next.version) = (None, 2);
             if backend.update(&next, 1).await.unwrap() {
                 renewed.push(next.id);
             }
