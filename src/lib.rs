@@ -131,6 +131,12 @@
 //! In memory ([`MemoryBackend`]), in a SQLite file that one or several processes of a machine use
 //! ([`SqliteBackend`]), in PostgreSQL for many machines ([`PostgresBackend`]), or in a backend of your own.
 //!
+//! # Looking after keys
+//!
+//! [`list`](ApiKeyStore::list) finds keys by a [`KeyFilter`]: those that end soon, those that nobody uses any more.
+//! A revocation can say [why](ApiKeyStore::revoke_because), and [`purge`](ApiKeyStore::purge) removes the records
+//! of keys that ended long ago. What the service keeps with a key is its [`Metadata`].
+//!
 //! # Keys that others have made
 //!
 //! Keys of which another issuer has kept no more than SHA-256 are [imported](ApiKeyStore::import) by that digest, once the
@@ -152,6 +158,7 @@
 //! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`](struct@crate::RequireScope); [`Rejection`] as a response |
 //! | `sqlite` | no | [`SqliteBackend`]: keys in a file, for one machine |
 //! | `postgres` | no | [`PostgresBackend`]: keys for a fleet |
+//! | `json` | no | [`Metadata`] of anything that serde can write |
 //! | `tracing` | no | events in the log: what happens to keys, rejections, outages, lost feeds of changes, guards without a layer |
 //! | `test-util` | no | for tests of one's own: `ManualClock`, `ApiKeyToken::generate_with`, checks of backends (`conformance`) |
 //!
@@ -160,6 +167,10 @@
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+
+// What unit tests share with the others names the crate as those do.
+#[cfg(test)]
+extern crate self as tower_api_key;
 
 mod ask;
 mod backend;
@@ -192,6 +203,8 @@ pub use self::backend::{PostgresBackend, PostgresBackendBuilder};
 pub use self::backend::{SqliteBackend, SqliteBackendBuilder};
 #[cfg(feature = "test-util")]
 pub use self::clock::ManualClock;
+#[cfg(feature = "json")]
+pub use self::key::ReadMetadataError;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use self::{
     backend::OpenError,
@@ -200,8 +213,9 @@ pub use self::{
 pub use self::{
     backend::{
         ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, GrantCursor, GrantInsertion,
-        GrantLimits, GrantPage, GrantPageRequest, KeyFilter, KeySource, MemoryBackend, Page,
-        PageRequest, ParseCursorError, ParseGrantCursorError, PepperUsage, Subscription, Touch,
+        GrantLimits, GrantPage, GrantPageRequest, KeyFilter, KeyOfUser, KeySource, MemoryBackend,
+        Page, PageRequest, ParseCursorError, ParseGrantCursorError, PepperUsage, Subscription,
+        Touch,
     },
     cache::{CacheConfig, CacheStats},
     clock::{Clock, SystemClock},

@@ -9,8 +9,9 @@ use std::{
 };
 
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, BackendError, Change, ChangeSink, KeyId, KeySource, LookupKey, Metadata,
-    PageRequest, PepperId, PepperUsage, Scopes, SecretHash, Subscription, Touch,
+    ApiKey, ApiKeyBackend, BackendError, Change, ChangeSink, KeyFilter, KeyId, KeySource,
+    LookupKey, Metadata, PageRequest, PepperId, PepperUsage, Scopes, SecretHash, Subscription,
+    Touch,
 };
 
 type AnyError = Box<dyn Error + Send + Sync>;
@@ -151,6 +152,43 @@ impl ApiKeyBackend for Table {
             .take(page.max_keys())
             .map(Row::to_key)
             .collect()
+    }
+
+    /// `SELECT … WHERE` with what was set of the filter, in the same order.
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        let place = |key: &ApiKey| (key.created_at, key.id);
+        let after = page.cursor().map(|after| (after.created_at(), *after.id()));
+        let keys: Result<Vec<_>, _> = self.rows().values().map(Row::to_key).collect();
+        let mut keys = keys?;
+        keys.retain(|key| filter.fits(key) && after.is_none_or(|after| place(key) < after));
+        keys.sort_unstable_by_key(|key| Reverse(place(key)));
+        keys.truncate(page.max_keys());
+        Ok(keys)
+    }
+
+    /// `DELETE … WHERE lookup_key IN (SELECT lookup_key … WHERE revoked_at < ? OR
+    /// least(expires_at, retires_at) < ? LIMIT ?)`
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        let before = millis(before);
+        let is_over = |row: &Row| {
+            let ends = [row.revoked_at, row.expires_at, row.retires_at];
+            ends.into_iter().flatten().any(|end| end < before)
+        };
+        let gone: Vec<_> = {
+            let mut rows = self.rows();
+            let over = rows.values().filter(|row| is_over(row));
+            let gone: Vec<_> = over.map(|row| row.id).take(at_most).collect();
+            rows.retain(|id, _| !gone.contains(id));
+            gone
+        };
+        for id in &gone {
+            self.tell(KeyId::from_bytes(*id).lookup_key());
+        }
+        Ok(gone.len())
     }
 
     /// `UPDATE … SET last_used_at = greatest(last_used_at, used_at) FROM unnest(?, ?) AS

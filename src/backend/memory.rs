@@ -13,12 +13,12 @@ use std::{
 
 use self::grants::Grants;
 use super::{
-    ApiKeyBackend, Change, ChangeSink, Cursor, GrantInsertion, GrantLimits, KeySource, PageRequest,
-    PepperUsage, Subscription, Touch,
+    ApiKeyBackend, Change, ChangeSink, Cursor, GrantInsertion, GrantLimits, KeyFilter, KeyOfUser,
+    KeySource, PageRequest, PepperUsage, Subscription, Touch,
 };
 use crate::{
     error::BackendError,
-    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
     sync::{DashMap, Entry, Mutex, MutexGuard},
     token::{KeyId, LookupKey},
 };
@@ -256,6 +256,71 @@ impl ApiKeyBackend for MemoryBackend {
             (record.id == *id).then(|| record.clone())
         };
         Ok(ids.iter().filter_map(record).collect())
+    }
+
+    async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        let mut keys = Vec::new();
+        {
+            let index = self.index();
+            for key in index.get(user_id).into_iter().flat_map(BTreeMap::values) {
+                let Some(mut record) = self.0.records.get_mut(key) else {
+                    continue;
+                };
+                let is_new = record.revoked_at.is_none();
+                if is_new {
+                    record.revoked_at = Some(at);
+                    record.revocation_reason = reason.cloned();
+                    record.version = record.version.saturating_add(1);
+                }
+                keys.push(KeyOfUser::new(record.id, *key, is_new));
+            }
+        }
+        for key in keys.iter().filter(|key| key.is_newly_revoked) {
+            self.tell(key.lookup_key);
+        }
+        Ok(keys)
+    }
+
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        let after = page.cursor().map(place);
+        let follows = |key: &ApiKey| after.is_none_or(|after| place(&Cursor::of(key)) > after);
+        // Held, so that none comes or goes meanwhile.
+        let _index = self.index();
+        let records = self.0.records.iter();
+        let mut keys: Vec<_> = records
+            .filter(|record| follows(record) && filter.fits(record))
+            .map(|record| record.clone())
+            .collect();
+        keys.sort_unstable_by_key(|key| place(&Cursor::of(key)));
+        keys.truncate(page.max_keys());
+        Ok(keys)
+    }
+
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        let is_over = |time: Option<SystemTime>| time.is_some_and(|time| time < before);
+        let may_go = |key: &ApiKey| is_over(key.revoked_at) || is_over(key.ends_at());
+        let mut gone = Vec::new();
+        {
+            // Nothing is renewed while it is held.
+            let mut index = self.index();
+            let records = self.0.records.iter().filter(|record| may_go(record));
+            let found: Vec<_> = records.map(|record| record.id).take(at_most).collect();
+            gone.extend(found.iter().filter_map(|id| self.remove(&mut index, id)));
+        }
+        for key in &gone {
+            self.tell(*key);
+        }
+        let grants = self.grants().purge(before, at_most - gone.len());
+        Ok(gone.len() + grants)
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

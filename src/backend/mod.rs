@@ -9,6 +9,7 @@ mod memory;
 mod page;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod revocation;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -29,14 +30,16 @@ pub use self::{
     grants::{GrantInsertion, GrantLimits},
     memory::MemoryBackend,
     page::{Cursor, Page, PageRequest, ParseCursorError},
+    revocation::KeyOfUser,
 };
 pub(crate) use self::{
     changes::{DynFeed, TakesChanges, Told},
     erased::{DynBackend, DynSource},
+    page::check_list,
 };
 use crate::{
     error::BackendError,
-    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
     token::{KeyId, LookupKey},
 };
 
@@ -130,6 +133,8 @@ pub trait KeySource: Send + Sync + 'static {
 ///   DESC, id DESC LIMIT ?`.
 ///   User ids are compared byte by byte: beware of collations that ignore case. The store refuses a
 ///   list with another user's key, or out of order.
+/// * [`list`](Self::list) and [`purge`](Self::purge) are there for whoever looks after keys. Without them, the store says
+///   that the backend can't do that.
 /// * [`touch`](Self::touch) never moves `last_used_at` back, and leaves the version alone.
 ///
 /// # Keys that are handed off
@@ -270,6 +275,26 @@ pub trait ApiKeyBackend: KeySource {
         }
     }
 
+    /// Marks all keys of `user_id` that aren't revoked as revoked at `at`, for `reason`, and raises their
+    /// versions. Says which keys the user has then, with those that were revoked before.
+    ///
+    /// One statement does it whatever stands in the other columns: a record that can't be read has to end,
+    /// too, and must not keep the others from it. Without this method, they are
+    /// [listed](Self::list_for_user) and [updated](Self::update), and where one can't be read, all that are on
+    /// its page stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known that all of them are revoked. Some may be.
+    fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> impl Future<Output = Result<Vec<KeyOfUser>, BackendError>> + Send {
+        revocation::by_list(self, user_id, at, reason)
+    }
+
     /// The keys that [fit](KeyFilter::fits) `filter`, in the order of
     /// [`list_for_user`](Self::list_for_user), as many as `page` asks for, beginning after its cursor.
     ///
@@ -286,8 +311,11 @@ pub trait ApiKeyBackend: KeySource {
     }
 
     /// Removes at most `at_most` records of keys that were revoked, or whose end has come, before `before`,
-    /// and of grants that were claimed, revoked or past their end by then; returns how many. A key that was
-    /// renewed meanwhile isn't removed.
+    /// and of grants that were claimed, revoked or past their end by then; returns how many, and 0 only where
+    /// there is no such record any more.
+    ///
+    /// What is removed is decided by the statement that removes it: a key that was renewed meanwhile stays.
+    /// `before` isn't in the future.
     ///
     /// # Errors
     ///
@@ -510,6 +538,15 @@ impl<B: ApiKeyBackend> ApiKeyBackend for Arc<B> {
         expected: u64,
     ) -> impl Future<Output = Result<bool, BackendError>> + Send {
         B::rotate(self, successor, old, expected)
+    }
+
+    fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> impl Future<Output = Result<Vec<KeyOfUser>, BackendError>> + Send {
+        B::revoke_all_for_user(self, user_id, at, reason)
     }
 
     fn list(

@@ -62,6 +62,12 @@ impl<B: ApiKeyBackend> Bench<B> {
         format!("{name}-{run:016x}")
     }
 
+    /// Another one for each run, of whole milliseconds.
+    pub(super) fn offset(&self) -> Duration {
+        let bytes = [self.run[20], self.run[21], self.run[22], self.run[23]];
+        Duration::from_millis(1_000 * u64::from(u32::from_be_bytes(bytes)))
+    }
+
     /// A number that wasn't given before.
     pub(super) fn number(&self) -> u64 {
         self.made.fetch_add(1, Ordering::SeqCst)

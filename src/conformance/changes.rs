@@ -16,7 +16,7 @@ use crate::{
 
 /// Two subscriptions on each handle: a change that one of them takes is the others', too. None where
 /// the source tells nothing.
-async fn followers<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome<Vec<Follower<B>>> {
+pub(super) async fn followers<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome<Vec<Follower<B>>> {
     let mut followers = Vec::new();
     for node in 0..4 {
         followers.extend(Follower::subscribe(bench.node(node)).await?);
@@ -29,6 +29,15 @@ async fn all_told<B: ApiKeyBackend>(
     id: KeyId,
     what: &str,
 ) -> Outcome {
+    each_told(followers, &[id], what).await
+}
+
+/// Every follower is told of each of the keys.
+pub(super) async fn each_told<B: ApiKeyBackend>(
+    followers: &mut [Follower<B>],
+    ids: &[KeyId],
+    what: &str,
+) -> Outcome {
     for (at, follower) in followers.iter_mut().enumerate() {
         let when = if follower.has_feed() {
             "by a read of the feed that began when the write had returned"
@@ -37,7 +46,7 @@ async fn all_told<B: ApiKeyBackend>(
         };
         let told = follower.told().await?;
         ensure!(
-            concerns(&told, &[id]),
+            ids.iter().all(|id| concerns(&told, &[*id])),
             "{what} wasn't told {when}, by the handle that {}",
             if at % 2 == 0 { "wrote" } else { "didn't write" }
         );

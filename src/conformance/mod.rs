@@ -27,7 +27,9 @@ mod changes;
 mod claims;
 mod digests;
 mod dropped;
+mod endings;
 mod fields;
+mod filters;
 mod follow;
 mod grants;
 mod lists;
@@ -109,6 +111,7 @@ pub struct Checks<'a> {
 
 type Corrupt = dyn Fn(KeyId) -> Boxed<'static, Result<(), AnyError>>;
 
+#[allow(clippy::struct_excessive_bools, reason = "each is said by itself")]
 struct Settings {
     patience: Duration,
     wakes: bool,
@@ -118,6 +121,9 @@ struct Settings {
     /// Whether keys can be handed off.
     grants: bool,
     pepper_usage: bool,
+    /// Whether there are lists by a filter.
+    filters: bool,
+    purges: bool,
 }
 
 impl<'a> Checks<'a> {
@@ -152,6 +158,8 @@ impl<'a> Checks<'a> {
                 lists,
                 grants: true,
                 pepper_usage: true,
+                filters: true,
+                purges: true,
             },
             check: Box::new(|settings| Box::pin(check(open, settings))),
         }
@@ -190,6 +198,19 @@ impl<'a> Checks<'a> {
     /// The backend doesn't count keys by pepper: [`ApiKeyBackend::pepper_usage`] is left as it is.
     pub fn without_pepper_usage(mut self) -> Self {
         self.settings.pepper_usage = false;
+        self
+    }
+
+    /// The backend has no [`list`](ApiKeyBackend::list).
+    pub fn without_list(mut self) -> Self {
+        self.settings.filters = false;
+        self
+    }
+
+    /// The backend has no [`purge`](ApiKeyBackend::purge). Otherwise what ended in the first half of the first
+    /// second of 1970 is removed.
+    pub fn without_purge(mut self) -> Self {
+        self.settings.purges = false;
         self
     }
 
@@ -238,6 +259,7 @@ async fn check<B: ApiKeyBackend>(
                 rules::of_grants(&bench, &mut run).await;
             }
             rules::of_rotations(&bench, &mut run).await;
+            rules::of_many_keys(&bench, &mut run).await;
         }
     }
     run.finish()

@@ -47,6 +47,7 @@ impl BackendError {
 
     /// The backend has no such thing as `what`: what a method of
     /// [`ApiKeyBackend`](crate::ApiKeyBackend) answers that wasn't written.
+    #[must_use]
     pub fn unsupported(what: &'static str) -> Self {
         Self::new(BackendErrorKind::Unsupported, what)
     }
@@ -287,7 +288,7 @@ impl ClaimRefusal {
     }
 }
 
-/// A field of a [`NewApiKey`](crate::NewApiKey) can't be stored.
+/// A field of a [`NewApiKey`](crate::NewApiKey), or of what a key is changed to, can't be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("`{field}` {problem}")]
 pub struct InvalidKey {
@@ -296,7 +297,7 @@ pub struct InvalidKey {
 }
 
 impl InvalidKey {
-    /// The name of the field: `user_id` or `name`.
+    /// The name of the field: `user_id`, `name`, `metadata` or `revocation_reason`.
     #[must_use]
     pub fn field(&self) -> &'static str {
         self.field

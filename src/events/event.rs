@@ -62,9 +62,9 @@ pub enum EventKind {
     },
     /// A key's record was removed.
     Deleted,
-    /// The records of ended keys were removed.
+    /// The records of keys and grants that had ended were removed.
     Purged {
-        /// How many.
+        /// How many, 1,000 at the most.
         keys: u64,
     },
     /// The token of a key was reported as leaked, with the right secret. Its revocation, where it wasn't

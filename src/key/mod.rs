@@ -12,6 +12,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+#[cfg(feature = "json")]
+pub use self::metadata::ReadMetadataError;
 pub use self::{
     grant::{ClaimHash, GrantId, GrantStatus, KeyGrant, ParseGrantIdError},
     metadata::Metadata,

@@ -5,8 +5,10 @@ mod claim;
 mod hand_off;
 mod import;
 mod life;
+mod listing;
 mod manage;
 mod peppers;
+mod revoking;
 mod rotate;
 
 use std::{fmt, sync::Arc};

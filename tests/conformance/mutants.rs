@@ -378,6 +378,91 @@ const FAULTS: &[(Fault, bool, &str)] = &[
     (Fault::FeedLags, true, "every change is told in time"),
     (Fault::FeedStartsLate, true, "every change is told in time"),
     (Fault::FeedBreaksOff, true, "a change wakes those who wait"),
+    (
+        Fault::RevokesAllForgetsReason,
+        false,
+        "all keys of a user are revoked and named",
+    ),
+    (
+        Fault::RevokesAllAgain,
+        false,
+        "all keys of a user are revoked and named",
+    ),
+    (
+        Fault::RevokesAllNamesNewOnly,
+        false,
+        "all keys of a user are revoked and named",
+    ),
+    (
+        Fault::RevokesAllOfOthers,
+        false,
+        "all keys of a user are revoked and named",
+    ),
+    (
+        Fault::RevokesAllSilently,
+        false,
+        "all keys of a user are revoked and named",
+    ),
+    (
+        Fault::FilterTakesRevoked,
+        false,
+        "lists have what fits a filter",
+    ),
+    (
+        Fault::FilterIgnoresOverlap,
+        false,
+        "lists have what fits a filter",
+    ),
+    (
+        Fault::FilterTakesEndless,
+        false,
+        "lists have what fits a filter",
+    ),
+    (
+        Fault::FilterCountsEndItself,
+        false,
+        "lists have what fits a filter",
+    ),
+    (
+        Fault::FilterForgetsCreation,
+        false,
+        "lists have what fits a filter",
+    ),
+    (
+        Fault::FilterIgnoresUser,
+        false,
+        "lists have what fits a filter",
+    ),
+    (
+        Fault::PurgesAtTheDate,
+        false,
+        "a purge removes what ended before and nothing else",
+    ),
+    (
+        Fault::PurgesSuspended,
+        false,
+        "a purge removes what ended before and nothing else",
+    ),
+    (
+        Fault::PurgesNoRetired,
+        false,
+        "a purge removes what ended before and nothing else",
+    ),
+    (
+        Fault::PurgesTooMany,
+        false,
+        "a purge removes what ended before and nothing else",
+    ),
+    (
+        Fault::PurgesSilently,
+        false,
+        "a purge removes what ended before and nothing else",
+    ),
+    (
+        Fault::PurgeChecksFirst,
+        false,
+        "a key that is renewed isn't purged",
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

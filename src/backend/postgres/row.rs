@@ -58,7 +58,7 @@ fn record(row: &PgRow) -> Result<Row, sqlx::Error> {
     let created_at: Timestamp = row.try_get(RECORD + 8)?;
     let expires_at: Option<Timestamp> = row.try_get(RECORD + 9)?;
     Ok(Row {
-        id: row.try_get(RECORD + 0)?,
+        id: row.try_get(RECORD)?,
         user_id: row.try_get(RECORD + 1)?,
         name: row.try_get(RECORD + 2)?,
         scopes: row.try_get(RECORD + 3)?,

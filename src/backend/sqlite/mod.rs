@@ -4,6 +4,7 @@ mod builder;
 mod feed;
 mod file;
 mod grants;
+mod lists;
 mod open;
 mod records;
 mod rotate;
@@ -29,13 +30,13 @@ use self::{
     statements::{MOST, Statement, Statements},
 };
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeySource, PageRequest, PepperUsage,
-    Subscription, Touch,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeyFilter, KeyOfUser, KeySource,
+    PageRequest, PepperUsage, Subscription, Touch,
     sql::{OpenError, failed, millis},
 };
 use crate::{
     error::BackendError,
-    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
     sync::watch,
     token::{KeyId, LookupKey},
 };
@@ -237,6 +238,27 @@ impl ApiKeyBackend for SqliteBackend {
             read_keys(&rows)
         };
         self.0.read(read).await
+    }
+
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        self.0.list(filter, page).await
+    }
+
+    async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        self.0.revoke_all_for_user(user_id, at, reason).await
+    }
+
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        self.0.purge(before, at_most).await
     }
 
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
