@@ -1,5 +1,7 @@
 //! Each database that the crate has, and stores on it, each as a node of its own.
 
+use std::time::Duration;
+
 use tower_api_key::{
     ApiKeyBackend, ApiKeyStore, ApiKeyStoreBuilder, ManualClock, MemoryBackend, Peppers,
     PostgresBackend, SqliteBackend,
@@ -33,14 +35,8 @@ impl Database {
     pub(crate) async fn builder(&self) -> ApiKeyStoreBuilder {
         match self {
             Self::Memory(backend) => ApiKeyStore::builder(backend.clone()),
-            Self::Sqlite(folder) => {
-                let backend = SqliteBackend::open(folder.join("keys.db")).await;
-                ApiKeyStore::builder(backend.unwrap())
-            }
-            Self::Postgres(server) => {
-                let backend = PostgresBackend::connect(&server.url()).await;
-                ApiKeyStore::builder(backend.unwrap())
-            }
+            Self::Sqlite(folder) => ApiKeyStore::builder(sqlite(folder).await),
+            Self::Postgres(server) => ApiKeyStore::builder(postgres(server).await),
         }
     }
 
@@ -49,6 +45,20 @@ impl Database {
         let builder = self.builder().await.peppers(Peppers::new(pepper("v1")));
         builder.clock(clock.clone()).build().await.unwrap()
     }
+}
+
+/// Longer than anything takes on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) async fn sqlite(folder: &Folder) -> SqliteBackend {
+    let builder = SqliteBackend::builder().busy_timeout(PATIENCE);
+    builder.open(folder.join("keys.db")).await.unwrap()
+}
+
+pub(crate) async fn postgres(server: &Server) -> PostgresBackend {
+    let builder = PostgresBackend::builder().acquire_timeout(PATIENCE);
+    let builder = builder.statement_timeout(PATIENCE);
+    builder.connect(&server.url()).await.unwrap()
 }
 
 pub(crate) fn clock() -> ManualClock {

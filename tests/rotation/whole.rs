@@ -2,11 +2,9 @@
 
 use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
-use tower_api_key::{
-    ApiKey, ApiKeyBackend, MemoryBackend, PostgresBackend, Scopes, SqliteBackend, Touch,
-};
+use tower_api_key::{ApiKey, ApiKeyBackend, MemoryBackend, Scopes, Touch};
 
-use super::databases::{clock, node_on};
+use super::databases::{clock, node_on, postgres, sqlite};
 use crate::{
     key,
     support::{USER, folder::Folder, postgres::Server, start},
@@ -71,14 +69,16 @@ async fn a_rotation_that_is_broken_off_is_done_whole_or_not_at_all() {
     let memory = MemoryBackend::new();
     is_whole_wherever_it_is_broken_off("memory", [memory.clone(), memory]).await;
     let folder = Folder::new("rotation-whole");
-    let file = folder.join("keys.db");
-    let open = async || SqliteBackend::open(&file).await.unwrap();
-    is_whole_wherever_it_is_broken_off("SQLite", [open().await, open().await]).await;
+    is_whole_wherever_it_is_broken_off("SQLite", [sqlite(&folder).await, sqlite(&folder).await])
+        .await;
     let Some(server) = Server::start() else {
         return;
     };
-    let connect = async || PostgresBackend::connect(&server.url()).await.unwrap();
-    is_whole_wherever_it_is_broken_off("PostgreSQL", [connect().await, connect().await]).await;
+    is_whole_wherever_it_is_broken_off(
+        "PostgreSQL",
+        [postgres(&server).await, postgres(&server).await],
+    )
+    .await;
 }
 
 /// Uses are written behind the requests, and may meet the rotation in the database.
@@ -118,12 +118,13 @@ async fn a_use_that_is_noted_at_the_same_time_keeps_no_rotation_from_being_done(
     let memory = MemoryBackend::new();
     is_done_beside_uses("memory", [memory.clone(), memory]).await;
     let folder = Folder::new("rotation-uses");
-    let file = folder.join("keys.db");
-    let open = async || SqliteBackend::open(&file).await.unwrap();
-    is_done_beside_uses("SQLite", [open().await, open().await]).await;
+    is_done_beside_uses("SQLite", [sqlite(&folder).await, sqlite(&folder).await]).await;
     let Some(server) = Server::start() else {
         return;
     };
-    let connect = async || PostgresBackend::connect(&server.url()).await.unwrap();
-    is_done_beside_uses("PostgreSQL", [connect().await, connect().await]).await;
+    is_done_beside_uses(
+        "PostgreSQL",
+        [postgres(&server).await, postgres(&server).await],
+    )
+    .await;
 }
