@@ -31,7 +31,7 @@ pub(crate) fn happened(event: &Event) {
                     successor = event.kind.successor().map(field::display),
                     from = event.kind.peppers().map(|(from, _)| field::display(from)),
                     to = event.kind.peppers().map(|(_, to)| field::display(to)),
-                    keys = event.kind.keys(),
+                    records = event.kind.records(),
                     $text
                 )
             };
@@ -39,6 +39,10 @@ pub(crate) fn happened(event: &Event) {
         match event.kind {
             EventKind::LeakReported => {
                 tell!(warn, "the token of an API key was reported as leaked");
+            }
+            // Of made-up tokens anybody can present any number.
+            EventKind::ClaimRefused { .. } if event.grant_id.is_none() => {
+                tell!(debug, "the claim of an API key was refused");
             }
             EventKind::ClaimRefused { .. } => tell!(warn, "the claim of an API key was refused"),
             _ => tell!(info, "an API key was managed"),

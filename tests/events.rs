@@ -6,6 +6,8 @@ mod support;
 
 #[path = "events/bounds.rs"]
 mod bounds;
+#[path = "events/grants.rs"]
+mod grants;
 #[path = "events/kinds.rs"]
 mod kinds;
 #[cfg(feature = "tracing")]

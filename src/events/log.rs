@@ -9,7 +9,10 @@ use std::{
     time::SystemTime,
 };
 
-use super::event::{Event, EventKind, MissedEvents, Sort};
+use super::{
+    Event,
+    kind::{EventKind, MissedEvents, Sort},
+};
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 
 /// Where events go. While nobody reads, nothing is kept.

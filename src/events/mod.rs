@@ -2,13 +2,15 @@
 
 mod emitter;
 mod event;
+mod kind;
 mod log;
 mod recorder;
 mod stream;
 
 pub(crate) use self::emitter::{Emitter, EmitterSettings};
 pub use self::{
-    event::{Event, EventKind, MissedEvents},
+    event::Event,
+    kind::{EventKind, MissedEvents},
     recorder::EventRecorder,
     stream::Events,
 };

@@ -3,6 +3,7 @@
 use super::ApiKeyStore;
 use crate::{
     error::{BackendError, StoreError},
+    events::EventKind,
     import::{ImportReport, Imported, Known, OldKey, OldScopes},
     resolver::KeyResolver,
 };
@@ -93,7 +94,7 @@ impl ApiKeyStore {
             Ok(key) => key,
             Err(refused) => return Ok(Imported::Refused(refused)),
         };
-        if !self.insert(key.clone()).await? {
+        if !self.insert(key.clone(), EventKind::Imported).await? {
             return Ok(Imported::AlreadyThere);
         }
         // Of a backend that finds no such key by its id, none could be revoked.

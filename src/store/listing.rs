@@ -95,10 +95,10 @@ impl ApiKeyStore {
                 0 => return Ok(removed),
                 more @ 1..=BATCH => {
                     removed += more;
-                    let keys = u64::try_from(more).unwrap_or(u64::MAX);
+                    let records = u64::try_from(more).unwrap_or(u64::MAX);
                     self.resolver
                         .emitter()
-                        .emit(Event::of(EventKind::Purged { keys }));
+                        .emit(Event::of(EventKind::Purged { records }));
                 }
                 _ => {
                     let error = BackendError::corrupt("a purge of more records than were to go");

@@ -35,7 +35,11 @@ impl ApiKeyStore {
             let token = ApiKeyToken::generate(self.resolver.brand())?;
             let hash = self.resolver.peppers().hash(&token)?;
             let key = new.clone().into_key(&token, hash, now);
-            if self.insert(key.clone()).await? {
+            let made_by = key.made_by;
+            if self
+                .insert(key.clone(), EventKind::Created { made_by })
+                .await?
+            {
                 return Ok(IssuedKey { token, key });
             }
             drawn += 1;
@@ -210,15 +214,14 @@ impl ApiKeyStore {
         Ok(carry_out_and_tell(self.resolver.cache(), place, delete, tell).await?)
     }
 
-    pub(super) async fn insert(&self, key: ApiKey) -> Result<bool, BackendError> {
+    pub(super) async fn insert(&self, key: ApiKey, kind: EventKind) -> Result<bool, BackendError> {
         let (backend, place) = (self.backend.clone(), key.lookup_key());
-        let made_by = key.made_by;
-        let created = Event::about(EventKind::Created { made_by }, &key);
+        let event = Event::about(kind, &key);
         let insert = async move { backend.insert(&key).await };
         let emitter = self.resolver.emitter().clone();
         let tell = move |inserted: &bool| {
             if *inserted {
-                emitter.emit(created);
+                emitter.emit(event);
             }
         };
         carry_out_and_tell(self.resolver.cache(), place, insert, tell).await
@@ -258,8 +261,8 @@ impl ApiKeyStore {
             Err(StoreError::Conflict(id))
         };
         let emitter = self.resolver.emitter().clone();
-        let tell = move |changed: &Option<(ApiKey, EventKind)>| {
-            if let Some((key, kind)) = changed {
+        let tell = move |changed: &Option<(ApiKey, Option<EventKind>)>| {
+            if let Some((key, Some(kind))) = changed {
                 emitter.emit(Event::about(kind.clone(), key));
             }
         };

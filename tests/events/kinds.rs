@@ -1,7 +1,8 @@
 //! What is told, and what it says.
 
 use tower_api_key::{
-    EventKind, KeyUpdate, MemoryBackend, NewApiKey, Scopes, StoreError, VerifyErrorKind,
+    EventKind, KeyUpdate, MemoryBackend, MissingScopes, NewApiKey, OldKey, OldPatterns, OldScopes,
+    OldWildcard, PepperId, Scopes, StoreError, VerifyErrorKind,
 };
 
 use super::{SECOND, builder, heard, names, new_key};
@@ -154,6 +155,41 @@ async fn a_token_that_is_reported_as_leaked_is_told_before_its_revocation_and_on
     assert!(told.iter().all(|event| event.key_id == Some(id_of(&token))));
     fixture.store.report_leaked([&token]).await.unwrap();
     assert_eq!(names(&heard(&mut events)), ["key.leak_reported"]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_over_is_told_as_such_and_once() {
+    let fixture = Fixture::new().await;
+    let mut events = fixture.store.events();
+    let meaning = OldScopes {
+        missing: MissingScopes::Refuse,
+        wildcard: OldWildcard::Refuse,
+        patterns: OldPatterns::Refuse,
+    };
+    let old = || {
+        let id = format!("key_{}", "a".repeat(32));
+        let pepper = PepperId::new("v1").unwrap();
+        OldKey::by_hmac(id, pepper, "ab".repeat(32), USER).scopes(["notes:read"])
+    };
+    for _ in 0..2 {
+        let _ = fixture.store.import(old(), &meaning).await.unwrap();
+    }
+    let told = heard(&mut events);
+    assert_eq!(names(&told), ["key.imported"]);
+    assert_eq!(told[0].key_id, Some(id_of(&unknown_token())));
+    assert_eq!(told[0].user_id.as_deref(), Some(USER));
+}
+
+#[tokio::test]
+async fn a_key_that_a_key_has_made_says_which() {
+    let fixture = Fixture::new().await;
+    let maker = fixture.token(&["notes:read"]).await;
+    let caller = fixture.store.verify(&maker).await.unwrap();
+    let mut events = fixture.store.events();
+    let new = NewApiKey::for_user(USER, Scopes::none());
+    let _ = fixture.store.create_as(&caller, new).await.unwrap();
+    let made_by = Some(id_of(&maker));
+    assert_eq!(heard(&mut events)[0].kind, EventKind::Created { made_by });
 }
 
 #[tokio::test]
