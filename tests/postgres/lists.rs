@@ -191,7 +191,7 @@ async fn a_key_that_is_being_renewed_is_not_purged() {
         raw_sql("COMMIT").execute(&mut shell).await.unwrap();
         assert_eq!(purge.await.unwrap().unwrap(), 0);
         assert_eq!(node.verify_fresh(token.expose()).await, "good");
-        assert!(node.store.delete(&token.key_id()).await.unwrap());
+        assert!(node.store.delete(&token.key_id().unwrap()).await.unwrap());
     }
 }
 
