@@ -110,7 +110,8 @@ impl CachedResolverBuilder {
     }
 
     pub(crate) fn build_with(self, peppers: Peppers, cache: CheckedConfig) -> CachedResolver {
-        let cache = Arc::new(Cache::new(cache));
+        let rewraps = (self.rewraps && self.touched.is_some()).then(|| peppers.clone());
+        let cache = Arc::new(Cache::new(cache, rewraps));
         let Self { source, clock, .. } = self;
         let rewrapped = self.touched.as_ref().filter(|_| self.rewraps);
         let resolver = CachedResolver(Arc::new(Inner {
