@@ -124,7 +124,7 @@ impl Caller {
         self.expires_at.map(NonZeroU64::get)
     }
 
-    fn user_id(&self) -> &str {
+    pub(crate) fn user_id(&self) -> &str {
         &self.texts[..self.user_id_len]
     }
 

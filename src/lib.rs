@@ -108,16 +108,34 @@
 //! [`AuthContext::revoked`], or is a stream that is wrapped by [`AuthContext::until_revoked`]. See the example
 //! `live`.
 //!
+//! # Handing a key over
+//!
+//! [`hand_off`](ApiKeyStore::hand_off) promises a key to whoever presents a one-time token, and
+//! [`claim`](ApiKeyStore::claim) makes it then: no plaintext waits anywhere, and of all who present the token one
+//! gets the key.
+//!
 //! # What happened
 //!
 //! [`ApiKeyStore::events`] is a stream of what happens through a store: an [`Event`] for each change of a key,
 //! and for each token that is rejected. An [`EventRecorder`] keeps them. With the feature `tracing` they go to the log as
 //! well, with [their names](Event::name) in the field `event`.
+//! # When a key, or a pepper, is replaced
+//!
+//! [`ApiKeyStore::rotate`] makes a successor of a key, and lets the old one go on for an overlap;
+//! [`rotation`](ApiKeyStore::rotation) says whether it is still in use, and the overlap can be
+//! [ended early](ApiKeyStore::finish_rotation) or [taken back](ApiKeyStore::cancel_rotation). Tokens needn't
+//! change for a new pepper: [`pepper_usage`](ApiKeyStore::pepper_usage) has the steps.
 //!
 //! # Where keys are kept
 //!
 //! In memory ([`MemoryBackend`]), in a SQLite file that one or several processes of a machine use
 //! ([`SqliteBackend`]), in PostgreSQL for many machines ([`PostgresBackend`]), or in a backend of your own.
+//!
+//! # Looking after keys
+//!
+//! [`list`](ApiKeyStore::list) finds keys by a [`KeyFilter`]: those that end soon, those that nobody uses any more.
+//! A revocation can say [why](ApiKeyStore::revoke_because), and [`purge`](ApiKeyStore::purge) removes the records
+//! of keys that ended long ago. What the service keeps with a key is its [`Metadata`].
 //!
 //! # Keys that others have made
 //!
@@ -140,6 +158,7 @@
 //! | `axum` | yes | extractors: [`AuthContext`], `Option<AuthContext>`, [`RequireScope`](struct@crate::RequireScope); [`Rejection`] as a response |
 //! | `sqlite` | no | [`SqliteBackend`]: keys in a file, for one machine |
 //! | `postgres` | no | [`PostgresBackend`]: keys for a fleet |
+//! | `json` | no | [`Metadata`] of anything that serde can write |
 //! | `tracing` | no | events in the log: what happens to keys, rejections, outages, lost feeds of changes, guards without a layer |
 //! | `test-util` | no | for tests of one's own: `ManualClock`, `ApiKeyToken::generate_with`, checks of backends (`conformance`) |
 //!
@@ -148,6 +167,10 @@
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+
+// What unit tests share with the others names the crate as those do.
+#[cfg(test)]
+extern crate self as tower_api_key;
 
 mod ask;
 mod backend;
@@ -180,6 +203,8 @@ pub use self::backend::{PostgresBackend, PostgresBackendBuilder};
 pub use self::backend::{SqliteBackend, SqliteBackendBuilder};
 #[cfg(feature = "test-util")]
 pub use self::clock::ManualClock;
+#[cfg(feature = "json")]
+pub use self::key::ReadMetadataError;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use self::{
     backend::OpenError,
@@ -188,14 +213,16 @@ pub use self::{
 pub use self::{
     backend::{
         ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, GrantCursor, GrantInsertion,
-        GrantLimits, GrantPage, GrantPageRequest, KeyFilter, KeySource, MemoryBackend, Page,
-        PageRequest, ParseCursorError, ParseGrantCursorError, PepperUsage, Subscription, Touch,
+        GrantLimits, GrantPage, GrantPageRequest, KeyFilter, KeyOfUser, KeySource, MemoryBackend,
+        Page, PageRequest, ParseCursorError, ParseGrantCursorError, PepperUsage, Subscription,
+        Touch,
     },
     cache::{CacheConfig, CacheStats},
     clock::{Clock, SystemClock},
     context::AuthContext,
     error::{
-        BackendError, ClaimRefusal, ConfigError, InvalidKey, RandomError, StoreError, Unavailable,
+        BackendError, ClaimRefusal, ConfigError, InvalidKey, RandomError, RotationError,
+        StoreError, Unavailable,
     },
     events::{Event, EventKind, EventRecorder, Events, MissedEvents},
     guard::{
@@ -212,7 +239,7 @@ pub use self::{
     },
     key::{
         ApiKey, ClaimHash, GrantId, GrantStatus, IssuedKey, KeyGrant, KeyStatus, KeyUpdate,
-        Metadata, NewApiKey, ParseGrantIdError, RevocationReason,
+        Metadata, NewApiKey, ParseGrantIdError, RevocationReason, Rotation,
     },
     middleware::{
         ApiKeyLayer, ApiKeyService, CredentialHeader, GrpcResponse, ProblemResponse, Rejection,

@@ -126,6 +126,18 @@ pub(crate) fn touch_failed(keys: usize, error: &BackendError) {
     let _ = (keys, error);
 }
 
+/// The hash of a key could not be brought under the current pepper.
+pub(crate) fn rewrap_failed(key_id: KeyId, error: &BackendError) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(
+        target: "tower_api_key", event = "pepper.not_rewrapped", %key_id,
+        cause = chain(error),
+        "the hash of an API key stays under a retired pepper"
+    );
+    #[cfg(not(feature = "tracing"))]
+    let _ = (key_id, error);
+}
+
 /// The source doesn't tell of changes, or not any more.
 pub(crate) fn feed_lost(error: &BackendError) {
     #[cfg(feature = "tracing")]

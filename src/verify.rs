@@ -129,6 +129,10 @@ impl KnownKey {
         self.secret_hash.lookup_key(self.caller.key_id())
     }
 
+    pub(crate) fn secret_hash(&self) -> &SecretHash {
+        &self.secret_hash
+    }
+
     pub(crate) fn status(&self, now: &Now<'_>) -> KeyStatus {
         match (self.ended, self.caller.expires_at()) {
             (Some(ended), _) => ended,

@@ -33,7 +33,12 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("DashMap", &["sync.rs", "backend/memory.rs"]),
     ("futures_core", &["stream.rs", "events/stream.rs"]),
     ("foldhash", &["cache/table.rs"]),
-    ("tokio", &["sync.rs", "backend/sqlite/tests"]),
+    (
+        "tokio",
+        &["sync.rs", "backend/sqlite/tests", "backend/postgres/tests"],
+    ),
+    ("serde", &["key/metadata.rs"]),
+    ("serde_json", &["key/metadata.rs"]),
     ("rustix", &["clock.rs"]),
     ("hmac", &["token"]),
     ("sha2", &["token"]),

@@ -4,6 +4,8 @@
 
 #[path = "leaks/canaries.rs"]
 mod canaries;
+#[path = "leaks/handoff.rs"]
+mod handoff;
 #[path = "leaks/opaque.rs"]
 mod opaque;
 mod support;

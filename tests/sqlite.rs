@@ -6,6 +6,7 @@
 mod support;
 
 mod sqlite {
+    mod lists;
     mod opening;
     mod pools;
     mod processes;

@@ -13,8 +13,14 @@ mod handoff;
 mod last_used;
 #[path = "store/life.rs"]
 mod life;
+#[path = "store/listing.rs"]
+mod listing;
 #[path = "store/managing.rs"]
 mod managing;
+#[path = "store/purging.rs"]
+mod purging;
+#[path = "store/reasons.rs"]
+mod reasons;
 #[path = "store/verifying.rs"]
 mod verifying;
 

@@ -9,8 +9,9 @@ use std::{
 };
 
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, BackendError, Change, ChangeSink, KeyId, KeySource, LookupKey, Metadata,
-    PageRequest, PepperId, Scopes, SecretHash, Subscription, Touch,
+    ApiKey, ApiKeyBackend, BackendError, Change, ChangeSink, KeyFilter, KeyId, KeySource,
+    LookupKey, Metadata, PageRequest, PepperId, PepperUsage, Scopes, SecretHash, Subscription,
+    Touch,
 };
 
 type AnyError = Box<dyn Error + Send + Sync>;
@@ -153,6 +154,43 @@ impl ApiKeyBackend for Table {
             .collect()
     }
 
+    /// `SELECT … WHERE` with what was set of the filter, in the same order.
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        let place = |key: &ApiKey| (key.created_at, key.id);
+        let after = page.cursor().map(|after| (after.created_at(), *after.id()));
+        let keys: Result<Vec<_>, _> = self.rows().values().map(Row::to_key).collect();
+        let mut keys = keys?;
+        keys.retain(|key| filter.fits(key) && after.is_none_or(|after| place(key) < after));
+        keys.sort_unstable_by_key(|key| Reverse(place(key)));
+        keys.truncate(page.max_keys());
+        Ok(keys)
+    }
+
+    /// `DELETE … WHERE lookup_key IN (SELECT lookup_key … WHERE revoked_at < ? OR
+    /// least(expires_at, retires_at) < ? LIMIT ?)`
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        let before = millis(before);
+        let is_over = |row: &Row| {
+            let ends = [row.revoked_at, row.expires_at, row.retires_at];
+            ends.into_iter().flatten().any(|end| end < before)
+        };
+        let gone: Vec<_> = {
+            let mut rows = self.rows();
+            let over = rows.values().filter(|row| is_over(row));
+            let gone: Vec<_> = over.map(|row| row.id).take(at_most).collect();
+            rows.retain(|id, _| !gone.contains(id));
+            gone
+        };
+        for id in &gone {
+            self.tell(KeyId::from_bytes(*id).lookup_key());
+        }
+        Ok(gone.len())
+    }
+
     /// `UPDATE … SET last_used_at = greatest(last_used_at, used_at) FROM unnest(?, ?) AS
     /// used (id, used_at) WHERE keys.id = used.id`: one statement for up to 1,000 keys.
     ///
@@ -167,6 +205,27 @@ impl ApiKeyBackend for Table {
             }
         }
         Ok(())
+    }
+
+    /// `SELECT pepper_id, count(*), count(*) FILTER (WHERE revoked_at IS NULL AND
+    /// coalesce(least(expires_at, retires_at) > ?, true)) … GROUP BY pepper_id`
+    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
+        let now = millis(now);
+        let mut counts = BTreeMap::new();
+        for row in self.rows().values() {
+            let (keys, working) = counts.entry(row.pepper_id.clone()).or_insert((0, 0));
+            let ends = [row.expires_at, row.retires_at];
+            let works = row.revoked_at.is_none() && ends.iter().flatten().all(|end| now < *end);
+            *keys += 1;
+            *working += u64::from(works);
+        }
+        counts
+            .into_iter()
+            .map(|(id, (keys, working))| {
+                let pepper = PepperId::new(&id).map_err(BackendError::corrupt)?;
+                Ok(PepperUsage::new(Some(pepper), keys, working))
+            })
+            .collect()
     }
 }
 

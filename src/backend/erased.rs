@@ -3,12 +3,12 @@
 use std::{pin::Pin, time::SystemTime};
 
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeyFilter, KeySource, PageRequest,
-    PepperUsage, Subscription, Touch,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeyFilter, KeyOfUser, KeySource,
+    PageRequest, PepperUsage, Subscription, Touch,
 };
 use crate::{
     error::BackendError,
-    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
     token::{KeyId, LookupKey},
 };
 
@@ -38,9 +38,15 @@ pub(crate) trait DynBackend: DynSource {
         old: &'a ApiKey,
         expected: u64,
     ) -> Answer<'a, bool>;
+    fn revoke_all_for_user<'a>(
+        &'a self,
+        user_id: &'a str,
+        at: SystemTime,
+        reason: Option<&'a RevocationReason>,
+    ) -> Answer<'a, Vec<KeyOfUser>>;
     fn list<'a>(&'a self, filter: &'a KeyFilter, page: &'a PageRequest) -> Answer<'a, Vec<ApiKey>>;
-    fn purge<'a>(&'a self, before: SystemTime, at_most: usize) -> Answer<'a, usize>;
-    fn pepper_usage<'a>(&'a self, now: SystemTime) -> Answer<'a, Vec<PepperUsage>>;
+    fn purge(&self, before: SystemTime, at_most: usize) -> Answer<'_, usize>;
+    fn pepper_usage(&self, now: SystemTime) -> Answer<'_, Vec<PepperUsage>>;
     fn insert_grant<'a>(
         &'a self,
         grant: &'a KeyGrant,
@@ -112,15 +118,26 @@ impl<B: ApiKeyBackend> DynBackend for B {
         Box::pin(ApiKeyBackend::rotate(self, successor, old, expected))
     }
 
+    fn revoke_all_for_user<'a>(
+        &'a self,
+        user_id: &'a str,
+        at: SystemTime,
+        reason: Option<&'a RevocationReason>,
+    ) -> Answer<'a, Vec<KeyOfUser>> {
+        Box::pin(ApiKeyBackend::revoke_all_for_user(
+            self, user_id, at, reason,
+        ))
+    }
+
     fn list<'a>(&'a self, filter: &'a KeyFilter, page: &'a PageRequest) -> Answer<'a, Vec<ApiKey>> {
         Box::pin(ApiKeyBackend::list(self, filter, page))
     }
 
-    fn purge<'a>(&'a self, before: SystemTime, at_most: usize) -> Answer<'a, usize> {
+    fn purge(&self, before: SystemTime, at_most: usize) -> Answer<'_, usize> {
         Box::pin(ApiKeyBackend::purge(self, before, at_most))
     }
 
-    fn pepper_usage<'a>(&'a self, now: SystemTime) -> Answer<'a, Vec<PepperUsage>> {
+    fn pepper_usage(&self, now: SystemTime) -> Answer<'_, Vec<PepperUsage>> {
         Box::pin(ApiKeyBackend::pepper_usage(self, now))
     }
 

@@ -1,11 +1,11 @@
 //! Which keys a list is of.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::key::ApiKey;
+use crate::{clock::storable, key::ApiKey};
 
 /// Which keys are listed: all that fit everything that was set. Revoked ones are left out unless
-/// [they are asked for](Self::with_revoked).
+/// [they are asked for](Self::with_revoked). Times are rounded up to whole milliseconds, which those of keys have.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -40,19 +40,19 @@ impl KeyFilter {
 
     /// Keys whose [end](ApiKey::ends_at) is at this moment or later.
     pub fn ends_from(mut self, time: SystemTime) -> Self {
-        self.ends_from = Some(time);
+        self.ends_from = Some(next_millisecond(time));
         self
     }
 
     /// Keys whose [end](ApiKey::ends_at) is before this moment.
     pub fn ends_before(mut self, time: SystemTime) -> Self {
-        self.ends_before = Some(time);
+        self.ends_before = Some(next_millisecond(time));
         self
     }
 
     /// Keys that were made before this moment, and not used since.
     pub fn unused_since(mut self, time: SystemTime) -> Self {
-        self.unused_since = Some(time);
+        self.unused_since = Some(next_millisecond(time));
         self
     }
 
@@ -108,6 +108,12 @@ impl KeyFilter {
                 .is_none_or(|before| ends(&|end| end < before))
             && self.unused_since.is_none_or(|since| last_use < Some(since))
     }
+}
+
+/// Compared with times of whole milliseconds, it is the same, and a database need keep no more.
+fn next_millisecond(time: SystemTime) -> SystemTime {
+    let up = Duration::from_nanos(999_999);
+    storable(time.checked_add(up).unwrap_or(time))
 }
 
 /// How many keys a pepper has.

@@ -4,7 +4,7 @@ mod grants;
 
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt, mem,
     ops::Bound,
     sync::{Arc, PoisonError},
@@ -13,12 +13,12 @@ use std::{
 
 use self::grants::Grants;
 use super::{
-    ApiKeyBackend, Change, ChangeSink, Cursor, GrantInsertion, GrantLimits, KeySource, PageRequest,
-    Subscription, Touch,
+    ApiKeyBackend, Change, ChangeSink, Cursor, GrantInsertion, GrantLimits, KeyFilter, KeyOfUser,
+    KeySource, PageRequest, PepperUsage, Subscription, Touch,
 };
 use crate::{
     error::BackendError,
-    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
     sync::{DashMap, Entry, Mutex, MutexGuard},
     token::{KeyId, LookupKey},
 };
@@ -42,6 +42,7 @@ struct Shared {
     sinks: Mutex<Vec<ChangeSink>>,
 }
 
+/// What each user has.
 type Index = BTreeMap<String, BTreeMap<Place, LookupKey>>;
 
 /// Orders from the newest to the oldest.
@@ -63,26 +64,6 @@ impl MemoryBackend {
 
     fn grants(&self) -> MutexGuard<'_, Grants> {
         self.0.grants.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Stores `key` where its id is free.
-    fn put(&self, index: &mut Index, key: &ApiKey) -> bool {
-        let is_taken = self.0.records.contains_key(&self.place_of(&key.id));
-        let Entry::Vacant(vacant) = self.0.records.entry(key.lookup_key()) else {
-            return false;
-        };
-        if is_taken {
-            return false;
-        }
-        if key.lookup_key() != key.id.lookup_key() {
-            self.0.opaque.insert(key.id, key.lookup_key());
-        }
-        vacant.insert(key.clone());
-        index
-            .entry(key.user_id.clone())
-            .or_default()
-            .insert(place(&Cursor::of(key)), key.lookup_key());
-        true
     }
 
     fn has_version(&self, id: &KeyId, version: u64) -> bool {
@@ -108,6 +89,68 @@ impl MemoryBackend {
     }
 }
 
+/// What is written, without a word to anybody.
+impl MemoryBackend {
+    /// Where its id is free, and what it is looked up by.
+    fn add(&self, index: &mut Index, key: &ApiKey) -> bool {
+        let is_taken = self.0.records.contains_key(&self.place_of(&key.id));
+        let Entry::Vacant(vacant) = self.0.records.entry(key.lookup_key()) else {
+            return false;
+        };
+        if is_taken {
+            return false;
+        }
+        if key.lookup_key() != key.id.lookup_key() {
+            self.0.opaque.insert(key.id, key.lookup_key());
+        }
+        vacant.insert(key.clone());
+        index
+            .entry(key.user_id.clone())
+            .or_default()
+            .insert(place(&Cursor::of(key)), key.lookup_key());
+        true
+    }
+
+    fn replace(&self, key: &ApiKey, expected: u64) -> bool {
+        match self.0.records.get_mut(&key.lookup_key()) {
+            Some(mut record) if record.version == expected => {
+                // The index, too, has the owner and the time of creation, which never change.
+                let (revoked_at, revocation_reason) = match record.revoked_at {
+                    Some(at) => (Some(at), record.revocation_reason.take()),
+                    None => (key.revoked_at, key.revocation_reason.clone()),
+                };
+                *record = ApiKey {
+                    user_id: mem::take(&mut record.user_id),
+                    created_at: record.created_at,
+                    last_used_at: record.last_used_at.max(key.last_used_at),
+                    revoked_at,
+                    revocation_reason,
+                    predecessor: record.predecessor,
+                    made_by: record.made_by,
+                    ..key.clone()
+                };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Gives what it was looked up by.
+    fn remove(&self, index: &mut Index, id: &KeyId) -> Option<LookupKey> {
+        let looked_up_by = self.place_of(id);
+        let is_it = |_: &LookupKey, record: &ApiKey| record.id == *id;
+        let (_, removed) = self.0.records.remove_if(&looked_up_by, is_it)?;
+        self.0.opaque.remove(id);
+        if let Some(places) = index.get_mut(&removed.user_id) {
+            places.remove(&place(&Cursor::of(&removed)));
+            if places.is_empty() {
+                index.remove(&removed.user_id);
+            }
+        }
+        Some(looked_up_by)
+    }
+}
+
 fn place(at: &Cursor) -> Place {
     Reverse((at.created_at(), *at.id()))
 }
@@ -128,7 +171,7 @@ impl KeySource for MemoryBackend {
 
 impl ApiKeyBackend for MemoryBackend {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        let is_stored = self.put(&mut self.index(), key);
+        let is_stored = self.add(&mut self.index(), key);
         if is_stored {
             self.tell(key.lookup_key());
         }
@@ -137,25 +180,8 @@ impl ApiKeyBackend for MemoryBackend {
 
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
         let index = self.index();
-        match self.0.records.get_mut(&key.lookup_key()) {
-            Some(mut record) if record.version == expected => {
-                // The index, too, has the owner and the time of creation, which never change.
-                let (revoked_at, revocation_reason) = match record.revoked_at {
-                    Some(at) => (Some(at), record.revocation_reason.take()),
-                    None => (key.revoked_at, key.revocation_reason.clone()),
-                };
-                *record = ApiKey {
-                    user_id: mem::take(&mut record.user_id),
-                    created_at: record.created_at,
-                    last_used_at: record.last_used_at.max(key.last_used_at),
-                    revoked_at,
-                    revocation_reason,
-                    predecessor: record.predecessor,
-                    made_by: record.made_by,
-                    ..key.clone()
-                };
-            }
-            _ => return Ok(false),
+        if !self.replace(key, expected) {
+            return Ok(false);
         }
         drop(index);
         self.tell(key.lookup_key());
@@ -163,24 +189,46 @@ impl ApiKeyBackend for MemoryBackend {
     }
 
     async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        let looked_up_by = {
-            let mut index = self.index();
-            let looked_up_by = self.place_of(id);
-            let is_it = |_: &LookupKey, record: &ApiKey| record.id == *id;
-            let Some((_, removed)) = self.0.records.remove_if(&looked_up_by, is_it) else {
-                return Ok(false);
-            };
-            self.0.opaque.remove(id);
-            if let Some(places) = index.get_mut(&removed.user_id) {
-                places.remove(&place(&Cursor::of(&removed)));
-                if places.is_empty() {
-                    index.remove(&removed.user_id);
-                }
-            }
-            looked_up_by
+        let Some(looked_up_by) = self.remove(&mut self.index(), id) else {
+            return Ok(false);
         };
         self.tell(looked_up_by);
         Ok(true)
+    }
+
+    /// Under the lock that everything comes and goes under: what is added and has to go again is on no list.
+    async fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: u64,
+    ) -> Result<bool, BackendError> {
+        {
+            let mut index = self.index();
+            if !self.add(&mut index, successor) {
+                return Ok(false);
+            }
+            if !self.replace(old, expected) {
+                self.remove(&mut index, &successor.id);
+                return Ok(false);
+            }
+        }
+        self.tell(successor.lookup_key());
+        self.tell(old.lookup_key());
+        Ok(true)
+    }
+
+    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
+        let mut usage = HashMap::new();
+        for record in &self.0.records {
+            let pepper = record.secret_hash.pepper().copied();
+            let counted = usage
+                .entry(pepper)
+                .or_insert_with(|| PepperUsage::new(pepper, 0, 0));
+            counted.keys += 1;
+            counted.working += u64::from(record.may_work(now));
+        }
+        Ok(usage.into_values().collect())
     }
 
     async fn list_for_user(
@@ -208,6 +256,71 @@ impl ApiKeyBackend for MemoryBackend {
             (record.id == *id).then(|| record.clone())
         };
         Ok(ids.iter().filter_map(record).collect())
+    }
+
+    async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        let mut keys = Vec::new();
+        {
+            let index = self.index();
+            for key in index.get(user_id).into_iter().flat_map(BTreeMap::values) {
+                let Some(mut record) = self.0.records.get_mut(key) else {
+                    continue;
+                };
+                let is_new = record.revoked_at.is_none();
+                if is_new {
+                    record.revoked_at = Some(at);
+                    record.revocation_reason = reason.cloned();
+                    record.version = record.version.saturating_add(1);
+                }
+                keys.push(KeyOfUser::new(record.id, *key, is_new));
+            }
+        }
+        for key in keys.iter().filter(|key| key.is_newly_revoked) {
+            self.tell(key.lookup_key);
+        }
+        Ok(keys)
+    }
+
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        let after = page.cursor().map(place);
+        let follows = |key: &ApiKey| after.is_none_or(|after| place(&Cursor::of(key)) > after);
+        // Held, so that none comes or goes meanwhile.
+        let _index = self.index();
+        let records = self.0.records.iter();
+        let mut keys: Vec<_> = records
+            .filter(|record| follows(record) && filter.fits(record))
+            .map(|record| record.clone())
+            .collect();
+        keys.sort_unstable_by_key(|key| place(&Cursor::of(key)));
+        keys.truncate(page.max_keys());
+        Ok(keys)
+    }
+
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        let is_over = |time: Option<SystemTime>| time.is_some_and(|time| time < before);
+        let may_go = |key: &ApiKey| is_over(key.revoked_at) || is_over(key.ends_at());
+        let mut gone = Vec::new();
+        {
+            // Nothing is renewed while it is held.
+            let mut index = self.index();
+            let records = self.0.records.iter().filter(|record| may_go(record));
+            let found: Vec<_> = records.map(|record| record.id).take(at_most).collect();
+            gone.extend(found.iter().filter_map(|id| self.remove(&mut index, id)));
+        }
+        for key in &gone {
+            self.tell(*key);
+        }
+        let grants = self.grants().purge(before, at_most - gone.len());
+        Ok(gone.len() + grants)
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
@@ -246,7 +359,7 @@ impl ApiKeyBackend for MemoryBackend {
         let is_claimed = self.grants().claim(grant, key, || {
             let mut index = self.index();
             maker.is_none_or(|(id, version)| self.has_version(&id, version))
-                && self.put(&mut index, key)
+                && self.add(&mut index, key)
         });
         if is_claimed {
             self.tell(key.lookup_key());

@@ -9,6 +9,7 @@ mod memory;
 mod page;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod revocation;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -29,14 +30,16 @@ pub use self::{
     grants::{GrantInsertion, GrantLimits},
     memory::MemoryBackend,
     page::{Cursor, Page, PageRequest, ParseCursorError},
+    revocation::KeyOfUser,
 };
 pub(crate) use self::{
     changes::{DynFeed, TakesChanges, Told},
     erased::{DynBackend, DynSource},
+    page::check_list,
 };
 use crate::{
     error::BackendError,
-    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
     token::{KeyId, LookupKey},
 };
 
@@ -130,7 +133,22 @@ pub trait KeySource: Send + Sync + 'static {
 ///   DESC, id DESC LIMIT ?`.
 ///   User ids are compared byte by byte: beware of collations that ignore case. The store refuses a
 ///   list with another user's key, or out of order.
+/// * [`list`](Self::list) and [`purge`](Self::purge) are there for whoever looks after keys. Without them, the store says
+///   that the backend can't do that.
 /// * [`touch`](Self::touch) never moves `last_used_at` back, and leaves the version alone.
+///
+/// # Keys that are handed off
+///
+/// The seven methods from [`insert_grant`](Self::insert_grant) on are for
+/// [`ApiKeyStore::hand_off`](crate::ApiKeyStore::hand_off). Without them there is none, and everything else is as
+/// usual. Written, they are as strict as the others:
+///
+/// * [`claim`](Self::claim) is one transaction, in which the grant is compared and marked by the statement that writes
+///   (`UPDATE … WHERE id = ? AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > ?`), and which holds the record
+///   of the maker until it commits (`SELECT … FOR SHARE`), so that no revocation of it comes in between. It tells of the
+///   new key as [`insert`](Self::insert) does.
+/// * [`insert_grant`](Self::insert_grant) counts and stores under a lock that others who insert wait for.
+/// * A grant that was claimed or revoked stays so. It stays in the lists, too, until it is purged.
 ///
 /// # What to store
 ///
@@ -142,7 +160,8 @@ pub trait KeySource: Send + Sync + 'static {
 /// # Testing one
 ///
 /// Call `conformance::check_backend` in a test, with the feature `test-util`. It checks all that is
-/// said here, with many writers at once, and names each rule that is broken:
+/// said here, with many writers at once, and names each rule that is broken (for one without grants, see
+/// `conformance::Checks::without_grants`):
 ///
 #[cfg_attr(feature = "test-util", doc = "```")]
 #[cfg_attr(not(feature = "test-util"), doc = "```ignore")]
@@ -256,6 +275,26 @@ pub trait ApiKeyBackend: KeySource {
         }
     }
 
+    /// Marks all keys of `user_id` that aren't revoked as revoked at `at`, for `reason`, and raises their
+    /// versions. Says which keys the user has then, with those that were revoked before.
+    ///
+    /// One statement does it whatever stands in the other columns: a record that can't be read has to end,
+    /// too, and must not keep the others from it. Without this method, they are
+    /// [listed](Self::list_for_user) and [updated](Self::update), and where one can't be read, all that are on
+    /// its page stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known that all of them are revoked. Some may be.
+    fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> impl Future<Output = Result<Vec<KeyOfUser>, BackendError>> + Send {
+        revocation::by_list(self, user_id, at, reason)
+    }
+
     /// The keys that [fit](KeyFilter::fits) `filter`, in the order of
     /// [`list_for_user`](Self::list_for_user), as many as `page` asks for, beginning after its cursor.
     ///
@@ -272,8 +311,11 @@ pub trait ApiKeyBackend: KeySource {
     }
 
     /// Removes at most `at_most` records of keys that were revoked, or whose end has come, before `before`,
-    /// and of grants that were claimed, revoked or past their end by then; returns how many. A key that was
-    /// renewed meanwhile isn't removed.
+    /// and of grants that were claimed, revoked or past their end by then; returns how many, and 0 only where
+    /// there is no such record any more.
+    ///
+    /// What is removed is decided by the statement that removes it: a key that was renewed meanwhile stays.
+    /// `before` isn't in the future.
     ///
     /// # Errors
     ///
@@ -300,7 +342,9 @@ pub trait ApiKeyBackend: KeySource {
         async { Err(BackendError::unsupported("count keys by pepper")) }
     }
 
-    /// Stores `grant` unless its id or its hash is taken, or as many are pending at its `made_at` as may be.
+    /// Stores `grant` unless its id or its hash is taken, or as many are [pending](crate::GrantStatus::Pending) at
+    /// its `made_at` as may be, whoever else inserts one at the same moment. Where both bounds are reached, either
+    /// answer is right.
     ///
     /// # Errors
     ///
@@ -314,7 +358,7 @@ pub trait ApiKeyBackend: KeySource {
         async { Err(BackendError::unsupported("hand off keys")) }
     }
 
-    /// The grant that a token with this hash claims.
+    /// The grant that a token with this hash claims, whatever has become of it.
     ///
     /// # Errors
     ///
@@ -327,7 +371,7 @@ pub trait ApiKeyBackend: KeySource {
         async { Err(BackendError::unsupported("hand off keys")) }
     }
 
-    /// The grant with this id.
+    /// The grant with this id, whatever has become of it.
     ///
     /// # Errors
     ///
@@ -343,7 +387,8 @@ pub trait ApiKeyBackend: KeySource {
     /// Marks the grant as claimed at `key.created_at`, and stores `key`: both, or neither, and of all who
     /// try, one. Returns whether it was done: `false` where the grant isn't
     /// [pending](crate::GrantStatus::Pending) at that moment, where `key.id` is taken, or where the record of
-    /// `maker` doesn't have that version any more.
+    /// `maker` is gone or has another version. A change of that record that has been answered before the key is
+    /// stored is always seen.
     ///
     /// # Errors
     ///
@@ -493,6 +538,15 @@ impl<B: ApiKeyBackend> ApiKeyBackend for Arc<B> {
         expected: u64,
     ) -> impl Future<Output = Result<bool, BackendError>> + Send {
         B::rotate(self, successor, old, expected)
+    }
+
+    fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> impl Future<Output = Result<Vec<KeyOfUser>, BackendError>> + Send {
+        B::revoke_all_for_user(self, user_id, at, reason)
     }
 
     fn list(

@@ -4,8 +4,10 @@ use std::{fmt, str::FromStr, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
+use super::KeyFilter;
 use crate::{
     clock::{from_unix_millis, unix_millis},
+    error::BackendError,
     key::ApiKey,
     token::KeyId,
 };
@@ -75,7 +77,7 @@ impl Default for PageRequest {
     }
 }
 
-/// A part of a list.
+/// A part of a list. It may have fewer keys than were asked for where another follows.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Page {
@@ -150,6 +152,29 @@ impl FromStr for Cursor {
         let id = KeyId::from_bytes(id.try_into().map_err(|_| ParseCursorError(()))?);
         Ok(Self { created_at, id })
     }
+}
+
+/// What a list is used for can't be undone, and a cursor that doesn't move never ends: so the keys have to be
+/// those that were asked for, and each has to come after the one before.
+pub(crate) fn check_list(
+    keys: &[ApiKey],
+    filter: &KeyFilter,
+    page: &PageRequest,
+) -> Result<(), BackendError> {
+    let mut last = page.cursor().copied();
+    for key in keys {
+        if !filter.fits(key) {
+            return Err(BackendError::corrupt(
+                "a key that wasn't asked for in a list",
+            ));
+        }
+        let place = Cursor::of(key);
+        if last.is_some_and(|last| !place.comes_after(&last)) {
+            return Err(BackendError::corrupt("a list of keys that is out of order"));
+        }
+        last = Some(place);
+    }
+    Ok(())
 }
 
 /// A text is not a [`Cursor`].

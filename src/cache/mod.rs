@@ -236,7 +236,18 @@ impl Cache {
     /// The same, of a key whose look-up key isn't known. Whatever is being read for the first time may be it.
     /// Looks at everything.
     pub(crate) fn invalidate_id(&self, id: &KeyId) {
-        for (key, cached) in self.table.invalidate_where(|key| key.id() == id) {
+        self.invalidate_where(|key| key.id() == id);
+    }
+
+    /// Nothing that was read before this of keys of `user_id` is believed any more, nor what is being read now
+    /// of whoever's: for a write of which it isn't known which keys it has changed. Contexts whose key isn't
+    /// cached hear of it from the source.
+    pub(crate) fn invalidate_user(&self, user_id: &str) {
+        self.invalidate_where(|key| key.key().caller().user_id() == user_id);
+    }
+
+    fn invalidate_where(&self, is_it: impl Fn(&CachedKey) -> bool) {
+        for (key, cached) in self.table.invalidate_where(is_it) {
             if let Some(cached) = cached {
                 self.places.take_back(&cached);
             }

@@ -62,6 +62,12 @@ impl<B: ApiKeyBackend> Bench<B> {
         format!("{name}-{run:016x}")
     }
 
+    /// Another one for each run, of whole milliseconds.
+    pub(super) fn offset(&self) -> Duration {
+        let bytes = [self.run[20], self.run[21], self.run[22], self.run[23]];
+        Duration::from_millis(1_000 * u64::from(u32::from_be_bytes(bytes)))
+    }
+
     /// A number that wasn't given before.
     pub(super) fn number(&self) -> u64 {
         self.made.fetch_add(1, Ordering::SeqCst)
@@ -71,6 +77,12 @@ impl<B: ApiKeyBackend> Bench<B> {
     pub(super) fn moment(&self) -> u64 {
         let bytes = self.run[8..12].iter();
         bytes.fold(1, |moment, byte| moment << 8 | u64::from(*byte))
+    }
+
+    /// A pepper that no other run has.
+    pub(super) fn pepper(&self, name: &str) -> Outcome<PepperId> {
+        let user = self.user(name);
+        Ok(PepperId::new(&user[..user.len().min(15)])?)
     }
 
     /// An id that wasn't given before. They don't come in the order of their bytes.

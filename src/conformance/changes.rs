@@ -16,7 +16,7 @@ use crate::{
 
 /// Two subscriptions on each handle: a change that one of them takes is the others', too. None where
 /// the source tells nothing.
-async fn followers<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome<Vec<Follower<B>>> {
+pub(super) async fn followers<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome<Vec<Follower<B>>> {
     let mut followers = Vec::new();
     for node in 0..4 {
         followers.extend(Follower::subscribe(bench.node(node)).await?);
@@ -29,6 +29,15 @@ async fn all_told<B: ApiKeyBackend>(
     id: KeyId,
     what: &str,
 ) -> Outcome {
+    each_told(followers, &[id], what).await
+}
+
+/// Every follower is told of each of the keys.
+pub(super) async fn each_told<B: ApiKeyBackend>(
+    followers: &mut [Follower<B>],
+    ids: &[KeyId],
+    what: &str,
+) -> Outcome {
     for (at, follower) in followers.iter_mut().enumerate() {
         let when = if follower.has_feed() {
             "by a read of the feed that began when the write had returned"
@@ -37,7 +46,7 @@ async fn all_told<B: ApiKeyBackend>(
         };
         let told = follower.told().await?;
         ensure!(
-            concerns(&told, &[id]),
+            ids.iter().all(|id| concerns(&told, &[*id])),
             "{what} wasn't told {when}, by the handle that {}",
             if at % 2 == 0 { "wrote" } else { "didn't write" }
         );
@@ -58,6 +67,28 @@ pub(super) async fn are_told_in_time<B: ApiKeyBackend>(bench: &Bench<B>) -> Outc
         if round % 2 == 0 {
             bench.here().delete(&key.id).await?;
             all_told(&mut followers, key.id, "a deletion").await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn of_rotations_are_told<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
+    let user = bench.user("rotation told");
+    for _ in 0..5 {
+        let key = bench.stored(&user).await?;
+        let (successor, mut old) = (bench.key(&user)?, bench.next(&key)?);
+        old.successor = Some(successor.id);
+        let mut followers = followers(bench).await?;
+        bench.here().rotate(&successor, &old, 1).await?;
+        for (at, follower) in followers.iter_mut().enumerate() {
+            let told = follower.told().await?;
+            for (id, which) in [(key.id, "the old key"), (successor.id, "the successor")] {
+                ensure!(
+                    concerns(&told, &[id]),
+                    "of a rotation, {which} wasn't told by the handle that {}",
+                    if at % 2 == 0 { "wrote" } else { "didn't write" }
+                );
+            }
         }
     }
     Ok(())

@@ -27,12 +27,16 @@ mod changes;
 mod claims;
 mod digests;
 mod dropped;
+mod endings;
 mod fields;
+mod filters;
 mod follow;
 mod grants;
 mod lists;
+mod peppers;
 mod reads;
 mod report;
+mod rotations;
 mod rules;
 mod source;
 mod steps;
@@ -107,6 +111,7 @@ pub struct Checks<'a> {
 
 type Corrupt = dyn Fn(KeyId) -> Boxed<'static, Result<(), AnyError>>;
 
+#[allow(clippy::struct_excessive_bools, reason = "each is said by itself")]
 struct Settings {
     patience: Duration,
     wakes: bool,
@@ -115,6 +120,10 @@ struct Settings {
     lists: bool,
     /// Whether keys can be handed off.
     grants: bool,
+    pepper_usage: bool,
+    /// Whether there are lists by a filter.
+    filters: bool,
+    purges: bool,
 }
 
 impl<'a> Checks<'a> {
@@ -148,6 +157,9 @@ impl<'a> Checks<'a> {
                 corrupt: None,
                 lists,
                 grants: true,
+                pepper_usage: true,
+                filters: true,
+                purges: true,
             },
             check: Box::new(|settings| Box::pin(check(open, settings))),
         }
@@ -176,9 +188,29 @@ impl<'a> Checks<'a> {
         self
     }
 
-    /// The backend doesn't keep [grants](crate::KeyGrant): keys can't be handed off with it.
+    /// The backend keeps no [grants](crate::KeyGrant), so that keys can't be handed off with it: nothing is checked
+    /// of them.
     pub fn without_grants(mut self) -> Self {
         self.settings.grants = false;
+        self
+    }
+
+    /// The backend doesn't count keys by pepper: [`ApiKeyBackend::pepper_usage`] is left as it is.
+    pub fn without_pepper_usage(mut self) -> Self {
+        self.settings.pepper_usage = false;
+        self
+    }
+
+    /// The backend has no [`list`](ApiKeyBackend::list).
+    pub fn without_list(mut self) -> Self {
+        self.settings.filters = false;
+        self
+    }
+
+    /// The backend has no [`purge`](ApiKeyBackend::purge). Otherwise what ended in the first half of the first
+    /// second of 1970 is removed.
+    pub fn without_purge(mut self) -> Self {
+        self.settings.purges = false;
         self
     }
 
@@ -226,6 +258,8 @@ async fn check<B: ApiKeyBackend>(
             if bench.settings.grants {
                 rules::of_grants(&bench, &mut run).await;
             }
+            rules::of_rotations(&bench, &mut run).await;
+            rules::of_many_keys(&bench, &mut run).await;
         }
     }
     run.finish()

@@ -1,8 +1,8 @@
 //! The rules, by name.
 
 use super::{
-    bench::Bench, changes, claims, digests, dropped, fields, grants, lists, reads, report::Run,
-    touches, writes,
+    bench::Bench, changes, claims, digests, dropped, endings, fields, filters, grants, lists,
+    peppers, reads, report::Run, rotations, touches, writes,
 };
 use crate::backend::ApiKeyBackend;
 
@@ -205,4 +205,51 @@ pub(super) async fn of_grants<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Run)
     .await;
     run.rule("a claim is told in time", claims::are_told(b))
         .await;
+}
+
+/// And of keys and peppers that others take the place of.
+pub(super) async fn of_rotations<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Run) {
+    let b = bench;
+    run.rule(
+        "a key and its successor are written whole",
+        rotations::are_whole(b),
+    )
+    .await;
+    run.rule(
+        "of many rotations of one key, one wins and no orphan stays",
+        rotations::one_wins(b),
+    )
+    .await;
+    run.rule("a rotation is told", changes::of_rotations_are_told(b))
+        .await;
+    if b.settings.pepper_usage {
+        run.rule("keys are counted by pepper", peppers::are_counted(b))
+            .await;
+    }
+}
+
+/// What backends have to keep where keys of everybody are looked at.
+pub(super) async fn of_many_keys<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Run) {
+    let b = bench;
+    run.rule(
+        "all keys of a user are revoked and named",
+        endings::of_a_user_are_revoked(b),
+    )
+    .await;
+    if b.settings.filters {
+        run.rule("lists have what fits a filter", filters::have_what_fits(b))
+            .await;
+    }
+    if b.settings.purges {
+        run.rule(
+            "a purge removes what ended before and nothing else",
+            endings::of_long_ago_are_purged(b),
+        )
+        .await;
+        run.rule(
+            "a key that is renewed isn't purged",
+            endings::that_are_renewed_stay(b),
+        )
+        .await;
+    }
 }

@@ -40,9 +40,9 @@ pub enum EventKind {
     },
     /// A key's record was removed.
     Deleted,
-    /// The records of keys and grants that ended long ago were removed.
+    /// The records of keys and grants that had ended were removed.
     Purged {
-        /// How many.
+        /// How many, 1,000 at the most.
         records: u64,
     },
     /// The token of a key was reported as leaked, with the right secret. Its revocation, where it wasn't

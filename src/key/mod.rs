@@ -4,6 +4,7 @@ mod grant;
 mod metadata;
 mod new;
 mod reason;
+mod rotation;
 mod update;
 
 use std::{
@@ -11,11 +12,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+#[cfg(feature = "json")]
+pub use self::metadata::ReadMetadataError;
 pub use self::{
     grant::{ClaimHash, GrantId, GrantStatus, KeyGrant, ParseGrantIdError},
     metadata::Metadata,
     new::{IssuedKey, NewApiKey},
     reason::RevocationReason,
+    rotation::Rotation,
     update::KeyUpdate,
 };
 use crate::{
@@ -143,6 +147,11 @@ impl ApiKey {
     pub fn ends_at(&self) -> Option<SystemTime> {
         let ends = [self.expires_at, self.retires_at];
         ends.into_iter().flatten().min()
+    }
+
+    /// Whether it is neither revoked nor past its end at `now`; it may be suspended.
+    pub(crate) fn may_work(&self, now: SystemTime) -> bool {
+        self.revoked_at.is_none() && self.ends_at().is_none_or(|end| now < end)
     }
 
     /// What the key is whatever the time.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{ApiKey, ClaimHash, GrantId, KeyGrant, check_text};
+use super::{ApiKey, ClaimHash, GrantId, KeyGrant, Metadata, check_text};
 use crate::{
     clock::{saturating_add, storable, storable_duration},
     error::InvalidKey,
@@ -27,6 +27,7 @@ pub struct NewApiKey {
     user_id: String,
     name: Option<String>,
     scopes: Scopes,
+    metadata: Option<Metadata>,
     expiry: Expiry,
     /// That of the key that makes it.
     latest_end: Option<SystemTime>,
@@ -63,6 +64,7 @@ impl NewApiKey {
             user_id: user_id.into(),
             name: None,
             scopes,
+            metadata: None,
             expiry: Expiry::Never,
             latest_end: None,
             made_by: None,
@@ -73,6 +75,12 @@ impl NewApiKey {
     /// user id.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// What the service keeps with it.
+    pub fn metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = Some(metadata);
         self
     }
 
@@ -139,6 +147,7 @@ impl NewApiKey {
         let mut key = ApiKey::new(token.new_id(), self.user_id, self.scopes, secret_hash);
         key.display_prefix = token.display_prefix();
         key.name = self.name;
+        key.metadata = self.metadata;
         key.created_at = now;
         key.expires_at = earliest([self.expiry.end(now), self.latest_end]);
         key.made_by = self.made_by;
@@ -153,7 +162,8 @@ impl NewApiKey {
             });
         }
         check_text("user_id", &self.user_id)?;
-        check_text("name", self.name.as_deref().unwrap_or_default())
+        check_text("name", self.name.as_deref().unwrap_or_default())?;
+        self.metadata.as_ref().map_or(Ok(()), Metadata::check)
     }
 }
 

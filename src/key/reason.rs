@@ -27,7 +27,8 @@ pub enum RevocationReason {
     OwnerLeft,
     /// It isn't needed any more.
     Superseded,
-    /// Something else, in at most 255 bytes.
+    /// Something else, in 1 to 255 bytes, none of them a character that controls lines or the direction of
+    /// text.
     Other(String),
 }
 
@@ -44,9 +45,18 @@ impl RevocationReason {
         }
     }
 
-    #[allow(dead_code, reason = "the store's part comes next")]
-    pub(crate) fn check(&self) -> Result<(), InvalidKey> {
-        check_text("revocation_reason", self.as_str())
+    /// It, as it is going to be read: a text that stands for another reason is that one.
+    pub(crate) fn checked(self) -> Result<Self, InvalidKey> {
+        let field = "revocation_reason";
+        if self.as_str().is_empty() {
+            return Err(InvalidKey {
+                field,
+                problem: "is empty",
+            });
+        }
+        check_text(field, self.as_str())?;
+        let Ok(read) = self.as_str().parse();
+        Ok(read)
     }
 }
 

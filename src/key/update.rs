@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{ApiKey, check_text, new::Expiry};
+use super::{ApiKey, Metadata, check_text, new::Expiry};
 use crate::{error::InvalidKey, scope::Scopes};
 
 /// What is to change of a key, for [`ApiKeyStore::update`](crate::ApiKeyStore::update). What isn't named
@@ -17,16 +17,26 @@ use crate::{error::InvalidKey, scope::Scopes};
 #[derive(Debug, Clone, Default)]
 #[must_use = "nothing changes before it is given to `ApiKeyStore::update`"]
 pub struct KeyUpdate {
-    name: Option<NewName>,
+    name: Option<New<String>>,
+    metadata: Option<New<Metadata>>,
     scopes: Option<Scopes>,
     expiry: Option<Expiry>,
     version: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
-enum NewName {
+enum New<T> {
     None,
-    Is(String),
+    Is(T),
+}
+
+impl<T: Clone> New<T> {
+    fn value(&self) -> Option<T> {
+        match self {
+            Self::None => None,
+            Self::Is(value) => Some(value.clone()),
+        }
+    }
 }
 
 impl KeyUpdate {
@@ -37,13 +47,25 @@ impl KeyUpdate {
 
     /// Another name, of the same form as [`NewApiKey::name`](super::NewApiKey::name).
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(NewName::Is(name.into()));
+        self.name = Some(New::Is(name.into()));
         self
     }
 
     /// No name any more.
     pub fn no_name(mut self) -> Self {
-        self.name = Some(NewName::None);
+        self.name = Some(New::None);
+        self
+    }
+
+    /// Other metadata in place of what the service keeps with it.
+    pub fn metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = Some(New::Is(metadata));
+        self
+    }
+
+    /// No metadata any more.
+    pub fn no_metadata(mut self) -> Self {
+        self.metadata = Some(New::None);
         self
     }
 
@@ -84,10 +106,11 @@ impl KeyUpdate {
     }
 
     pub(crate) fn apply(&self, key: &mut ApiKey, now: SystemTime) {
-        match &self.name {
-            Some(NewName::Is(name)) => key.name = Some(name.clone()),
-            Some(NewName::None) => key.name = None,
-            None => {}
+        if let Some(name) = &self.name {
+            key.name = name.value();
+        }
+        if let Some(metadata) = &self.metadata {
+            key.metadata = metadata.value();
         }
         if let Some(scopes) = &self.scopes {
             key.scopes = scopes.clone();
@@ -98,8 +121,11 @@ impl KeyUpdate {
     }
 
     pub(crate) fn check(&self) -> Result<(), InvalidKey> {
-        match &self.name {
-            Some(NewName::Is(name)) => check_text("name", name),
+        if let Some(New::Is(name)) = &self.name {
+            check_text("name", name)?;
+        }
+        match &self.metadata {
+            Some(New::Is(metadata)) => metadata.check(),
             _ => Ok(()),
         }
     }

@@ -2,8 +2,10 @@
 
 mod cached;
 mod loader;
+mod rewrap;
 mod touch;
 mod watch;
+pub(crate) mod write;
 
 use std::sync::{Arc, LazyLock};
 

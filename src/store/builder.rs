@@ -91,6 +91,21 @@ impl ApiKeyStoreBuilder {
         self
     }
 
+    /// Brings the hash of a key under the current pepper when the key is used and its hash is under a
+    /// [retired](Peppers::with_retired) one, a [weak](crate::Pepper::weak_for_import) one among them.
+    /// Off unless it is switched on.
+    ///
+    /// The request computes the new hash, which is one HMAC more, and waits for nothing: it is stored behind it,
+    /// one key after the other, where the record still has the old hash. A key that isn't used stays as it is;
+    /// [`pepper_usage`](ApiKeyStore::pepper_usage) counts those.
+    ///
+    /// **Every node has to have the same current pepper first**: one that doesn't know it answers 503, and two
+    /// that disagree which one is current take turns in writing. Switch it off before the next pepper comes.
+    pub fn rewrap_retired_peppers(mut self) -> Self {
+        self.resolver = self.resolver.rewrapping();
+        self
+    }
+
     /// Where the time is read from, the system's clock by default. Timeouts and intervals are
     /// tokio's.
     pub fn clock(mut self, clock: impl Clock) -> Self {

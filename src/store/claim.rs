@@ -27,8 +27,8 @@ impl ApiKeyStore {
     /// caller who goes away before the answer. Hand off another one. [`StoreError::Conflict`] where the key that it was
     /// handed off with changes all the time, [`StoreError::Random`], [`StoreError::Taken`].
     pub async fn claim(&self, token: &HandoffToken) -> Result<IssuedKey, StoreError> {
-        let mut lost_to = None;
-        for _ in 0..ATTEMPTS {
+        let mut attempts = 0;
+        loop {
             let grant = self.grant_of(token).await?;
             let Some(grant) = grant else {
                 return Err(self.refused(None, ClaimRefusal::Unknown));
@@ -46,13 +46,14 @@ impl ApiKeyStore {
                 return Ok(IssuedKey { token: new, key });
             }
             // Another was first, the maker's key has changed, or the id is taken: the next look says which.
-            lost_to = Some(match maker {
-                Some((id, _)) => StoreError::Conflict(id),
-                None => StoreError::Taken(key.id),
-            });
+            attempts += 1;
+            if attempts == ATTEMPTS {
+                return Err(match maker {
+                    Some((maker, _)) => StoreError::Conflict(maker),
+                    None => StoreError::Taken(key.id),
+                });
+            }
         }
-        // There was an attempt, and it was lost.
-        Err(lost_to.unwrap_or(StoreError::NotClaimable(ClaimRefusal::Unknown)))
     }
 
     /// Whether the grant can be claimed now, and with which record of the key that it was handed off with.

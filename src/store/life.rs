@@ -4,7 +4,7 @@ use super::ApiKeyStore;
 use crate::{
     error::StoreError,
     events::{Event, EventKind},
-    key::{ApiKey, KeyUpdate},
+    key::{ApiKey, KeyUpdate, RevocationReason},
     token::KeyId,
     verify::VerifyError,
 };
@@ -72,8 +72,8 @@ impl ApiKeyStore {
         Ok(enabled.await?.is_some())
     }
 
-    /// Revokes those of `tokens` that are tokens of keys of ours, and says of each, in their order,
-    /// whether it was one: for what a scanner of public repositories reports, 1,000 at the most.
+    /// Revokes those of `tokens` that are tokens of keys of ours, as [leaked](RevocationReason::Leaked), and
+    /// says of each, in their order, whether it was one: for what a scanner of public repositories reports, 1,000 at the most.
     ///
     /// Only the right secret counts, whatever state its key is in. What has the id of a key and another
     /// secret is `false`, and revokes nothing.
@@ -118,7 +118,7 @@ impl ApiKeyStore {
             Ok((id, _)) => {
                 let reported = Event::of(EventKind::LeakReported).key(id);
                 self.resolver.emitter().emit(reported);
-                self.revoke(&id).await?;
+                self.revoke_for(&id, Some(RevocationReason::Leaked)).await?;
                 Ok(true)
             }
             Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),

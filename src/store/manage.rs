@@ -2,13 +2,12 @@
 
 use super::{ApiKeyStore, write::carry_out_and_tell};
 use crate::{
-    backend::{Cursor, Page, PageRequest},
+    backend::{KeyFilter, Page, PageRequest},
     context::AuthContext,
     error::{BackendError, StoreError},
     events::{Event, EventKind},
     key::{ApiKey, IssuedKey, KeyStatus, NewApiKey},
     token::{ApiKeyToken, KeyId},
-    verify::VerifyError,
 };
 
 /// How many tokens are drawn for one key. With 192 bits a second one is never needed, unless the
@@ -143,22 +142,10 @@ impl ApiKeyStore {
         user_id: &str,
         page: PageRequest,
     ) -> Result<Page, StoreError> {
-        let mut keys = self
-            .backend
-            .list_for_user(user_id, &page.and_one_more())
-            .await?;
-        check_page(&keys, user_id, &page)?;
-        let more = keys.len() > page.max_keys();
-        keys.truncate(page.max_keys());
-        let next = if more {
-            keys.last().map(Cursor::of)
-        } else {
-            None
-        };
-        for key in &mut keys {
-            self.resolver.overlay(key);
-        }
-        Ok(Page { keys, next })
+        let one_more = page.and_one_more();
+        let listed = self.backend.list_for_user(user_id, &one_more).await?;
+        let everything = KeyFilter::new().user(user_id).with_revoked();
+        self.page_of(listed, &everything, &page)
     }
 
     /// Ends a key for good; the record stays, marked. Returns whether this call ended it: `false`
@@ -171,11 +158,7 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the key may be revoked or not), [`StoreError::Conflict`].
     pub async fn revoke(&self, id: &KeyId) -> Result<bool, StoreError> {
-        if let Some(key) = self.get(id).await? {
-            return self.revoke_record(key).await;
-        }
-        self.ended_already(id);
-        Ok(false)
+        self.revoke_for(id, None).await
     }
 
     /// Ends the key that this is the token of. Only the right secret does: `false` for any other,
@@ -185,50 +168,21 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the key may be revoked or not), [`StoreError::Conflict`].
     pub async fn revoke_token(&self, token: impl AsRef<[u8]>) -> Result<bool, StoreError> {
-        let Ok(token) = self.parse(token) else {
-            return Ok(false);
-        };
-        match self.resolver.identify(&token).await {
-            Ok((_, KeyStatus::Revoked)) | Err(VerifyError::Unknown) => {
-                self.resolver.cache().invalidate(&token.lookup_key());
-                Ok(false)
-            }
-            Ok((id, _)) => self.revoke(&id).await,
-            Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
-            Err(_) => Ok(false),
-        }
+        self.revoke_token_for(token.as_ref(), None).await
     }
 
-    /// Ends every key that the user has when the call begins; returns how many it ended. What was
-    /// [handed off](Self::hand_off) for the user, and not claimed yet, is revoked before, and isn't counted.
+    /// Ends every key that the user has when the call begins; returns how many it ended. A record that can't be
+    /// read doesn't keep the others from ending. What was [handed off](Self::hand_off) for the user, and not
+    /// claimed yet, is revoked before, and isn't counted.
     ///
     /// A key that is created or handed off meanwhile may escape: stop that before.
     ///
     /// # Errors
     ///
-    /// The first error. Where it was a key that couldn't be revoked, or the grants, the others were tried all the
-    /// same; where it was the list that couldn't be read, the keys on it weren't.
+    /// [`StoreError::Unavailable`] (some of the keys may be revoked, or all). Where the grants couldn't be revoked,
+    /// the keys were all the same.
     pub async fn revoke_all_for_user(&self, user_id: &str) -> Result<usize, StoreError> {
-        let mut revoked = 0;
-        // First: else a key could be made by a claim when the list was read already.
-        let mut failed = self.revoke_grants_of_user(user_id).await.err();
-        let mut page = PageRequest::new().limit(PageRequest::MAX_LIMIT);
-        loop {
-            let Page { keys, next } = match self.list_for_user(user_id, page).await {
-                Ok(page) => page,
-                Err(error) => return Err(failed.unwrap_or(error)),
-            };
-            for key in keys {
-                match self.revoke_record(key).await {
-                    Ok(changed) => revoked += usize::from(changed),
-                    Err(error) => failed = failed.or(Some(error)),
-                }
-            }
-            match next {
-                Some(next) => page = page.after(next),
-                None => return failed.map_or(Ok(revoked), Err),
-            }
-        }
+        self.revoke_all_for(user_id, None).await
     }
 
     /// Removes a key's record; returns whether it was there. Its token is unknown from then on.
@@ -278,16 +232,6 @@ impl ApiKeyStore {
         self.resolver.forget(id);
     }
 
-    async fn revoke_record(&self, key: ApiKey) -> Result<bool, StoreError> {
-        let now = self.resolver.now();
-        let revoked = self.change(key, move |key| {
-            let changes = key.revoked_at.is_none();
-            key.revoked_at.get_or_insert(now);
-            Ok(changes)
-        });
-        Ok(revoked.await?.is_some())
-    }
-
     /// Changes a record as `change` says, `key` or what has become of it since; returns what it is then,
     /// nothing where it is gone, or `change` left it as it was. Others may get in between: then it is tried
     /// again, also where the caller has gone away.
@@ -304,9 +248,7 @@ impl ApiKeyStore {
                 if !change(&mut key)? {
                     return Ok(None);
                 }
-                key.version = expected.checked_add(1).ok_or_else(|| {
-                    BackendError::corrupt("a record that claims to have been changed 2^64 times")
-                })?;
+                key.version = next_version(expected)?;
                 if backend.update(&key, expected).await? {
                     let kind = EventKind::of_change(&before, &key);
                     return Ok(Some((key, kind)));
@@ -329,21 +271,8 @@ impl ApiKeyStore {
     }
 }
 
-/// What a page is used for can't be undone, and a cursor that doesn't move never ends: so the keys
-/// have to be the user's, and each has to come after the one before.
-fn check_page(keys: &[ApiKey], user_id: &str, page: &PageRequest) -> Result<(), BackendError> {
-    let mut last = page.cursor().copied();
-    for key in keys {
-        if key.user_id != user_id {
-            return Err(BackendError::corrupt(
-                "a key of another user in a user's list",
-            ));
-        }
-        let place = Cursor::of(key);
-        if last.is_some_and(|last| !place.comes_after(&last)) {
-            return Err(BackendError::corrupt("a list of keys that is out of order"));
-        }
-        last = Some(place);
-    }
-    Ok(())
+pub(super) fn next_version(version: u64) -> Result<u64, BackendError> {
+    version.checked_add(1).ok_or_else(|| {
+        BackendError::corrupt("a record that claims to have been changed 2^64 times")
+    })
 }

@@ -5,8 +5,11 @@ mod claim;
 mod hand_off;
 mod import;
 mod life;
+mod listing;
 mod manage;
-mod write;
+mod peppers;
+mod revoking;
+mod rotate;
 
 use std::{fmt, sync::Arc};
 
@@ -17,7 +20,7 @@ use crate::{
     context::{AuthContext, Caller, HasCaller},
     error::StoreError,
     events::Events,
-    resolver::{CachedResolver, KeyResolver},
+    resolver::{CachedResolver, KeyResolver, write},
     token::{ApiKeyToken, Peppers, TokenFormat},
     verify::VerifyError,
 };
@@ -159,6 +162,9 @@ impl ApiKeyStore {
     ///
     /// A graceful shutdown of the server comes first, and waits for streams that are open: such a stream ends
     /// with its key, and not with the server. End it yourself, or limit how long you wait.
+    ///
+    /// Hashes that wait to come under the [current pepper](ApiKeyStoreBuilder::rewrap_retired_peppers) are dropped:
+    /// the next use of such a key, on another node or after a restart, has it written.
     ///
     /// It waits for up to 10 seconds for each thousand keys whose use is to be written, and for as long for
     /// the events. Dropping the last

@@ -82,9 +82,15 @@ impl SecretHash {
         self.pepper.as_ref()
     }
 
-    /// Whether `computed` is this hash, in the same time wherever they differ.
-    pub(super) fn equals(&self, computed: &Words) -> Choice {
-        self.words
+    /// Whether the other is the same hash, under the same pepper.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.pepper.eq(&other.pepper) && bool::from(Self::equal(Some(self), &other.words))
+    }
+
+    /// Whether `computed` is the stored hash, in the same time wherever they differ, and where none is.
+    pub(super) fn equal(stored: Option<&Self>, computed: &Words) -> Choice {
+        let words = stored.map_or(&[0; 4], |stored| &stored.words);
+        words
             .iter()
             .zip(computed)
             .fold(Choice::from(1), |all, (stored, computed)| {

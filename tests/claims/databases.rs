@@ -1,8 +1,9 @@
 //! The three places where keys are kept, and stores on them as several processes have.
 
 use tower_api_key::{
-    ApiKeyStore, ClaimRefusal, GrantLimits, HandedOff, HandoffToken, ManualClock, MemoryBackend,
-    NewApiKey, Pepper, Peppers, PostgresBackend, Scopes, SqliteBackend, StoreError,
+    ApiKeyStore, ApiKeyStoreBuilder, ClaimRefusal, GrantLimits, HandedOff, HandoffToken,
+    ManualClock, MemoryBackend, NewApiKey, Pepper, Peppers, PostgresBackend, Scopes, SqliteBackend,
+    StoreError,
 };
 
 use crate::support::{PEPPER, USER, folder::Folder, postgres::Server, start};
@@ -63,6 +64,10 @@ impl Database {
                 ApiKeyStore::builder(backend)
             }
         };
+        self.build(builder).await
+    }
+
+    pub async fn build(&self, builder: ApiKeyStoreBuilder) -> ApiKeyStore {
         let pepper = Pepper::new("v1", PEPPER).unwrap();
         let builder = builder.peppers(Peppers::new(pepper));
         let builder = builder.clock(self.clock.clone()).grant_limits(self.limits);

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use tokio::{sync::Barrier, task::JoinSet};
-use tower_api_key::{ApiKeyStore, ClaimRefusal, NewApiKey, StoreError};
+use tower_api_key::{
+    ApiKeyStore, ClaimRefusal, NewApiKey, StoreError,
+    sqlx::{query_scalar, raw_sql},
+};
 
-use super::databases::{Database, MINUTE, handed_off, notes, refusal, scopes};
+use super::databases::{Database, MINUTE, Place, handed_off, notes, refusal, scopes};
 use crate::support::USER;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -101,4 +104,54 @@ async fn no_claim_makes_a_key_that_outlives_the_revocation_of_all() {
             }
         }
     }
+}
+
+/// The claim stands still behind a lock of somebody else's, with the maker's record looked at already. The
+/// revocation waits for it, or is the one that counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g11_a_revocation_that_is_answered_while_a_claim_waits_in_postgresql_counts() {
+    let Some(database) = Database::postgres() else {
+        return;
+    };
+    let Place::Postgres(server) = database.place() else {
+        unreachable!("it is one of PostgreSQL");
+    };
+    let [here, there] = database.two().await;
+    let maker = NewApiKey::for_user(USER, scopes(&["notes:*"]));
+    let maker = here.create(maker).await.unwrap();
+    let auth = here.verify(maker.token().expose()).await.unwrap();
+    let handed_off = here.hand_off_as(&auth, notes(), MINUTE).await.unwrap();
+
+    let mut operator = server.connection().await;
+    let lock = "BEGIN; SELECT FROM tower_api_key_grants FOR UPDATE";
+    raw_sql(lock).execute(&mut operator).await.unwrap();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let token = handed_off.token().clone();
+    let claim = tokio::spawn(async move { there.claim(&token).await });
+    let mut look = server.connection().await;
+    while query_scalar::<_, i64>(waiting)
+        .fetch_one(&mut look)
+        .await
+        .unwrap()
+        < 1
+    {
+        assert!(!claim.is_finished(), "it didn't wait");
+    }
+    let id = *auth.key_id();
+    let revocation = tokio::spawn(async move { here.revoke(&id).await });
+    while !revocation.is_finished()
+        && query_scalar::<_, i64>(waiting)
+            .fetch_one(&mut look)
+            .await
+            .unwrap()
+            < 2
+    {}
+    let was_answered = revocation.is_finished();
+    raw_sql("COMMIT").execute(&mut operator).await.unwrap();
+    assert!(revocation.await.unwrap().unwrap());
+    let claimed = claim.await.unwrap();
+    assert!(
+        claimed.is_err() || !was_answered,
+        "a key was made after the revocation was answered"
+    );
 }

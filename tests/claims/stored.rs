@@ -2,12 +2,12 @@
 
 use tokio::task::JoinSet;
 use tower_api_key::{
-    Clock, GrantLimits, GrantPageRequest, NewApiKey, StoreError,
+    ApiKeyStore, Clock, GrantLimits, GrantPageRequest, NewApiKey, PostgresBackend, StoreError,
     sqlx::{self, Row},
 };
 
 use super::databases::{Database, MINUTE, Place, handed_off, notes};
-use crate::support::{USER, start};
+use crate::support::{USER, chain, start};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_more_wait_than_may_however_many_nodes_hand_off_at_once() {
@@ -73,11 +73,8 @@ async fn g7_the_database_has_nothing_that_a_key_could_be_claimed_with() {
             }
         };
         assert_eq!(rows.len(), 1);
-        let hex: String = token
-            .expose()
-            .iter()
-            .map(|it| format!("{it:02x}"))
-            .collect();
+        let digits = token.expose().iter().map(|byte| format!("{byte:02x}"));
+        let hex = digits.collect::<Vec<_>>().concat();
         let row = rows[0].to_lowercase();
         assert!(row.contains("laptop") && row.contains(USER), "{row}");
         assert!(!row.contains(&hex) && !rows[0].contains(&token.expose_text()));
@@ -103,4 +100,41 @@ async fn a_grant_ends_by_the_clock_of_the_node_that_is_asked() {
         let new = store.hand_off(notes(), MINUTE).await.unwrap();
         assert_eq!(new.grant().made_at, start() + MINUTE);
     }
+}
+
+/// Those that the documentation of `PostgresBackend` asks for.
+#[tokio::test]
+async fn a_role_of_postgresql_needs_no_more_rights_than_are_documented() {
+    let Some(database) = Database::postgres() else {
+        return;
+    };
+    let Place::Postgres(server) = database.place() else {
+        unreachable!("it is one of PostgreSQL");
+    };
+    let owner = database.open().await;
+    server
+        .psql(
+            "CREATE ROLE app LOGIN;
+            GRANT SELECT, INSERT, UPDATE, DELETE ON tower_api_keys TO app;
+            GRANT SELECT ON tower_api_key_changes, tower_api_key_schema TO app",
+        )
+        .await;
+    let url = server.url().replace("postgres@", "app@");
+    let backend = PostgresBackend::connect(&url).await.unwrap();
+    let store = database.build(ApiKeyStore::builder(backend)).await;
+    let issued = store.create(notes()).await.unwrap();
+    let auth = store.verify(issued.token().expose()).await.unwrap();
+    let error = store.hand_off_as(&auth, notes(), MINUTE).await.unwrap_err();
+    let texts: Vec<_> = chain(&error).map(ToString::to_string).collect();
+    assert!(texts.concat().contains("tower_api_key_grants"), "{texts:?}");
+
+    server
+        .psql("GRANT SELECT, INSERT, UPDATE, DELETE ON tower_api_key_grants TO app")
+        .await;
+    let handed_off = store.hand_off_as(&auth, notes(), MINUTE).await.unwrap();
+    let other = store.hand_off(notes(), MINUTE).await.unwrap();
+    let claimed = store.claim(handed_off.token()).await.unwrap();
+    assert!(owner.is_active(claimed.token().expose()).await.unwrap());
+    assert!(store.revoke_grant(&other.grant().id).await.unwrap());
+    assert_eq!(store.revoke_all_for_user(USER).await.unwrap(), 2);
 }

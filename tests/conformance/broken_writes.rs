@@ -2,8 +2,9 @@
 
 use std::{
     cmp::Reverse,
+    collections::HashMap,
     mem,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
@@ -13,7 +14,8 @@ use tokio::{
 };
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, ClaimHash, Cursor, GrantId,
-    GrantInsertion, GrantLimits, KeyGrant, KeyId, PageRequest, Touch,
+    GrantInsertion, GrantLimits, KeyFilter, KeyGrant, KeyId, KeyOfUser, PageRequest, PepperUsage,
+    RevocationReason, Touch,
 };
 
 use super::broken::{Broken, Fault};
@@ -95,6 +97,8 @@ impl ApiKeyBackend for Broken {
         if let Some(scopes) = torn {
             let this = self.clone();
             let rest = async move {
+                // It isn't done at once, however late the timer is looked at.
+                yield_now().await;
                 sleep(Duration::from_millis(1)).await;
                 if let Some(record) = this.records().get_mut(&place) {
                     record.scopes = scopes;
@@ -126,6 +130,124 @@ impl ApiKeyBackend for Broken {
             self.tell(place).await;
         }
         Ok(was_there || self.is(Fault::DeleteAlwaysTrue))
+    }
+
+    async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        let mut named = Vec::new();
+        for key in self.records().values_mut() {
+            if !(key.user_id == user_id
+                || self.is(Fault::RevokesAllOfOthers) && key.user_id.eq_ignore_ascii_case(user_id))
+            {
+                continue;
+            }
+            let is_new = key.revoked_at.is_none();
+            if is_new || self.is(Fault::RevokesAllAgain) {
+                key.revoked_at = Some(at);
+                key.revocation_reason = reason
+                    .cloned()
+                    .filter(|_| !self.is(Fault::RevokesAllForgetsReason));
+                key.version += 1;
+            }
+            if is_new || !self.is(Fault::RevokesAllNamesNewOnly) {
+                named.push(KeyOfUser::new(key.id, key.lookup_key(), is_new));
+            }
+        }
+        for key in &named {
+            if key.is_newly_revoked && !self.is(Fault::RevokesAllSilently) {
+                self.tell(key.lookup_key).await;
+            }
+        }
+        Ok(named)
+    }
+
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        let mut keys: Vec<_> = self.records().values().cloned().collect();
+        keys.retain(|key| {
+            // As the fault sees it.
+            let mut seen = key.clone();
+            let mut filter = filter.clone();
+            match self.fault {
+                Fault::FilterTakesRevoked => filter = filter.with_revoked(),
+                Fault::FilterIgnoresOverlap => seen.retires_at = None,
+                Fault::FilterTakesEndless if key.ends_at().is_none() => {
+                    seen.expires_at = filter.end_limit().map(|end| end - Duration::from_millis(1));
+                }
+                Fault::FilterCountsEndItself => {
+                    if let Some(end) = filter.end_limit() {
+                        filter = filter.ends_before(end + Duration::from_millis(1));
+                    }
+                }
+                Fault::FilterForgetsCreation => seen.created_at = UNIX_EPOCH,
+                Fault::FilterIgnoresUser => {
+                    if let Some(user) = filter.wanted_user()
+                        && user.eq_ignore_ascii_case(&seen.user_id)
+                    {
+                        user.clone_into(&mut seen.user_id);
+                    }
+                }
+                _ => {}
+            }
+            let place = Cursor::of(key);
+            filter.fits(&seen)
+                && page.cursor().is_none_or(|after| {
+                    (place.created_at(), place.id()) < (after.created_at(), after.id())
+                })
+        });
+        keys.sort_by_key(|key| Reverse((key.created_at, key.id)));
+        keys.truncate(page.max_keys());
+        Ok(keys)
+    }
+
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        let is_over = |time: Option<SystemTime>| {
+            time.is_some_and(|time| {
+                time < before || time == before && self.is(Fault::PurgesAtTheDate)
+            })
+        };
+        let may_go = |key: &ApiKey| {
+            let retires_at = key.retires_at.filter(|_| !self.is(Fault::PurgesNoRetired));
+            is_over(key.revoked_at)
+                || is_over(key.expires_at)
+                || is_over(retires_at)
+                || is_over(key.disabled_at) && self.is(Fault::PurgesSuspended)
+        };
+        let all = self.is(Fault::PurgesTooMany);
+        let found: Vec<_> = {
+            let records = self.records();
+            let over = records.iter().filter(|(_, key)| may_go(key));
+            let places = over.map(|(place, _)| *place);
+            places
+                .take(if all { usize::MAX } else { at_most })
+                .collect()
+        };
+        let mut gone = Vec::new();
+        let checks_first = self.is(Fault::PurgeChecksFirst);
+        if checks_first {
+            yield_now().await;
+        }
+        {
+            let mut records = self.records();
+            for place in found {
+                if checks_first || records.get(&place).is_some_and(&may_go) {
+                    gone.extend(records.remove(&place).map(|_| place));
+                }
+            }
+        }
+        for place in &gone {
+            if !self.is(Fault::PurgesSilently) {
+                self.tell(*place).await;
+            }
+        }
+        Ok(gone.len())
     }
 
     async fn list_for_user(
@@ -186,6 +308,51 @@ impl ApiKeyBackend for Broken {
         };
         keys.truncate(limit);
         Ok(keys)
+    }
+
+    async fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: u64,
+    ) -> Result<bool, BackendError> {
+        if self.is(Fault::RotateIsSilent) {
+            let mut records = self.records();
+            let place = old.lookup_key();
+            let is_expected = records.get(&place).is_some_and(|it| it.version == expected);
+            let done = is_expected && !records.contains_key(&successor.lookup_key());
+            if done {
+                records.insert(place, old.clone());
+                records.insert(successor.lookup_key(), successor.clone());
+            }
+            return Ok(done);
+        }
+        if !self.is(Fault::RotateForgetsTheSuccessor) && !self.insert(successor).await? {
+            return Ok(false);
+        }
+        let is_replaced = self.update(old, expected).await?;
+        if !is_replaced && !self.is(Fault::RotateLeavesOrphans) {
+            self.delete(&successor.id).await?;
+        }
+        Ok(is_replaced)
+    }
+
+    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
+        let mut usage: HashMap<_, PepperUsage> = HashMap::new();
+        for key in super::broken::lock(&self.shared.records).values() {
+            let pepper = Some(*key.secret_hash.pepper());
+            let counted = usage.entry(pepper);
+            let counted = counted.or_insert(PepperUsage::new(pepper, 0, 0));
+            counted.keys += 1;
+            let end = match self.fault {
+                Fault::PepperUsageCountsEnded => None,
+                Fault::PepperUsageForgetsOverlaps => key.expires_at,
+                _ => key.ends_at(),
+            };
+            let works = key.revoked_at.is_none() && end.is_none_or(|end| now < end);
+            counted.working += u64::from(works);
+        }
+        Ok(usage.into_values().collect())
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

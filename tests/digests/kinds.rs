@@ -134,11 +134,14 @@ async fn a_token_that_another_stores_format_has_parsed_is_unknown() {
         Err(VerifyError::Unknown)
     ));
 
-    // A text with the brand, which another store has read as an opaque one.
+    // A text with our brand, which another store has read as an opaque one, and of which we have a digest.
     let native = ApiKeyToken::generate(&Brand::default()).unwrap();
     let digests = DigestFormat::new("pk.key_", 39, TokenAlphabet::Base64Url).unwrap();
     let acme = TokenFormat::new(Brand::new("acme").unwrap());
     let opaque = acme.with_digests(digests).unwrap();
     let opaque = opaque.parse(&native.expose()[..39]).unwrap();
+    let hash = Peppers::new(pepper()).hash(&opaque).unwrap().to_hex();
+    let store = resolver([record(&hash)]).await;
     assert_eq!(outcome(&store.resolve(&opaque).await), "unknown");
+    assert!(store.resolve_now(&opaque).is_none());
 }

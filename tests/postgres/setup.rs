@@ -161,7 +161,7 @@ async fn tables_that_are_not_ours_are_left_alone() {
     ));
     server
         .psql(
-            "UPDATE tower_api_key_schema SET version = 1;
+            "UPDATE tower_api_key_schema SET version = 2;
             ALTER TABLE tower_api_keys DISABLE TRIGGER tower_api_key_updated",
         )
         .await;

@@ -121,16 +121,16 @@ async fn a_refusal_says_why_and_an_unknown_token_learns_nothing_more() {
     assert!(store.revoke_grant(&revoked.grant().id).await.unwrap());
     assert_eq!(refusal(store, revoked.token()).await, ClaimRefusal::Revoked);
 
-    let (late, last) = (
+    let (late, early) = (
         handed_off(store, notes()).await,
         handed_off(store, notes()).await,
     );
     fixture.clock.advance(MINUTE - Duration::from_millis(1));
-    claim(store, last.token()).await;
+    claim(store, early.token()).await;
     fixture.clock.advance(Duration::from_millis(1));
     assert_eq!(refusal(store, late.token()).await, ClaimRefusal::Expired);
     // What it was claimed as stays, whatever the time.
-    assert_eq!(refusal(store, last.token()).await, ClaimRefusal::Claimed);
+    assert_eq!(refusal(store, early.token()).await, ClaimRefusal::Claimed);
     assert_eq!(keys(store, USER).await, 1);
 }
 

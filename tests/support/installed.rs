@@ -76,7 +76,9 @@ pub fn user_command(program: &str, user: Option<User>, at_our_end: Option<&str>)
 
 /// Where servers have their folders: one that the user can reach and write.
 pub fn base(user: Option<User>) -> PathBuf {
-    let ours = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let temporary = env::temp_dir();
+    // Unit tests have none of their own.
+    let ours = option_env!("CARGO_TARGET_TMPDIR").map_or(temporary.as_path(), Path::new);
     let Some(User { uid, gid }) = user else {
         let base = ours.join("postgres");
         fs::create_dir_all(&base).unwrap();
@@ -84,7 +86,6 @@ pub fn base(user: Option<User>) -> PathBuf {
     };
     let mut look = user_command("test", user, None);
     let reaches = look.arg("-x").arg(ours).status().unwrap().success();
-    let temporary = env::temp_dir();
     let base = if reaches { ours } else { &temporary };
     let base = base.join(format!("postgres-{uid}"));
     fs::create_dir_all(&base).unwrap();

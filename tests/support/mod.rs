@@ -12,6 +12,7 @@ pub mod bare;
 pub mod echo;
 pub mod feed;
 pub mod folder;
+pub mod lists;
 #[cfg(feature = "axum")]
 pub mod oneshot;
 #[cfg(feature = "postgres")]
@@ -34,8 +35,9 @@ use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower_api_key::{
     ApiKey, ApiKeyBackend, ApiKeyStore, AuthContext, BackendError, ChangeSink, ClaimHash, GrantId,
-    GrantInsertion, GrantLimits, KeyGrant, KeyId, KeySource, LookupKey, ManualClock, MemoryBackend,
-    NewApiKey, PageRequest, Pepper, Peppers, Scopes, Subscription, Touch, VerifyError,
+    GrantInsertion, GrantLimits, KeyFilter, KeyGrant, KeyId, KeyOfUser, KeySource, LookupKey,
+    ManualClock, MemoryBackend, NewApiKey, PageRequest, Pepper, Peppers, RevocationReason, Scopes,
+    Subscription, Touch, VerifyError,
 };
 
 /// What the clocks of the tests show at first.
@@ -239,6 +241,30 @@ impl ApiKeyBackend for Breakable {
     ) -> Result<Vec<ApiKey>, BackendError> {
         self.check()?;
         self.inner.list_for_user(user_id, page).await
+    }
+
+    async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        self.check()?;
+        self.inner.revoke_all_for_user(user_id, at, reason).await
+    }
+
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        self.check()?;
+        self.inner.list(filter, page).await
+    }
+
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        self.check()?;
+        self.inner.purge(before, at_most).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

@@ -104,6 +104,23 @@ impl Grants {
         wanted.take(limit).cloned().collect()
     }
 
+    /// Removes at most `at_most` that had come to their end before `before`; returns how many.
+    pub(super) fn purge(&mut self, before: SystemTime, at_most: usize) -> usize {
+        let has_ended = |grant: &&KeyGrant| {
+            let end = grant.claimed_at.or(grant.revoked_at);
+            end.unwrap_or(grant.expires_at) < before
+        };
+        let ended = self.records.values().filter(has_ended).take(at_most);
+        let ended: Vec<_> = ended.cloned().collect();
+        for grant in &ended {
+            self.records.remove(&grant.id);
+            self.by_hash.remove(&grant.claim_hash);
+            self.places.remove(&Reverse((grant.made_at, grant.id)));
+            self.open.remove(&(grant.expires_at, grant.id));
+        }
+        ended.len()
+    }
+
     fn pending(&self, now: SystemTime) -> impl Iterator<Item = &KeyGrant> {
         let latest_id = GrantId::from_bytes([0xff; GrantId::LEN]);
         let after = Bound::Excluded((now, latest_id));

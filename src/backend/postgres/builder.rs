@@ -128,7 +128,7 @@ impl PostgresBackendBuilder {
         ]);
         let connections = Connections::new(options, self.max_connections, self.acquire_timeout);
         let mut lent = connections.lend().await?;
-        schema::prepare(&mut lent.connection, &names).await?;
+        schema::prepare(&mut lent.connection, &names, schema::STEPS).await?;
         lent.give_back();
         Ok(self.made(Source::Own(Box::new(connections)), names))
     }
@@ -142,12 +142,12 @@ impl PostgresBackendBuilder {
     pub async fn over(self, pool: PgPool) -> Result<PostgresBackend, OpenError> {
         let names = self.check()?;
         let mut connection = pool.acquire().await.map_err(failed)?;
-        schema::prepare(&mut connection, &names).await?;
+        schema::prepare(&mut connection, &names, schema::STEPS).await?;
         drop(connection);
         Ok(self.made(Source::Pool(pool), names))
     }
 
-    fn made(self, from: Source, names: Names) -> PostgresBackend {
+    pub(super) fn made(self, from: Source, names: Names) -> PostgresBackend {
         PostgresBackend(Arc::new(Shared {
             sessions: Sessions {
                 from,

@@ -5,11 +5,14 @@ mod connections;
 mod feed;
 mod grants;
 mod listening;
+mod lists;
 mod names;
 mod row;
 mod schema;
 mod session;
 mod statements;
+#[cfg(all(test, target_os = "linux", not(shuttle)))]
+mod tests;
 mod time;
 
 use std::{
@@ -29,12 +32,12 @@ use self::{
     time::Timestamp,
 };
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeySource, PageRequest, Subscription,
-    Touch, sql::OpenError,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeyFilter, KeyOfUser, KeySource,
+    PageRequest, PepperUsage, Subscription, Touch, sql::OpenError,
 };
 use crate::{
     error::BackendError,
-    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
     token::{KeyId, LookupKey},
 };
 
@@ -55,16 +58,21 @@ use crate::{
 ///
 /// # In the database
 ///
-/// Keys are in `tower_api_keys`. `tower_api_key_changes` is a log that triggers write, and
+/// Keys are in `tower_api_keys`, and those that wait to be claimed in `tower_api_key_grants`. `tower_api_key_changes` is a log that triggers write, and
 /// `tower_api_key_schema` says how old the tables are. All are made, and brought up to date, when a
 /// backend is opened; of nodes that start at once, one does it. Tables that something else has made
 /// are left alone, and those of a newer version of this crate, too.
 ///
 /// The role that opens the first one needs `CREATE` on the schema, or the right to make it. Later ones
-/// need `SELECT, INSERT, UPDATE, DELETE` on `tower_api_keys` and `SELECT` on the two others; one of
+/// need `SELECT, INSERT, UPDATE, DELETE` on `tower_api_keys` and `tower_api_key_grants`, which has what
+/// is still to be claimed, and `SELECT` on the two others; one of
 /// them at least `DELETE` on `tower_api_key_changes` and `UPDATE` on `tower_api_key_schema`, too, to
 /// delete what is older than an hour. To [verify](crate::CachedResolver) and nothing else, `SELECT` is
 /// enough.
+///
+/// A new version of this crate may change the tables when its first node starts, in one transaction: `SELECT`
+/// and everything else on them wait for it meanwhile, a few seconds for a million keys. Nodes of the version
+/// before go on working.
 ///
 /// An operator can change keys by hand, and needs no right to the log for it:
 ///
@@ -238,6 +246,27 @@ impl ApiKeyBackend for PostgresBackend {
         row::keys(&self.0.sessions.rows(query).await?)
     }
 
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        self.0.list(filter, page).await
+    }
+
+    async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        self.0.revoke_all_for_user(user_id, at, reason).await
+    }
+
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        self.0.purge(before, at_most).await
+    }
+
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -245,6 +274,25 @@ impl ApiKeyBackend for PostgresBackend {
         let ids: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
         let query = query(&self.0.statements.get_by_id).bind(ids);
         row::keys(&self.0.sessions.rows(query).await?)
+    }
+
+    async fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: u64,
+    ) -> Result<bool, BackendError> {
+        let Ok(expected) = i64::try_from(expected) else {
+            return Ok(false);
+        };
+        let query = row::write(query(&self.0.statements.rotate), old).bind(expected);
+        let query = row::write(query, successor);
+        Ok(self.0.sessions.changed(query).await? == 1)
+    }
+
+    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
+        let query = query(&self.0.statements.pepper_usage).bind(Timestamp::new(now));
+        row::pepper_usage(&self.0.sessions.rows(query).await?)
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

@@ -9,7 +9,10 @@ use sqlx::{
 };
 
 use super::{
-    super::sql::{Row, failed},
+    super::{
+        PepperUsage,
+        sql::{Row, failed, read_pepper_usage},
+    },
     time::Timestamp,
 };
 use crate::{error::BackendError, key::ApiKey};
@@ -30,6 +33,19 @@ pub(super) fn keys(rows: &[PgRow]) -> Result<Vec<ApiKey>, BackendError> {
     Ok(keys)
 }
 
+/// The same, of counts by pepper.
+pub(super) fn pepper_usage(rows: &[PgRow]) -> Result<Vec<PepperUsage>, BackendError> {
+    let mut usage = Vec::with_capacity(rows.len());
+    for row in rows {
+        if row.try_get(IS_THERE).map_err(failed)? {
+            let count = |column| row.try_get(RECORD + column).map_err(failed);
+            let pepper = row.try_get(RECORD).map_err(failed)?;
+            usage.push(read_pepper_usage(pepper, count(1)?, count(2)?)?);
+        }
+    }
+    Ok(usage)
+}
+
 pub(super) fn in_recovery() -> BackendError {
     BackendError::unavailable("the server is in recovery: it is a standby, and what it says is old")
 }
@@ -42,7 +58,7 @@ fn record(row: &PgRow) -> Result<Row, sqlx::Error> {
     let created_at: Timestamp = row.try_get(RECORD + 8)?;
     let expires_at: Option<Timestamp> = row.try_get(RECORD + 9)?;
     Ok(Row {
-        id: row.try_get(RECORD + 0)?,
+        id: row.try_get(RECORD)?,
         user_id: row.try_get(RECORD + 1)?,
         name: row.try_get(RECORD + 2)?,
         scopes: row.try_get(RECORD + 3)?,

@@ -12,7 +12,7 @@ use super::{
 use crate::{error::BackendError, sync::timeout};
 
 /// Each step takes the tables from the version of its place to the next one.
-const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+pub(super) const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 /// PostgreSQL 13 is the first one with `xid8` and `pg_snapshot`.
 const MIN_SERVER: i32 = 130_000;
 /// How long a step may take, and the wait for another node that takes it: more than a statement of
@@ -31,22 +31,28 @@ struct Found {
 /// # Errors
 ///
 /// All of [`OpenError`] but those of settings. Then nothing was changed.
-pub(super) async fn prepare(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
-    let prepared = timeout(STEP_LIMIT * 2, prepare_now(connection, names)).await;
+pub(super) async fn prepare(
+    connection: &mut PgConnection,
+    names: &Names,
+    steps: &[&str],
+) -> Result<(), OpenError> {
+    let prepared = timeout(STEP_LIMIT * 2, prepare_now(connection, names, steps)).await;
     let too_slow = || BackendError::unavailable("the tables weren't ready in time");
     prepared.unwrap_or_else(|_| Err(too_slow().into()))
 }
 
-async fn prepare_now(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
+async fn prepare_now(
+    connection: &mut PgConnection,
+    names: &Names,
+    steps: &[&str],
+) -> Result<(), OpenError> {
     check_server(connection).await?;
-    if version(connection, names).await? < known() {
-        migrate(connection, names).await?;
+    let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
+    let found = version(connection, names, known).await?;
+    if found < known {
+        migrate(connection, names, steps, known).await?;
     }
     check_tables(connection, names).await
-}
-
-fn known() -> i64 {
-    i64::try_from(STEPS.len()).unwrap_or(i64::MAX)
 }
 
 async fn check_server(connection: &mut PgConnection) -> Result<(), OpenError> {
@@ -71,7 +77,11 @@ async fn check_server(connection: &mut PgConnection) -> Result<(), OpenError> {
 }
 
 /// The version of the tables; 0 where there are none.
-async fn version(connection: &mut PgConnection, names: &Names) -> Result<i64, OpenError> {
+async fn version(
+    connection: &mut PgConnection,
+    names: &Names,
+    known: i64,
+) -> Result<i64, OpenError> {
     let found = find(connection, names).await?;
     if !found.has_state {
         if found.has_keys || found.has_changes {
@@ -101,10 +111,10 @@ async fn version(connection: &mut PgConnection, names: &Names) -> Result<i64, Op
         }
         error => unavailable(error),
     })?;
-    if version > known() {
+    if version > known {
         return Err(OpenError::NewerSchema {
             found: version,
-            known: known(),
+            known,
         });
     }
     Ok(version)
@@ -137,7 +147,12 @@ async fn find(connection: &mut PgConnection, names: &Names) -> Result<Found, Ope
 
 /// Takes the steps that are missing, all or none of them. Of several nodes one does, and the others
 /// wait for it and find it done.
-async fn migrate(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
+async fn migrate(
+    connection: &mut PgConnection,
+    names: &Names,
+    steps: &[&str],
+    known: i64,
+) -> Result<(), OpenError> {
     // Under another isolation, the tables that the other node has made meanwhile would not be seen.
     let mut transaction = connection
         .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
@@ -151,8 +166,8 @@ async fn migrate(connection: &mut PgConnection, names: &Names) -> Result<(), Ope
     run(&mut transaction, settings).await.map_err(unavailable)?;
     let lock = format!("SELECT pg_advisory_xact_lock({})", names.migration_lock());
     run(&mut transaction, lock).await.map_err(unavailable)?;
-    let from = version(&mut transaction, names).await?;
-    let missing = STEPS.iter().skip(usize::try_from(from).unwrap_or(0));
+    let from = version(&mut transaction, names, known).await?;
+    let missing = steps.iter().skip(usize::try_from(from).unwrap_or(0));
     if from == 0 {
         make_schema(&mut transaction, names).await?;
     } else {
@@ -162,7 +177,7 @@ async fn migrate(connection: &mut PgConnection, names: &Names) -> Result<(), Ope
         let made = run(&mut transaction, names.fill(step)).await;
         made.map_err(|error| denied("make tables in the schema", &names.schema, error))?;
     }
-    let text = names.fill("UPDATE {state} SET version = ") + &known().to_string();
+    let text = names.fill("UPDATE {state} SET version = ") + &known.to_string();
     run(&mut transaction, text)
         .await
         .map_err(|error| denied("write", &names.table("key_schema"), error))?;

@@ -15,8 +15,13 @@ pub(super) struct Statements {
     pub(super) update: Arc<str>,
     pub(super) delete: Arc<str>,
     pub(super) grants: GrantStatements,
+    pub(super) rotate: Arc<str>,
+    pub(super) pepper_usage: Arc<str>,
     pub(super) list: Arc<str>,
     pub(super) touch: Arc<str>,
+    pub(super) revoke_all: Arc<str>,
+    pub(super) purge: Arc<str>,
+    pub(super) purge_grants: Arc<str>,
     pub(super) start_reading: Arc<str>,
     pub(super) read: Arc<str>,
     pub(super) prune: Arc<str>,
@@ -33,8 +38,13 @@ impl Statements {
             update: fill(UPDATE),
             delete: fill(DELETE),
             grants: GrantStatements::new(names),
-            list: fill(LIST),
+            rotate: fill(&ROTATE.replace("{update}", UPDATE)),
+            pepper_usage: fill(PEPPER_USAGE),
+            list: Arc::from(list_of(names, &names.fill(LIST))),
             touch: fill(TOUCH),
+            revoke_all: fill(REVOKE_ALL),
+            purge: fill(PURGE),
+            purge_grants: fill(PURGE_GRANTS),
             start_reading: Arc::from(start_reading(names)),
             read: fill(&READ.replace("{logging}", LOGGING)),
             prune: fill(PRUNE),
@@ -45,6 +55,11 @@ impl Statements {
 /// Also for the look at start, before there is a backend.
 pub(super) fn start_reading(names: &Names) -> String {
     names.fill(&START_READING.replace("{logging}", LOGGING))
+}
+
+/// What `listed` lists, and in the same answer what kind of server it is, where nothing is listed, too.
+pub(super) fn list_of(names: &Names, listed: &str) -> String {
+    names.fill(LIST_OF).replace("{listed}", listed)
 }
 
 /// The names in it were checked, and everything else is an argument.
@@ -89,15 +104,93 @@ WHERE id = $1 AND version = $22";
 
 const DELETE: &str = "DELETE FROM {keys} WHERE id = $1";
 
-const LIST: &str = "
-SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
+/// The successor's columns are behind those of the update and its version. It is added only where the old one
+/// is locked with that version, and the old one replaced only where the successor was added.
+const ROTATE: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT FROM {keys} WHERE id = $1 AND version = $22 FOR UPDATE
+), added AS (
+    INSERT INTO {keys} ({columns}, digest_key)
+    SELECT $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39,
+        $40, $41, $42, $43 FROM locked
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+)
+{update} AND EXISTS (SELECT FROM added)";
+
+const PEPPER_USAGE: &str = "
+SELECT pg_is_in_recovery() AS in_recovery, u.keys IS NOT NULL, u.pepper, u.keys, u.working
 FROM (SELECT) AS always LEFT JOIN (
+    SELECT pepper, count(*) AS keys, count(*) FILTER (
+        WHERE revoked_at IS NULL AND coalesce(LEAST(expires_at, retires_at) > $1, true)
+    ) AS working
+    FROM {keys} GROUP BY pepper
+) AS u ON true";
+
+const LIST: &str = "
     SELECT {columns} FROM {keys}
     WHERE user_id = $1 AND (created_at, id) < ($2, $3)
     ORDER BY created_at DESC, id DESC
-    LIMIT $4
-) AS k ON true
+    LIMIT $4";
+
+const LIST_OF: &str = "
+SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
+FROM (SELECT) AS always LEFT JOIN ({listed}) AS k ON true
 ORDER BY created_at DESC, id DESC";
+
+/// Records are locked in the order of their ids, as by every other node. The keys that others have ended are
+/// among those that are named.
+const REVOKE_ALL: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT id FROM {keys} WHERE user_id = $1 AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE
+), ended AS (
+    UPDATE {keys} AS k SET revoked_at = $2, revocation_reason = $3, version = k.version + 1
+    FROM locked WHERE k.id = locked.id AND k.revoked_at IS NULL
+    RETURNING k.id
+)
+SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, k.id,
+    coalesce(k.digest_key, k.id) AS lookup_key, ended.id IS NOT NULL AS is_new
+FROM (SELECT) AS always
+LEFT JOIN {keys} AS k ON k.user_id = $1
+LEFT JOIN ended ON ended.id = k.id";
+
+/// The oldest go first, so that an index leads to them, however many of the table are to go.
+///
+/// What is found is locked in the order of the ids, and looked at again: a key that was renewed meanwhile
+/// doesn't fit any more. One that is found twice makes the batch smaller, and no other difference.
+const PURGE: &str = "
+WITH found AS MATERIALIZED (
+    (SELECT id FROM {keys} WHERE revoked_at < $1 ORDER BY revoked_at LIMIT $2)
+    UNION ALL (SELECT id FROM {keys} WHERE LEAST(expires_at, retires_at) < $1
+        ORDER BY LEAST(expires_at, retires_at) LIMIT $2)
+    LIMIT $2
+), locked AS MATERIALIZED (
+    SELECT k.id FROM {keys} AS k JOIN (SELECT DISTINCT id FROM found) AS found ON found.id = k.id
+    WHERE k.revoked_at < $1 OR LEAST(k.expires_at, k.retires_at) < $1
+    ORDER BY k.id
+    FOR UPDATE OF k
+)
+DELETE FROM {keys} AS k USING locked WHERE k.id = locked.id
+    AND (k.revoked_at < $1 OR LEAST(k.expires_at, k.retires_at) < $1)";
+
+const PURGE_GRANTS: &str = "
+WITH found AS MATERIALIZED (
+    (SELECT id FROM {grants} WHERE claimed_at < $1 ORDER BY claimed_at LIMIT $2)
+    UNION ALL (SELECT id FROM {grants} WHERE revoked_at < $1 ORDER BY revoked_at LIMIT $2)
+    UNION ALL (SELECT id FROM {grants}
+        WHERE expires_at < $1 AND claimed_at IS NULL AND revoked_at IS NULL
+        ORDER BY expires_at LIMIT $2)
+    LIMIT $2
+), locked AS MATERIALIZED (
+    SELECT g.id FROM {grants} AS g JOIN (SELECT DISTINCT id FROM found) AS found ON found.id = g.id
+    WHERE g.claimed_at < $1 OR g.revoked_at < $1
+        OR g.expires_at < $1 AND g.claimed_at IS NULL AND g.revoked_at IS NULL
+    ORDER BY g.id
+    FOR UPDATE OF g
+)
+DELETE FROM {grants} AS g USING locked WHERE g.id = locked.id
+    AND (g.claimed_at < $1 OR g.revoked_at < $1
+        OR g.expires_at < $1 AND g.claimed_at IS NULL AND g.revoked_at IS NULL)";
 
 /// Records are locked in the order of their ids, as by every other node, so that no two of them wait
 /// for each other.

@@ -1,5 +1,6 @@
 //! What the SQL backends share: names of tables, rows, and what can go wrong.
 
+mod filter;
 mod grant;
 mod open;
 mod prefix;
@@ -7,9 +8,10 @@ mod row;
 
 pub use self::open::OpenError;
 pub(super) use self::{
+    filter::{Argument, Dialect, listing},
     grant::{GRANT_COLUMNS, GrantRow},
     prefix::TablePrefix,
-    row::{Row, millis},
+    row::{Row, millis, read_pepper_usage},
 };
 use crate::error::BackendError;
 

@@ -3,6 +3,7 @@
 use std::{error::Error, time::SystemTime};
 
 use crate::{
+    backend::PepperUsage,
     clock::{from_unix_millis, unix_millis},
     error::BackendError,
     key::{ApiKey, Metadata},
@@ -104,6 +105,22 @@ impl Row {
         key.version = u64::try_from(self.version)?;
         Ok(key)
     }
+}
+
+/// How many keys name a pepper, as a database counts them.
+///
+/// # Errors
+///
+/// [`BackendError::corrupt`] where there can be no such pepper.
+pub(in crate::backend) fn read_pepper_usage(
+    pepper: Option<String>,
+    keys: i64,
+    working: i64,
+) -> Result<PepperUsage, BackendError> {
+    let pepper = pepper.map(|id| PepperId::new(&id)).transpose();
+    let pepper = pepper.map_err(|_| BackendError::corrupt("a pepper's id that isn't one"))?;
+    let count = |count: i64| u64::try_from(count).unwrap_or_default();
+    Ok(PepperUsage::new(pepper, count(keys), count(working)))
 }
 
 /// # Errors

@@ -4,8 +4,10 @@ mod builder;
 mod feed;
 mod file;
 mod grants;
+mod lists;
 mod open;
 mod records;
+mod rotate;
 mod schema;
 mod statements;
 #[cfg(all(test, not(shuttle)))]
@@ -28,13 +30,13 @@ use self::{
     statements::{MOST, Statement, Statements},
 };
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeySource, PageRequest, Subscription,
-    Touch,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeyFilter, KeyOfUser, KeySource,
+    PageRequest, PepperUsage, Subscription, Touch,
     sql::{OpenError, failed, millis},
 };
 use crate::{
     error::BackendError,
-    key::{ApiKey, ClaimHash, GrantId, KeyGrant},
+    key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
     sync::watch,
     token::{KeyId, LookupKey},
 };
@@ -238,9 +240,46 @@ impl ApiKeyBackend for SqliteBackend {
         self.0.read(read).await
     }
 
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        self.0.list(filter, page).await
+    }
+
+    async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        self.0.revoke_all_for_user(user_id, at, reason).await
+    }
+
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        self.0.purge(before, at_most).await
+    }
+
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
         let ids: Vec<_> = ids.iter().map(KeyId::as_bytes).collect();
         self.0.get(&ids, Statements::get_by_id).await
+    }
+
+    async fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: u64,
+    ) -> Result<bool, BackendError> {
+        let Ok(expected) = i64::try_from(expected) else {
+            return Ok(false);
+        };
+        self.0.rotate(successor, old, expected).await
+    }
+
+    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
+        self.0.read(self.0.pepper_usage(now)).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

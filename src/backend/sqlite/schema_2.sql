@@ -40,8 +40,8 @@ ALTER TABLE {prefix}keys_2 RENAME TO {prefix}keys;
 
 CREATE INDEX {prefix}keys_by_user ON {prefix}keys (user_id, created_at, id);
 CREATE INDEX {prefix}keys_by_age ON {prefix}keys (created_at, id);
-CREATE INDEX {prefix}keys_by_end ON {prefix}keys (expires_at) WHERE expires_at IS NOT NULL;
-CREATE INDEX {prefix}keys_by_overlap ON {prefix}keys (retires_at) WHERE retires_at IS NOT NULL;
+CREATE INDEX {prefix}keys_by_end ON {prefix}keys
+    (min(ifnull(expires_at, retires_at), ifnull(retires_at, expires_at)));
 CREATE INDEX {prefix}keys_by_revocation ON {prefix}keys (revoked_at) WHERE revoked_at IS NOT NULL;
 
 -- What is logged is what a record is looked up by.
@@ -99,3 +99,7 @@ CREATE INDEX {prefix}key_grants_by_user ON {prefix}key_grants (user_id, made_at,
 CREATE INDEX {prefix}key_grants_by_age ON {prefix}key_grants (made_at, id);
 CREATE INDEX {prefix}key_grants_pending ON {prefix}key_grants (expires_at, user_id)
 WHERE claimed_at IS NULL AND revoked_at IS NULL;
+CREATE INDEX {prefix}key_grants_by_claim ON {prefix}key_grants (claimed_at)
+WHERE claimed_at IS NOT NULL;
+CREATE INDEX {prefix}key_grants_by_revocation ON {prefix}key_grants (revoked_at)
+WHERE revoked_at IS NOT NULL;

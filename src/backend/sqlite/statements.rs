@@ -4,7 +4,7 @@ use std::{array, sync::Arc};
 
 use sqlx::AssertSqlSafe;
 
-use super::{grants::GrantStatements, schema::TRIGGERS};
+use super::{grants::GrantStatements, lists::END, schema::TRIGGERS};
 use crate::backend::sql::{COLUMNS, TablePrefix};
 
 /// A statement made of nothing but our own text and a checked prefix.
@@ -34,6 +34,13 @@ pub(super) struct Statements {
     pub(super) first_page: Statement,
     pub(super) next_page: Statement,
     pub(super) grants: GrantStatements,
+    pub(super) pepper_usage: Statement,
+    pub(super) of_user: Statement,
+    pub(super) revoke_all: Statement,
+    pub(super) purge: Statement,
+    pub(super) purge_grants: Statement,
+    /// The table, for statements that are made when they are needed.
+    pub(super) keys: String,
     pub(super) log: Statement,
     pub(super) log_end: Statement,
 }
@@ -47,6 +54,7 @@ pub(super) const MOST: usize = 1 << (SIZES - 1);
 impl Statements {
     pub(super) fn new(prefix: &TablePrefix) -> Self {
         let keys = format!("main.{prefix}keys");
+        let grants = format!("main.{prefix}key_grants");
         let page = |after: &str| {
             Statement::from(format!(
                 "SELECT {COLUMNS} FROM {keys} WHERE user_id = ?1 {after} \
@@ -99,6 +107,34 @@ impl Statements {
             grants: GrantStatements::new(prefix),
             first_page: page(""),
             next_page: page("AND (created_at, id) < (?3, ?4)"),
+            pepper_usage: format!(
+                "SELECT pepper, count(*), count(*) FILTER (WHERE revoked_at IS NULL \
+                 AND ifnull(expires_at > ?1, TRUE) AND ifnull(retires_at > ?1, TRUE)) \
+                 FROM {keys} GROUP BY pepper"
+            )
+            .into(),
+            of_user: format!(
+                "SELECT id, ifnull(digest_key, id), revoked_at IS NULL FROM {keys} WHERE user_id = ?1"
+            )
+            .into(),
+            revoke_all: format!(
+                "UPDATE {keys} SET revoked_at = ?2, revocation_reason = ?3, version = version + 1 \
+                 WHERE user_id = ?1 AND revoked_at IS NULL"
+            )
+            .into(),
+            // A key that is there twice makes the batch smaller, and no other difference.
+            purge: format!(
+                "DELETE FROM {keys} WHERE id IN (SELECT id FROM {keys} WHERE revoked_at < ?1 \
+                 UNION ALL SELECT id FROM {keys} WHERE {END} < ?1 LIMIT ?2)"
+            )
+            .into(),
+            purge_grants: format!(
+                "DELETE FROM {grants} WHERE id IN (SELECT id FROM {grants} WHERE claimed_at < ?1 \
+                 UNION ALL SELECT id FROM {grants} WHERE revoked_at < ?1 \
+                 UNION ALL SELECT id FROM {grants} \
+                     WHERE expires_at < ?1 AND claimed_at IS NULL AND revoked_at IS NULL LIMIT ?2)"
+            )
+            .into(),
             // One statement is one moment. It fails where the keys are gone, and says where what
             // writes the log is.
             log: format!(
@@ -113,6 +149,7 @@ impl Statements {
             )
             .into(),
             log_end: log_end.into(),
+            keys,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{
     clock::{Clock, SystemClock},
     error::ConfigError,
     events::{Emitter, EmitterSettings, EventRecorder},
-    resolver::{loader::Loader, touch::Toucher, watch::Watch},
+    resolver::{loader::Loader, rewrap::Rewrapper, touch::Toucher, watch::Watch},
     sync::Semaphore,
     token::{Brand, DigestFormat, Peppers, TokenFormat},
 };
@@ -24,6 +24,7 @@ pub struct CachedResolverBuilder {
     source: Arc<dyn DynSource>,
     /// Where uses are written to, and how often.
     touched: Option<(Arc<dyn DynBackend>, Duration)>,
+    rewraps: bool,
     peppers: Option<Peppers>,
     clock: Arc<dyn Clock>,
     brand: Brand,
@@ -37,6 +38,7 @@ impl CachedResolverBuilder {
         Self {
             source,
             touched: None,
+            rewraps: false,
             peppers: None,
             clock: Arc::new(SystemClock),
             brand: Brand::default(),
@@ -66,6 +68,12 @@ impl CachedResolverBuilder {
 
     pub(crate) fn record_events(mut self, recorder: impl EventRecorder) -> Self {
         self.events.recorder = Some(Box::new(recorder));
+        self
+    }
+
+    /// One that brings hashes under the current pepper, where it notes uses.
+    pub(crate) fn rewrapping(mut self) -> Self {
+        self.rewraps = true;
         self
     }
 
@@ -137,13 +145,20 @@ impl CachedResolverBuilder {
     ) -> CachedResolver {
         let cache = Arc::new(Cache::new(cache));
         let Self { source, clock, .. } = self;
+        let emitter = Emitter::new(self.events, clock.clone());
+        let rewrapped = self.touched.as_ref().filter(|_| self.rewraps);
         let resolver = CachedResolver(Arc::new(Inner {
+            rewrapper: rewrapped.map(|(backend, _)| {
+                let (backend, cache) = (backend.clone(), cache.clone());
+                let (clock, peppers) = (clock.clone(), peppers.clone());
+                Rewrapper::new(backend, cache, clock, peppers, emitter.clone())
+            }),
             loader: Loader::new(source.clone(), cache.clone(), clock.clone()),
             watch: Watch::new(source, cache.clone(), clock.clone()),
             toucher: self
                 .touched
                 .map(|(backend, every)| Toucher::new(backend, every)),
-            emitter: Emitter::new(self.events, clock.clone()),
+            emitter,
             held_reads: Semaphore::new((cache.config().max_waiting_loads() / 10).max(1)),
             cache,
             peppers,

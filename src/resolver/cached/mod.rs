@@ -6,7 +6,7 @@ mod open;
 use std::{fmt, sync::Arc, time::SystemTime};
 
 pub use self::builder::CachedResolverBuilder;
-use super::{KeyResolver, loader::Loader, touch::Toucher, watch::Watch};
+use super::{KeyResolver, loader::Loader, rewrap::Rewrapper, touch::Toucher, watch::Watch};
 use crate::{
     backend::KeySource,
     cache::{Begun, Cache, CacheStats, CachedKey, Flight, Found, Freshness, Outcome},
@@ -49,6 +49,7 @@ struct Inner {
     watch: Watch,
     toucher: Option<Toucher>,
     emitter: Emitter,
+    rewrapper: Option<Rewrapper>,
     /// How many contexts that are held on to may have their key read at a time: requests come first.
     held_reads: Semaphore,
     peppers: Peppers,
@@ -84,6 +85,9 @@ impl CachedResolver {
     /// resolver in an [`ApiKeyStore`](crate::ApiKeyStore) writes that.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
         self.0.watch.stop();
+        if let Some(rewrapper) = &self.0.rewrapper {
+            rewrapper.shut_down();
+        }
         let written = match &self.0.toucher {
             Some(toucher) => toucher.shut_down().await,
             None => Ok(()),
@@ -227,9 +231,12 @@ impl CachedResolver {
         }
     }
 
-    fn accepted(&self, key: Arc<CachedKey>, now: &Now<'_>) -> AuthContext {
+    fn accepted(&self, token: &ApiKeyToken, key: Arc<CachedKey>, now: &Now<'_>) -> AuthContext {
         if let Some(toucher) = &self.0.toucher {
             toucher.used(&key, now);
+        }
+        if let Some(rewrapper) = &self.0.rewrapper {
+            rewrapper.used(token, &key, now);
         }
         AuthContext::of(key)
     }
@@ -290,7 +297,7 @@ impl KeyResolver for CachedResolver {
         let now = self.coarse();
         let checked = self.check_now(token, &now)?;
         Some(match checked {
-            Ok(key) => Ok(self.accepted(key, &now)),
+            Ok(key) => Ok(self.accepted(token, key, &now)),
             Err(error) => {
                 self.0.emitter.rejected(token.key_id(), &error);
                 Err(error)
@@ -313,7 +320,7 @@ impl CachedResolver {
             .check(token, freshness)
             .await
             .inspect_err(|error| self.0.emitter.rejected(token.key_id(), error))?;
-        Ok(self.accepted(key, &self.coarse()))
+        Ok(self.accepted(token, key, &self.coarse()))
     }
 }
 

@@ -206,23 +206,21 @@ impl Peppers {
     ) -> Result<bool, Unavailable> {
         if let Some(digest) = &token.digest {
             let stored = stored.filter(|stored| stored.pepper().is_none());
-            let stand_in = SecretHash::digest([0; 4]);
-            let equal = stored.unwrap_or(&stand_in).equals(&digest.words);
+            let equal = SecretHash::equal(stored, &digest.words);
             return Ok(bool::from(equal) & stored.is_some());
         }
-        let stored = stored.and_then(|stored| Some((stored, stored.pepper()?)));
-        let known = stored.and_then(|(_, pepper)| self.find(pepper));
+        let stored = stored.filter(|stored| stored.pepper().is_some());
+        let named = stored.and_then(SecretHash::pepper);
+        let known = named.and_then(|pepper| self.find(pepper));
         let pepper = match known {
             Some(pepper) => pepper,
             None => self.current()?,
         };
         let computed = hash::hmac(&pepper.keyed, token.secret());
-        let stand_in = SecretHash::hmac(*pepper.id(), [0; 4]);
-        let compared = stored.map_or(&stand_in, |(stored, _)| stored);
-        let equal = compared.equals(&computed);
-        match stored {
-            Some((_, pepper)) if known.is_none() => Err(UnknownPepper(*pepper).into()),
-            stored => Ok(bool::from(equal) & stored.is_some()),
+        let equal = SecretHash::equal(stored, &computed);
+        match named {
+            Some(unknown) if known.is_none() => Err(UnknownPepper(*unknown).into()),
+            named => Ok(bool::from(equal) & named.is_some()),
         }
     }
 
@@ -231,6 +229,12 @@ impl Peppers {
     /// Where no hash can be checked that was made with this pepper.
     pub(crate) fn knows(&self, id: &PepperId) -> Result<(), UnknownPepper> {
         self.find(id).map(drop).ok_or(UnknownPepper(*id))
+    }
+
+    /// Whether hashes under this pepper are to come under the current one.
+    pub(crate) fn is_retired(&self, id: &PepperId) -> bool {
+        let current = self.0.current.get();
+        current.is_some_and(|current| current.id() != id)
     }
 
     fn find(&self, id: &PepperId) -> Option<&Pepper> {

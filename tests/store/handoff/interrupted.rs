@@ -1,8 +1,8 @@
 //! Claims that others get in between of, whose caller goes away, or whose answer is lost.
 
 use tower_api_key::{
-    ApiKeyBackend, ApiKeyStore, ClaimRefusal, GrantStatus, HandedOff, ManualClock, NewApiKey,
-    Pepper, Peppers, StoreError,
+    ApiKey, ApiKeyBackend, ApiKeyStore, ClaimRefusal, GrantStatus, HandedOff, ManualClock,
+    NewApiKey, Pepper, Peppers, StoreError,
 };
 
 use super::{MINUTE, claim, handed_off, keys, notes, refusal, scopes};
@@ -39,6 +39,21 @@ impl Handoff {
         }
     }
 
+    /// One that was handed off with a key.
+    async fn with_maker() -> (Self, ApiKey) {
+        let (store, backend) = store_on_steps().await;
+        let maker = NewApiKey::for_user(USER, scopes(&["notes:read"]));
+        let maker = store.create(maker).await.unwrap();
+        let auth = store.verify(maker.token().expose()).await.unwrap();
+        let handed_off = store.hand_off_as(&auth, notes(), MINUTE).await.unwrap();
+        let handoff = Self {
+            store,
+            backend,
+            handed_off,
+        };
+        (handoff, maker.key().clone())
+    }
+
     fn claim(&self) -> tokio::task::JoinHandle<Result<tower_api_key::IssuedKey, StoreError>> {
         let (store, token) = (self.store.clone(), self.handed_off.token().clone());
         tokio::spawn(async move { store.claim(&token).await })
@@ -56,10 +71,10 @@ async fn g10_a_claim_whose_caller_goes_away_is_carried_out_whole() {
         };
         let stopped = handoff.backend.stop_next(step);
         let done = (!has_written).then(|| handoff.backend.stop_next(Step::WriteDone));
-        let claim_begun = handoff.claim();
+        let begun = handoff.claim();
         let stopped = stopped.await;
-        claim_begun.abort();
-        assert!(claim_begun.await.unwrap_err().is_cancelled());
+        begun.abort();
+        assert!(begun.await.unwrap_err().is_cancelled());
         stopped.go_on();
         if let Some(done) = done {
             done.await.go_on();
@@ -81,9 +96,9 @@ async fn g10_a_claim_whose_answer_was_lost_is_known_by_its_key() {
     for lose in [Stopped::fail, Stopped::panic] {
         let handoff = Handoff::new().await;
         let done = handoff.backend.stop_next(Step::WriteDone);
-        let claim_begun = handoff.claim();
+        let begun = handoff.claim();
         lose(done.await);
-        let issued = claim_begun.await.unwrap().unwrap();
+        let issued = begun.await.unwrap().unwrap();
         let token = issued.token().expose();
         assert_eq!(verified(&handoff.store, token).await, "good");
         let why = refusal(&handoff.store, handoff.handed_off.token()).await;
@@ -96,9 +111,9 @@ async fn a_claim_that_failed_before_it_was_made_is_an_outage_and_can_be_made_aga
     for lose in [Stopped::fail, Stopped::panic] {
         let handoff = Handoff::new().await;
         let asked = handoff.backend.stop_next(Step::WriteAsked);
-        let claim_begun = handoff.claim();
+        let begun = handoff.claim();
         lose(asked.await);
-        let error = claim_begun.await.unwrap().unwrap_err();
+        let error = begun.await.unwrap().unwrap_err();
         assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
         assert_eq!(keys(&handoff.store, USER).await, 0);
         let issued = handoff.store.claim(handoff.handed_off.token()).await;
@@ -113,11 +128,11 @@ async fn a_claim_that_failed_before_it_was_made_is_an_outage_and_can_be_made_aga
 async fn g10_a_claim_that_is_overtaken_is_refused_and_makes_no_key() {
     let handoff = Handoff::new().await;
     let asked = handoff.backend.stop_next(Step::WriteAsked);
-    let claim_begun = handoff.claim();
+    let begun = handoff.claim();
     let asked = asked.await;
     claim(&handoff.store, handoff.handed_off.token()).await;
     asked.go_on();
-    let error = claim_begun.await.unwrap().unwrap_err();
+    let error = begun.await.unwrap().unwrap_err();
     let is_refused = matches!(error, StoreError::NotClaimable(ClaimRefusal::Claimed));
     assert!(is_refused, "{error}");
     assert_eq!(keys(&handoff.store, USER).await, 1);
@@ -127,37 +142,53 @@ async fn g10_a_claim_that_is_overtaken_is_refused_and_makes_no_key() {
 async fn a_grant_that_is_revoked_while_it_is_claimed_makes_no_key() {
     let handoff = Handoff::new().await;
     let asked = handoff.backend.stop_next(Step::WriteAsked);
-    let claim_begun = handoff.claim();
+    let begun = handoff.claim();
     let asked = asked.await;
     let id = handoff.handed_off.grant().id;
     assert!(handoff.store.revoke_grant(&id).await.unwrap());
     asked.go_on();
-    let error = claim_begun.await.unwrap().unwrap_err();
+    let error = begun.await.unwrap().unwrap_err();
     let is_refused = matches!(error, StoreError::NotClaimable(ClaimRefusal::Revoked));
     assert!(is_refused, "{error}");
     assert_eq!(keys(&handoff.store, USER).await, 0);
+}
+
+#[tokio::test]
+async fn a_claim_that_others_always_get_before_ends_as_a_conflict_and_the_grant_stays() {
+    let (handoff, mut maker) = Handoff::with_maker().await;
+    let asked = handoff.backend.stop_next(Step::WriteAsked);
+    let begun = handoff.claim();
+    let mut asked = asked.await;
+    let mut attempts = 1;
+    loop {
+        maker.version += 1;
+        let inner = handoff.backend.inner();
+        assert!(inner.update(&maker, maker.version - 1).await.unwrap());
+        let next = handoff.backend.stop_next(Step::WriteAsked);
+        asked.go_on();
+        tokio::select! {
+            next = next => asked = next,
+            () = async { while !begun.is_finished() { tokio::task::yield_now().await } } => break,
+        }
+        attempts += 1;
+    }
+    handoff.backend.forget_plans();
+    let error = begun.await.unwrap().unwrap_err();
+    let is_conflict = matches!(error, StoreError::Conflict(id) if id == maker.id);
+    assert!(is_conflict && attempts > 3, "{error} after {attempts}");
+    claim(&handoff.store, handoff.handed_off.token()).await;
 }
 
 /// It was active when it was looked at, and isn't any more when the key would be made.
 #[tokio::test]
 async fn g11_no_revocation_of_the_makers_key_slips_in_between() {
     for is_revoked in [true, false] {
-        let (store, backend) = store_on_steps().await;
-        let maker = NewApiKey::for_user(USER, scopes(&["notes:read"]));
-        let maker = store.create(maker).await.unwrap();
-        let auth = store.verify(maker.token().expose()).await.unwrap();
-        let handed_off = store.hand_off_as(&auth, notes(), MINUTE).await.unwrap();
-        let handoff = Handoff {
-            store,
-            backend,
-            handed_off,
-        };
+        let (handoff, mut key) = Handoff::with_maker().await;
         let asked = handoff.backend.stop_next(Step::WriteAsked);
-        let claim_begun = handoff.claim();
+        let begun = handoff.claim();
         let asked = asked.await;
         // By another node.
         let inner = handoff.backend.inner();
-        let mut key = maker.key().clone();
         key.version += 1;
         if is_revoked {
             key.revoked_at = Some(start() + SECOND);
@@ -166,7 +197,7 @@ async fn g11_no_revocation_of_the_makers_key_slips_in_between() {
         }
         assert!(inner.update(&key, 1).await.unwrap());
         asked.go_on();
-        let claimed = claim_begun.await.unwrap();
+        let claimed = begun.await.unwrap();
         if is_revoked {
             let error = claimed.unwrap_err();
             let why = matches!(error, StoreError::NotClaimable(ClaimRefusal::MakerEnded));

@@ -1,7 +1,20 @@
 //! Keys that are handed off with a key: no more than that key holds, and nothing after its end.
 
+use std::{
+    hint,
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    thread,
+};
+
 use tower_api_key::{
-    ApiKeyBackend, AuthContext, ClaimRefusal, KeyUpdate, NewApiKey, Scopes, StoreError,
+    ApiKey, ApiKeyBackend, ApiKeyStore, AuthContext, BackendError, ClaimHash, ClaimRefusal,
+    GrantId, GrantLimits, KeyGrant, KeyId, KeySource, KeyUpdate, MemoryBackend, NewApiKey, Scopes,
+    StoreError,
 };
 
 use super::{MINUTE, claim, keys, notes, refusal, scopes};
@@ -151,4 +164,111 @@ async fn a_key_that_is_made_with_a_key_says_with_which() {
     assert_eq!(stored.made_by.as_ref(), Some(auth.key_id()));
     let own = fixture.store.create(notes()).await.unwrap();
     assert_eq!(own.key().made_by, None);
+}
+
+/// Both are done in less than a microsecond, so they have to meet often.
+#[test]
+fn g11_in_memory_no_claim_is_made_after_its_makers_key_has_changed() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let store = ApiKeyStore::in_memory();
+    let issued = runtime.block_on(store.create(notes())).unwrap();
+    let (turn, told) = (AtomicUsize::new(0), Mutex::new(None));
+    let rounds = 3_000;
+    thread::scope(|scope| {
+        let claimer = scope.spawn(|| {
+            let mut slipped = 0;
+            for round in 1..=rounds {
+                spin_until(|| turn.load(Ordering::Acquire) == round);
+                let meeting: Arc<Meeting> = told.lock().unwrap().clone().unwrap();
+                meeting.meet(2);
+                let maker = Some((meeting.maker.id, 1));
+                let claim = meeting
+                    .backend
+                    .claim(&meeting.grant.id, &meeting.key, maker);
+                let claimed = at_once(claim);
+                meeting.meet(4);
+                slipped += usize::from(claimed && !meeting.was_there.load(Ordering::Acquire));
+            }
+            slipped
+        });
+        for round in 1..=rounds {
+            let meeting = Arc::new(Meeting::of(issued.key()));
+            *told.lock().unwrap() = Some(meeting.clone());
+            turn.store(round, Ordering::Release);
+            meeting.meet(2);
+            for _ in 0..round % 40 {
+                hint::spin_loop();
+            }
+            let mut changed = meeting.maker.clone();
+            changed.version = 2;
+            assert!(at_once(meeting.backend.update(&changed, 1)));
+            let found = at_once(meeting.backend.get_many(&[meeting.key.lookup_key()]));
+            meeting
+                .was_there
+                .store(!found.is_empty(), Ordering::Release);
+            meeting.meet(4);
+        }
+        assert_eq!(claimer.join().unwrap(), 0, "of {rounds}");
+    });
+}
+
+/// A maker, its grant, and the key that is to be made.
+struct Meeting {
+    backend: MemoryBackend,
+    maker: ApiKey,
+    grant: KeyGrant,
+    key: ApiKey,
+    gate: AtomicUsize,
+    was_there: AtomicBool,
+}
+
+impl Meeting {
+    fn of(maker: &ApiKey) -> Self {
+        let backend = MemoryBackend::new();
+        let id = GrantId::from_bytes([1; GrantId::LEN]);
+        let hash = ClaimHash::from_bytes([2; ClaimHash::LEN]);
+        let grant = KeyGrant::new(id, hash, USER, Scopes::none());
+        let mut key = maker.clone();
+        key.id = KeyId::from_bytes([3; KeyId::LEN]);
+        assert!(at_once(backend.insert(maker)));
+        at_once(backend.insert_grant(&grant, &GrantLimits::new()));
+        Self {
+            backend,
+            maker: maker.clone(),
+            grant,
+            key,
+            gate: AtomicUsize::new(0),
+            was_there: AtomicBool::new(false),
+        }
+    }
+
+    /// Waits until so many have come by.
+    fn meet(&self, all: usize) {
+        self.gate.fetch_add(1, Ordering::AcqRel);
+        spin_until(|| self.gate.load(Ordering::Acquire) >= all);
+    }
+}
+
+/// To be there at the same moment, and not much longer where the other one has no processor.
+fn spin_until(is_so: impl Fn() -> bool) {
+    for spins in 0.. {
+        if is_so() {
+            return;
+        }
+        if spins % 1_000 == 999 {
+            thread::yield_now();
+        }
+        hint::spin_loop();
+    }
+}
+
+/// A backend in memory waits for nothing.
+fn at_once<T>(call: impl Future<Output = Result<T, BackendError>>) -> T {
+    let mut call = pin!(call);
+    match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => done.unwrap(),
+        Poll::Pending => panic!("it waits"),
+    }
 }

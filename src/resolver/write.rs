@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::{cache::Cache, error::BackendError, sync::spawn, token::LookupKey};
+use crate::{backend::KeyOfUser, cache::Cache, error::BackendError, sync::spawn, token::LookupKey};
 
 /// Carries out `write`, which changes the record under `key`, [in a task of its own](detached): a caller who goes
 /// away leaves it neither half done nor unnoticed.
 ///
 /// The key is invalidated before, and again afterwards, whatever became of the write: an error
 /// doesn't say that nothing was written.
-pub(super) async fn carry_out<T, E>(
+pub(crate) async fn carry_out<T, E>(
     cache: &Arc<Cache>,
     key: LookupKey,
     write: impl Future<Output = Result<T, E>> + Send + 'static,
@@ -22,7 +22,7 @@ where
 }
 
 /// The same, and calls `tell` with what was written when it counts: who hears of it may look at once.
-pub(super) async fn carry_out_and_tell<T, E>(
+pub(crate) async fn carry_out_and_tell<T, E>(
     cache: &Arc<Cache>,
     key: LookupKey,
     write: impl Future<Output = Result<T, E>> + Send + 'static,
@@ -49,7 +49,7 @@ where
 }
 
 /// Carries out a write that no cache knows of, in a task that goes on where the caller goes away.
-pub(super) async fn detached<T, E>(
+pub(crate) async fn detached<T, E>(
     write: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E>
 where
@@ -61,6 +61,51 @@ where
             .await
             .unwrap_or_else(|_| Err(failed("the write panicked, or its runtime ended").into())),
         Err(_) => Err(failed("there is no tokio runtime to write on").into()),
+    }
+}
+
+/// The same for a write that changes the keys of a user, and says which those are. Where it fails, all that is
+/// known of any key that may be the user's is invalidated.
+pub(crate) async fn carry_out_for_user(
+    cache: &Arc<Cache>,
+    user_id: String,
+    write: impl Future<Output = Result<Vec<KeyOfUser>, BackendError>> + Send + 'static,
+    tell: impl FnOnce(&[KeyOfUser]) + Send + 'static,
+) -> Result<Vec<KeyOfUser>, BackendError> {
+    let invalidate = InvalidateUserUnlessDone {
+        cache: cache.clone(),
+        user_id: Some(user_id),
+    };
+    detached(async move {
+        let mut invalidate = invalidate;
+        invalidate.now();
+        let keys = write.await?;
+        for key in &keys {
+            invalidate.cache.invalidate(&key.lookup_key);
+        }
+        invalidate.user_id = None;
+        tell(&keys);
+        Ok(keys)
+    })
+    .await
+}
+
+struct InvalidateUserUnlessDone {
+    cache: Arc<Cache>,
+    user_id: Option<String>,
+}
+
+impl InvalidateUserUnlessDone {
+    fn now(&self) {
+        if let Some(user_id) = &self.user_id {
+            self.cache.invalidate_user(user_id);
+        }
+    }
+}
+
+impl Drop for InvalidateUserUnlessDone {
+    fn drop(&mut self) {
+        self.now();
     }
 }
 

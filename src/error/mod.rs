@@ -1,7 +1,10 @@
 //! What can go wrong outside a request: the database, the set-up, the randomness.
 
+mod rotation;
+
 use std::{error::Error, fmt, sync::Arc};
 
+pub use self::rotation::RotationError;
 use crate::token::{KeyId, Pepper, PepperId, UnknownPepper};
 
 /// A source or a backend could not do what was asked of it.
@@ -44,6 +47,7 @@ impl BackendError {
 
     /// The backend has no such thing as `what`: what a method of
     /// [`ApiKeyBackend`](crate::ApiKeyBackend) answers that wasn't written.
+    #[must_use]
     pub fn unsupported(what: &'static str) -> Self {
         Self::new(BackendErrorKind::Unsupported, what)
     }
@@ -202,6 +206,15 @@ pub enum StoreError {
     /// came through.
     #[error("{0} was changed by others meanwhile; read it again")]
     Conflict(KeyId),
+    /// A key isn't rotated, or its rotation not ended that way.
+    #[error("the rotation of {id} is refused")]
+    Rotation {
+        /// Which key.
+        id: KeyId,
+        /// Why.
+        #[source]
+        problem: RotationError,
+    },
     /// Nobody gives more than they hold: what the caller would have had to hold.
     #[error("the caller doesn't hold {0}")]
     NotHeld(&'static str),
@@ -275,7 +288,7 @@ impl ClaimRefusal {
     }
 }
 
-/// A field of a [`NewApiKey`](crate::NewApiKey) can't be stored.
+/// A field of a [`NewApiKey`](crate::NewApiKey), or of what a key is changed to, can't be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("`{field}` {problem}")]
 pub struct InvalidKey {
@@ -284,7 +297,7 @@ pub struct InvalidKey {
 }
 
 impl InvalidKey {
-    /// The name of the field: `user_id` or `name`.
+    /// The name of the field: `user_id`, `name`, `metadata` or `revocation_reason`.
     #[must_use]
     pub fn field(&self) -> &'static str {
         self.field

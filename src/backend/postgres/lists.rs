@@ -1,0 +1,114 @@
+//! Keys that fit a filter, those of a user that are to end, and those that ended long ago.
+
+use std::time::SystemTime;
+
+use sqlx::{AssertSqlSafe, Postgres, Row as _, postgres::PgArguments, query::Query};
+
+use super::{
+    super::{
+        KeyFilter, KeyOfUser, PageRequest,
+        sql::{Argument, Dialect, failed, listing},
+    },
+    Shared, row,
+    statements::query,
+    time::Timestamp,
+};
+use crate::{
+    error::BackendError,
+    key::{ApiKey, RevocationReason},
+    token::KeyId,
+};
+
+/// An operator's `infinity` is no end.
+const DIALECT: Dialect = Dialect {
+    argument: '$',
+    end: "LEAST(expires_at, retires_at)",
+    is_an_end: Some("LEAST(expires_at, retires_at) < 'infinity'"),
+};
+
+impl Shared {
+    pub(super) async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        // Text with NUL can't be stored, so nobody has this name.
+        if filter.wanted_user().is_some_and(|user| user.contains('\0')) {
+            return Ok(Vec::new());
+        }
+        let listing = listing(&DIALECT, &self.names.table("keys"), filter, page);
+        let text = super::statements::list_of(&self.names, &listing.text);
+        // Too many different ones to keep them all prepared, and too seldom asked for. The server plans it
+        // for these very arguments.
+        let mut query = sqlx::query(AssertSqlSafe(text)).persistent(false);
+        for argument in listing.arguments {
+            query = bind(query, argument);
+        }
+        row::keys(&self.sessions.rows(query).await?)
+    }
+
+    pub(super) async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        if user_id.contains('\0') {
+            return Ok(Vec::new());
+        }
+        let query = query(&self.statements.revoke_all)
+            .bind(user_id)
+            .bind(Timestamp::new(at))
+            .bind(reason.map(RevocationReason::as_str));
+        let mut keys = Vec::new();
+        for row in self.sessions.rows(query).await? {
+            let is_there: bool = row.try_get("is_there").map_err(failed)?;
+            if !is_there {
+                continue;
+            }
+            let id = |column| {
+                let bytes: Vec<u8> = row.try_get(column).map_err(failed)?;
+                let bytes = bytes.try_into();
+                bytes.map_err(|_| BackendError::corrupt("an id that isn't 24 bytes"))
+            };
+            let lookup_key = KeyId::from_bytes(id("lookup_key")?).lookup_key();
+            let is_new = row.try_get("is_new").map_err(failed)?;
+            keys.push(KeyOfUser::new(
+                KeyId::from_bytes(id("id")?),
+                lookup_key,
+                is_new,
+            ));
+        }
+        Ok(keys)
+    }
+
+    pub(super) async fn purge(
+        &self,
+        before: SystemTime,
+        at_most: usize,
+    ) -> Result<usize, BackendError> {
+        let mut removed = 0;
+        for statement in [&self.statements.purge, &self.statements.purge_grants] {
+            let left = i64::try_from(at_most - removed).unwrap_or(i64::MAX);
+            let query = query(statement).bind(Timestamp::new(before)).bind(left);
+            let gone = self.sessions.changed(query).await?;
+            removed += usize::try_from(gone).unwrap_or(usize::MAX);
+            if removed >= at_most {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+fn bind<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    argument: Argument<'q>,
+) -> Query<'q, Postgres, PgArguments> {
+    match argument {
+        Argument::Text(text) => query.bind(text),
+        Argument::Time(time) => query.bind(Timestamp::new(time)),
+        Argument::Id(id) => query.bind(id),
+        Argument::Number(number) => query.bind(number),
+    }
+}

@@ -1,0 +1,116 @@
+//! Keys that fit a filter, those of a user that are to end, and those that ended long ago.
+
+use std::time::SystemTime;
+
+use sqlx::{AssertSqlSafe, Row as _, Sqlite, query::Query, sqlite::SqliteArguments};
+
+use super::{Shared, records::read_keys};
+use crate::{
+    backend::{
+        KeyFilter, KeyOfUser, PageRequest,
+        sql::{Argument, Dialect, failed, listing, millis},
+    },
+    error::BackendError,
+    key::{ApiKey, RevocationReason},
+    token::KeyId,
+};
+
+/// When a key ends. Its index, `keys_by_end`, has the same words.
+pub(super) const END: &str = "min(ifnull(expires_at, retires_at), ifnull(retires_at, expires_at))";
+
+pub(super) const DIALECT: Dialect = Dialect {
+    argument: '?',
+    end: END,
+    is_an_end: None,
+};
+
+impl Shared {
+    pub(super) async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        let listing = listing(&DIALECT, &self.statements.keys, filter, page);
+        // Too many different ones to keep them all prepared, and too seldom asked for.
+        let mut query = sqlx::query(AssertSqlSafe(listing.text)).persistent(false);
+        for argument in listing.arguments {
+            query = bind(query, argument);
+        }
+        let read = async {
+            let rows = query.fetch_all(&self.readers).await.map_err(failed)?;
+            read_keys(&rows)
+        };
+        self.read(read).await
+    }
+
+    pub(super) async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        let statements = &self.statements;
+        let write = async {
+            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let before = sqlx::query(statements.of_user.sql())
+                .bind(user_id)
+                .fetch_all(&mut *transaction)
+                .await?;
+            sqlx::query(statements.revoke_all.sql())
+                .bind(user_id)
+                .bind(millis(at))
+                .bind(reason.map(RevocationReason::as_str))
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            Ok(before)
+        };
+        let rows = self.write(write).await?;
+        rows.iter()
+            .map(|row| {
+                let id = |column| {
+                    let bytes: Vec<u8> = row.try_get(column).map_err(failed)?;
+                    let bytes = bytes.try_into();
+                    bytes.map_err(|_| BackendError::corrupt("an id that isn't 24 bytes"))
+                };
+                let lookup_key = KeyId::from_bytes(id(1)?).lookup_key();
+                let is_new = row.try_get(2).map_err(failed)?;
+                Ok(KeyOfUser::new(
+                    KeyId::from_bytes(id(0)?),
+                    lookup_key,
+                    is_new,
+                ))
+            })
+            .collect()
+    }
+
+    pub(super) async fn purge(
+        &self,
+        before: SystemTime,
+        at_most: usize,
+    ) -> Result<usize, BackendError> {
+        let mut removed = 0;
+        for statement in [&self.statements.purge, &self.statements.purge_grants] {
+            let left = i64::try_from(at_most - removed).unwrap_or(i64::MAX);
+            let query = sqlx::query(statement.sql()).bind(millis(before)).bind(left);
+            let done = self.write(query.execute(&self.writer)).await?;
+            removed += usize::try_from(done.rows_affected()).unwrap_or(usize::MAX);
+            if removed >= at_most {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+fn bind<'q>(
+    query: Query<'q, Sqlite, SqliteArguments>,
+    argument: Argument<'q>,
+) -> Query<'q, Sqlite, SqliteArguments> {
+    match argument {
+        Argument::Text(text) => query.bind(text),
+        Argument::Time(time) => query.bind(millis(time)),
+        Argument::Id(id) => query.bind(id),
+        Argument::Number(number) => query.bind(number),
+    }
+}

@@ -1,0 +1,52 @@
+//! A key and its successor, in one transaction, and what has to be known of old peppers.
+
+use std::time::SystemTime;
+
+use super::{Shared, write_key};
+use crate::{
+    backend::{
+        PepperUsage,
+        sql::{failed, millis, read_pepper_usage},
+    },
+    error::BackendError,
+    key::ApiKey,
+};
+
+impl Shared {
+    pub(super) async fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: i64,
+    ) -> Result<bool, BackendError> {
+        let write = async {
+            // It is rolled back wherever this ends before the commit.
+            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let replace = write_key(sqlx::query(self.statements.update.sql()), old).bind(expected);
+            let add = write_key(sqlx::query(self.statements.insert.sql()), successor);
+            for query in [replace, add] {
+                if query.execute(&mut *transaction).await?.rows_affected() == 0 {
+                    transaction.rollback().await?;
+                    return Ok(false);
+                }
+            }
+            transaction.commit().await?;
+            Ok(true)
+        };
+        self.write(write).await
+    }
+
+    pub(super) async fn pepper_usage(
+        &self,
+        now: SystemTime,
+    ) -> Result<Vec<PepperUsage>, BackendError> {
+        let rows: Vec<(Option<String>, i64, i64)> =
+            sqlx::query_as(self.statements.pepper_usage.sql())
+                .bind(millis(now))
+                .fetch_all(&self.readers)
+                .await
+                .map_err(failed)?;
+        let read = |(pepper, keys, working)| read_pepper_usage(pepper, keys, working);
+        rows.into_iter().map(read).collect()
+    }
+}

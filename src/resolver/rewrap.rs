@@ -1,0 +1,288 @@
+//! Bringing hashes under the current pepper: behind the requests, one after the other.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use super::{ask::ask_in_time, write::carry_out_and_tell};
+use crate::{
+    backend::DynBackend,
+    cache::{Cache, CachedKey},
+    clock::{Clock, Moment, Now},
+    context::HasCaller,
+    error::BackendError,
+    events::{Emitter, Event, EventKind},
+    key::ApiKey,
+    sync::{AbortHandle, Mutex, MutexGuard, spawn},
+    token::{ApiKeyToken, KeyId, Peppers, SecretHash},
+    trace,
+};
+
+/// Hashes anew what was verified with a retired pepper, and stores it.
+pub(crate) struct Rewrapper {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    backend: Arc<dyn DynBackend>,
+    cache: Arc<Cache>,
+    clock: Arc<dyn Clock>,
+    peppers: Peppers,
+    emitter: Emitter,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Rewrap>,
+    /// Those that wait or are being written, and those that failed: until when they aren't tried again, in
+    /// milliseconds on the monotonic clock.
+    known: HashMap<KeyId, Option<u64>>,
+    /// From when on those that failed may be looked through.
+    sweep_from: u64,
+    /// How many have failed, one after the other.
+    failures: u32,
+    /// Until when none is tried, since they fail one after the other.
+    closed_until: u64,
+    has_writer: bool,
+    writer: Option<AbortHandle>,
+    is_shut_down: bool,
+}
+
+/// One hash in place of another. There is no secret in it.
+struct Rewrap {
+    id: KeyId,
+    from: SecretHash,
+    to: SecretHash,
+}
+
+/// How many keys wait to be written, or have failed a moment ago. Others are taken in at a later use.
+const MAX_KNOWN: usize = 1_000;
+/// For how long one isn't tried again that failed.
+const SPARED_MILLIS: u64 = 1_000;
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Rewrapper {
+    pub(super) fn new(
+        backend: Arc<dyn DynBackend>,
+        cache: Arc<Cache>,
+        clock: Arc<dyn Clock>,
+        peppers: Peppers,
+        emitter: Emitter,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                backend,
+                cache,
+                clock,
+                peppers,
+                emitter,
+                queue: Mutex::default(),
+            }),
+        }
+    }
+
+    /// `token` is that of `key`, which works.
+    ///
+    /// Cold, so that a store that has none of it to do pays for one branch, and not for room on the stack.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn used(&self, token: &ApiKeyToken, key: &CachedKey, now: &Now<'_>) {
+        let hash = key.key().secret_hash();
+        let is_retired = |pepper| self.shared.peppers.is_retired(pepper);
+        // A digest has no pepper, and stays one.
+        if hash.pepper().is_some_and(is_retired) {
+            self.gather(token, *key.caller().key_id(), hash, now.monotonic());
+        }
+    }
+
+    fn gather(&self, token: &ApiKeyToken, id: KeyId, from: &SecretHash, now: u64) {
+        let mut queue = self.shared.queue();
+        if queue.has_room_for(&id, now) {
+            // Only here, since it is the one HMAC more that a request may cost.
+            let Ok(to) = self.shared.peppers.hash(token) else {
+                return;
+            };
+            let from = *from;
+            queue.known.insert(id, None);
+            queue.waiting.push_back(Rewrap { id, from, to });
+        }
+        if queue.is_shut_down
+            || queue.waiting.is_empty()
+            || mem::replace(&mut queue.has_writer, true)
+        {
+            return;
+        }
+        drop(queue);
+        let writer = Writer {
+            shared: self.shared.clone(),
+            current: None,
+            is_done: false,
+        };
+        // Without a runtime the writer comes back and is dropped, and the next use tries again.
+        if let Ok(task) = spawn(writer.run()) {
+            let mut queue = self.shared.queue();
+            if queue.is_shut_down {
+                task.abort();
+            } else {
+                queue.writer = Some(task.abort_handle());
+            }
+        }
+    }
+
+    /// Drops what waits: the next use of such a key, here or elsewhere, has it written. What is being written
+    /// is carried through.
+    pub(super) fn shut_down(&self) {
+        let mut queue = self.shared.queue();
+        queue.is_shut_down = true;
+        queue.waiting.clear();
+        queue.known.clear();
+        if let Some(writer) = queue.writer.take() {
+            writer.abort();
+        }
+    }
+}
+
+impl Drop for Rewrapper {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl Queue {
+    fn has_room_for(&mut self, id: &KeyId, now: u64) -> bool {
+        if self.is_shut_down || now < self.closed_until {
+            return false;
+        }
+        if self.known.len() >= MAX_KNOWN && now >= self.sweep_from {
+            self.known
+                .retain(|_, spared_until| spared_until.is_none_or(|until| now < until));
+            self.sweep_from = now.saturating_add(SPARED_MILLIS);
+        }
+        match self.known.get(id) {
+            Some(spared_until) => spared_until.is_some_and(|until| now >= until),
+            None => self.known.len() < MAX_KNOWN,
+        }
+    }
+
+    /// None where nothing waits: then the writer is done.
+    fn next(&mut self) -> Option<Rewrap> {
+        let next = self.waiting.pop_front();
+        if next.is_none() || self.is_shut_down {
+            self.has_writer = false;
+            return None;
+        }
+        next
+    }
+
+    fn is_written(&mut self, id: &KeyId) {
+        self.failures = 0;
+        self.known.remove(id);
+    }
+
+    /// The key is left alone for a while, and so are all, where it would fail most likely for them, too.
+    fn has_failed(&mut self, id: KeyId, now: u64) {
+        let until = now.saturating_add(SPARED_MILLIS);
+        self.failures = self.failures.saturating_add(1);
+        if self.failures > 1 {
+            self.closed_until = until;
+            self.known.clear();
+            self.waiting.clear();
+        } else {
+            self.known.insert(id, Some(until));
+        }
+    }
+}
+
+impl Shared {
+    /// Stores the new hash where the record still has the old one, and wasn't revoked.
+    async fn rewrap(&self, rewrap: Rewrap) -> Result<(), BackendError> {
+        let Rewrap { id, from, to } = rewrap;
+        // Read first: where there is no answer, what is cached is all there is.
+        let read = async { self.backend.get(&id).await };
+        let found = ask_in_time(WRITE_TIMEOUT, read).await?;
+        let is_as_cached =
+            |key: &ApiKey| key.secret_hash.is_same(&from) && key.revoked_at.is_none();
+        let Some(mut key) = found.filter(is_as_cached) else {
+            self.cache.invalidate(&from.lookup_key(&id));
+            return Ok(());
+        };
+        let expected = key.version;
+        let Some(version) = expected.checked_add(1) else {
+            return Err(BackendError::corrupt("a version that is the last one"));
+        };
+        key.secret_hash = to;
+        key.version = version;
+        let kinds = (from.pepper().copied(), to.pepper().copied());
+        let rewrapped = match kinds {
+            (Some(from), Some(to)) => EventKind::PepperRewrapped { from, to },
+            _ => return Ok(()),
+        };
+        let rewrapped = Event::about(rewrapped, &key);
+        let (backend, place) = (self.backend.clone(), key.lookup_key());
+        let write = async move { backend.update(&key, expected).await };
+        let emitter = self.emitter.clone();
+        let tell = move |written: &bool| {
+            if *written {
+                emitter.emit(rewrapped);
+            }
+        };
+        // Where another was first, the next use tries again, with what is there then.
+        let write = carry_out_and_tell(&self.cache, place, write, tell);
+        ask_in_time(WRITE_TIMEOUT, write).await?;
+        Ok(())
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes until nothing waits, and ends: an idle store has no task.
+struct Writer {
+    shared: Arc<Shared>,
+    /// What is being written.
+    current: Option<KeyId>,
+    is_done: bool,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        loop {
+            let next = self.shared.queue().next();
+            let Some(next) = next else {
+                self.is_done = true;
+                return;
+            };
+            let id = next.id;
+            self.current = Some(id);
+            let outcome = self.shared.rewrap(next).await;
+            self.current = None;
+            match outcome {
+                Ok(()) => self.shared.queue().is_written(&id),
+                Err(error) => {
+                    trace::rewrap_failed(id, &error);
+                    let now = Moment::coarse(&*self.shared.clock).monotonic;
+                    self.shared.queue().has_failed(id, now);
+                }
+            }
+        }
+    }
+}
+
+/// A runtime that ends takes the task along, and the next use of such a key starts another.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        let mut queue = self.shared.queue();
+        queue.has_writer = false;
+        if let Some(id) = self.current {
+            queue.known.remove(&id);
+        }
+    }
+}

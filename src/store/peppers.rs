@@ -1,0 +1,43 @@
+//! Which peppers are still needed.
+
+use super::ApiKeyStore;
+use crate::{backend::PepperUsage, error::StoreError};
+
+impl ApiKeyStore {
+    /// How many keys each pepper has that a record names, in the order of the peppers' ids: a retired one that
+    /// isn't named, or that no key needs any more that works, can be dropped.
+    ///
+    /// A new pepper comes in four steps, each on every node before the next begins, since a node can't check
+    /// keys under a pepper that it doesn't know:
+    ///
+    /// 1. add it as a [retired](crate::Peppers::with_retired) one beside the one in use,
+    /// 2. make it the current one, and the one that was in use a retired one,
+    /// 3. switch on
+    ///    [`rewrap_retired_peppers`](super::ApiKeyStoreBuilder::rewrap_retired_peppers), and wait until what
+    ///    this says of the old one is small enough: a key that isn't used stays under it,
+    /// 4. drop the old one, and switch it off again. Tokens of keys that are left under the old one are then
+    ///    answered as an outage, 503: revoke or delete them first.
+    ///
+    /// The backend looks at every record.
+    ///
+    /// ```
+    /// # async fn run(store: tower_api_key::ApiKeyStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// for usage in store.pepper_usage().await? {
+    ///     println!("{:?}: {} keys, {} of them work", usage.pepper, usage.keys, usage.working);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`], also where the backend has no
+    /// [such count](crate::ApiKeyBackend::pepper_usage).
+    pub async fn pepper_usage(&self) -> Result<Vec<PepperUsage>, StoreError> {
+        let mut usage = self.backend.pepper_usage(self.resolver.now()).await?;
+        usage.sort_by(|a, b| {
+            let id = |usage: &PepperUsage| usage.pepper.map(|id| id.as_str().to_owned());
+            id(a).cmp(&id(b))
+        });
+        Ok(usage)
+    }
+}

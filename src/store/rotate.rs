@@ -1,0 +1,271 @@
+//! A key's place is taken by another, while both work for a while.
+
+use std::time::{Duration, SystemTime};
+
+use super::{
+    ApiKeyStore,
+    manage::{ATTEMPTS, MAX_DRAWN, next_version},
+    write::{carry_out, carry_out_and_tell},
+};
+use crate::{
+    clock::saturating_add,
+    error::{RotationError, StoreError},
+    events::{Event, EventKind},
+    key::{ApiKey, IssuedKey, KeyStatus, RevocationReason, Rotation},
+    token::{ApiKeyToken, KeyId},
+};
+
+impl ApiKeyStore {
+    /// Makes a successor of a key, with the same owner, name, scopes, metadata and expiry, and a token of its
+    /// own. The old key goes on for `overlap`, and never past its own expiry. Zero ends it at once: then it
+    /// is revoked, with the reason [`Rotated`](RevocationReason::Rotated), in the same write.
+    ///
+    /// The two are linked by [`successor`](ApiKey::successor) and [`predecessor`](ApiKey::predecessor).
+    /// [`rotation`](Self::rotation) says whether the old key is still in use;
+    /// [`finish_rotation`](Self::finish_rotation) ends it early, and
+    /// [`cancel_rotation`](Self::cancel_rotation) takes the rotation back.
+    ///
+    /// The end of the overlap stays where it is, whatever an [`update`](Self::update) says of the expiry of
+    /// the old key: that can end it earlier, and not later. A successor can be rotated while the overlap of
+    /// its predecessor runs.
+    ///
+    /// ```
+    /// # async fn run(store: tower_api_key::ApiKeyStore, id: tower_api_key::KeyId) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// let week = Duration::from_secs(7 * 24 * 60 * 60);
+    /// let successor = store.rotate(&id, week).await?;
+    /// println!("{}", successor.token().expose()); // the one time
+    ///
+    /// if let Some(rotation) = store.rotation(&id).await? {
+    ///     println!("{:?}", rotation.old.last_used_at);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Rotation`] where the key isn't active or has a successor already: of many who rotate one
+    /// key at once, one does. [`StoreError::Random`], [`StoreError::Taken`], [`StoreError::Conflict`].
+    /// [`StoreError::Unavailable`]: it may have been rotated, and nobody has the token; then
+    /// [`cancel_rotation`](Self::cancel_rotation) takes it back while the old key works.
+    pub async fn rotate(&self, id: &KeyId, overlap: Duration) -> Result<IssuedKey, StoreError> {
+        let mut drawn = 0;
+        let mut tried = None;
+        for _ in 0..ATTEMPTS {
+            let old = self.to_rotate(id).await?;
+            let now = self.resolver.now();
+            if old.successor.is_some() {
+                return refused(id, RotationError::RotatedAlready);
+            }
+            check_works(&old, now)?;
+            let token = ApiKeyToken::generate(self.resolver.brand())?;
+            // It wasn't the version, so it was the id.
+            if tried.replace(old.version) == Some(old.version) {
+                drawn += 1;
+                if drawn == MAX_DRAWN {
+                    return Err(StoreError::Taken(token.new_id()));
+                }
+            }
+            let key = self.successor_of(&old, &token, now)?;
+            if self.replace(old, &key, now, overlap).await? {
+                return Ok(IssuedKey { token, key });
+            }
+        }
+        Err(StoreError::Conflict(*id))
+    }
+
+    /// How the rotation of a key stands, asked by the id of either. Nothing where the key wasn't rotated and
+    /// is no successor, where the rotation was cancelled, or where the record of the old key is gone.
+    ///
+    /// Of a key that was rotated and is a successor itself, it is its own rotation. When a key was last used
+    /// is to the minute, and of the uses on other nodes what they have written.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`].
+    pub async fn rotation(&self, id: &KeyId) -> Result<Option<Rotation>, StoreError> {
+        let Some(key) = self.get(id).await? else {
+            return Ok(None);
+        };
+        if let Some(successor) = key.successor {
+            let successor = self.get(&successor).await?;
+            return Ok(Some(Rotation::new(key, successor)));
+        }
+        let Some(predecessor) = key.predecessor else {
+            return Ok(None);
+        };
+        let old = self.get(&predecessor).await?;
+        let old = old.filter(|old| old.successor == Some(key.id));
+        Ok(old.map(|old| Rotation::new(old, Some(key))))
+    }
+
+    /// Ends the overlap of a rotation: the old key, whose id this is, is revoked with the reason
+    /// [`Rotated`](RevocationReason::Rotated). Returns whether this call revoked it: `false` where it was
+    /// revoked already. One whose overlap has run out is revoked, too.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Rotation`] where the key has no successor, or its rotation is being cancelled;
+    /// [`StoreError::Unavailable`] (it may be revoked or not), [`StoreError::Conflict`].
+    pub async fn finish_rotation(&self, old: &KeyId) -> Result<bool, StoreError> {
+        let key = self.to_rotate(old).await?;
+        let now = self.resolver.now();
+        let finished = self.change(key, move |key| {
+            if key.successor.is_none() || key.retires_at.is_none() {
+                return refused(&key.id, RotationError::NotRotated);
+            }
+            Ok(end(key, now, RevocationReason::Rotated))
+        });
+        Ok(finished.await?.is_some())
+    }
+
+    /// Takes a rotation back: the old key, whose id this is, goes on as if there had been none, and the
+    /// successor is revoked, with the reason [`Superseded`](RevocationReason::Superseded). Where the successor
+    /// was rotated itself, its own successor goes on.
+    ///
+    /// The old key has its end taken away first. So where this is broken off, both keys work, and
+    /// another call finishes it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Rotation`] where the old key doesn't work any more, by this node's clock, or has no
+    /// successor: then nothing was changed. [`StoreError::Unavailable`] and [`StoreError::Conflict`]: call it
+    /// again.
+    pub async fn cancel_rotation(&self, old: &KeyId) -> Result<(), StoreError> {
+        let key = self.to_rotate(old).await?;
+        let (store, place) = (self.clone(), key.lookup_key());
+        let cancel = async move { store.cancel(key).await };
+        carry_out(self.resolver.cache(), place, cancel).await
+    }
+
+    /// Each of the three writes finds what the one before has left, whoever comes in between: while the old
+    /// key has a successor and no end of the overlap, nobody else ends it by this rotation, or rotates it.
+    async fn cancel(self, old: ApiKey) -> Result<(), StoreError> {
+        let id = old.id;
+        let Some(successor) = old.successor else {
+            return refused(&id, RotationError::NotRotated);
+        };
+        let resolver = self.resolver.clone();
+        let goes_on = self.change(old, move |key| {
+            if key.successor != Some(successor) {
+                return refused(&key.id, RotationError::NotRotated);
+            }
+            check_works(key, resolver.now())?;
+            key.retires_at = None;
+            Ok(true)
+        });
+        let Some(old) = goes_on.await? else {
+            return refused(&id, RotationError::Unknown);
+        };
+        if let Some(key) = self.get(&successor).await? {
+            let now = self.resolver.now();
+            self.change(key, move |key| {
+                Ok(end(key, now, RevocationReason::Superseded))
+            })
+            .await?;
+        }
+        self.change(old, move |key| {
+            let is_ours = key.successor == Some(successor) && key.retires_at.is_none();
+            if is_ours {
+                key.successor = None;
+            }
+            Ok(is_ours)
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn to_rotate(&self, id: &KeyId) -> Result<ApiKey, StoreError> {
+        if let Some(key) = self.get(id).await? {
+            return Ok(key);
+        }
+        self.ended_already(id);
+        refused(id, RotationError::Unknown)
+    }
+
+    fn successor_of(
+        &self,
+        old: &ApiKey,
+        token: &ApiKeyToken,
+        now: SystemTime,
+    ) -> Result<ApiKey, StoreError> {
+        let hash = self.resolver.peppers().hash(token)?;
+        let (user, scopes) = (old.user_id.clone(), old.scopes.clone());
+        let mut key = ApiKey::new(token.new_id(), user, scopes, hash);
+        key.display_prefix = token.display_prefix();
+        key.name.clone_from(&old.name);
+        key.metadata.clone_from(&old.metadata);
+        key.created_at = now;
+        key.expires_at = old.expires_at;
+        key.predecessor = Some(old.id);
+        // What a leaked key has made is found by it.
+        key.made_by = old.made_by;
+        Ok(key)
+    }
+
+    /// Stores `successor`, and that `old` ends; whether nobody was in the way.
+    async fn replace(
+        &self,
+        mut old: ApiKey,
+        successor: &ApiKey,
+        now: SystemTime,
+        overlap: Duration,
+    ) -> Result<bool, StoreError> {
+        let retires_at = saturating_add(now, overlap);
+        let retires_at = old.ends_at().map_or(retires_at, |end| end.min(retires_at));
+        old.retires_at = Some(retires_at);
+        old.successor = Some(successor.id);
+        if retires_at <= now {
+            // A clock that is behind must not let it in.
+            end(&mut old, now, RevocationReason::Rotated);
+        }
+        let expected = old.version;
+        old.version = next_version(expected)?;
+        let (backend, cache) = (self.backend.clone(), self.resolver.cache().clone());
+        let (place, successor) = (old.lookup_key(), successor.clone());
+        let tell = {
+            let successor = successor.id;
+            let mut events = vec![Event::about(EventKind::Rotated { successor }, &old)];
+            if old.revoked_at.is_some() {
+                let reason = old.revocation_reason.clone();
+                events.push(Event::about(EventKind::Revoked { reason }, &old));
+            }
+            let emitter = self.resolver.emitter().clone();
+            move |rotated: &bool| {
+                if *rotated {
+                    events.into_iter().for_each(|event| emitter.emit(event));
+                }
+            }
+        };
+        let rotate = async move {
+            let new_place = successor.lookup_key();
+            let write = async move { backend.rotate(&successor, &old, expected).await };
+            carry_out(&cache, new_place, write).await
+        };
+        Ok(carry_out_and_tell(self.resolver.cache(), place, rotate, tell).await?)
+    }
+}
+
+/// Revokes `key`; whether it wasn't already.
+fn end(key: &mut ApiKey, now: SystemTime, reason: RevocationReason) -> bool {
+    let ends = key.revoked_at.is_none();
+    if ends {
+        key.revoked_at = Some(now);
+        key.revocation_reason = Some(reason);
+    }
+    ends
+}
+
+fn check_works(key: &ApiKey, now: SystemTime) -> Result<(), StoreError> {
+    match key.status(now) {
+        KeyStatus::Active => Ok(()),
+        KeyStatus::Expired => refused(&key.id, RotationError::Expired),
+        KeyStatus::Disabled => refused(&key.id, RotationError::Disabled),
+        KeyStatus::Revoked => refused(&key.id, RotationError::Revoked),
+    }
+}
+
+fn refused<T>(id: &KeyId, problem: RotationError) -> Result<T, StoreError> {
+    Err(StoreError::Rotation { id: *id, problem })
+}

@@ -1,0 +1,72 @@
+//! Each database that the crate has, and stores on it, each as a node of its own.
+
+use std::time::Duration;
+
+use tower_api_key::{
+    ApiKeyBackend, ApiKeyStore, ApiKeyStoreBuilder, ManualClock, MemoryBackend, Peppers,
+    PostgresBackend, SqliteBackend,
+};
+
+use crate::{
+    pepper,
+    support::{folder::Folder, postgres::Server, start},
+};
+
+pub(crate) enum Database {
+    Memory(MemoryBackend),
+    Sqlite(Folder),
+    Postgres(Server),
+}
+
+impl Database {
+    /// One of each kind, empty, with its name.
+    pub(crate) fn all(test: &str) -> Vec<(&'static str, Self)> {
+        let mut all = vec![
+            ("memory", Self::Memory(MemoryBackend::new())),
+            ("SQLite", Self::Sqlite(Folder::new(test))),
+        ];
+        if let Some(server) = Server::start() {
+            all.push(("PostgreSQL", Self::Postgres(server)));
+        }
+        all
+    }
+
+    /// A builder over a handle of its own.
+    pub(crate) async fn builder(&self) -> ApiKeyStoreBuilder {
+        match self {
+            Self::Memory(backend) => ApiKeyStore::builder(backend.clone()),
+            Self::Sqlite(folder) => ApiKeyStore::builder(sqlite(folder).await),
+            Self::Postgres(server) => ApiKeyStore::builder(postgres(server).await),
+        }
+    }
+
+    /// Another node, whose clock is `clock`.
+    pub(crate) async fn node(&self, clock: &ManualClock) -> ApiKeyStore {
+        let builder = self.builder().await.peppers(Peppers::new(pepper("v1")));
+        builder.clock(clock.clone()).build().await.unwrap()
+    }
+}
+
+/// Longer than anything takes on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) async fn sqlite(folder: &Folder) -> SqliteBackend {
+    let builder = SqliteBackend::builder().busy_timeout(PATIENCE);
+    builder.open(folder.join("keys.db")).await.unwrap()
+}
+
+pub(crate) async fn postgres(server: &Server) -> PostgresBackend {
+    let builder = PostgresBackend::builder().acquire_timeout(PATIENCE);
+    let builder = builder.statement_timeout(PATIENCE);
+    builder.connect(&server.url()).await.unwrap()
+}
+
+pub(crate) fn clock() -> ManualClock {
+    ManualClock::new(start())
+}
+
+/// A node alone on a backend in memory.
+pub(crate) async fn node_on(backend: impl ApiKeyBackend, clock: &ManualClock) -> ApiKeyStore {
+    let builder = ApiKeyStore::builder(backend).peppers(Peppers::new(pepper("v1")));
+    builder.clock(clock.clone()).build().await.unwrap()
+}

@@ -1,0 +1,71 @@
+//! How many keys each pepper has.
+
+use tower_api_key::{ApiKeyStore, PepperId, Peppers};
+
+use super::databases::{Database, clock};
+use crate::{DAY, HOUR, key, new_key, pepper, support::start};
+
+async fn usage(store: &ApiKeyStore) -> Vec<(Option<String>, u64, u64)> {
+    let usage = store.pepper_usage().await.unwrap();
+    let id = |pepper: PepperId| pepper.to_string();
+    usage
+        .iter()
+        .map(|usage| (usage.pepper.map(id), usage.keys, usage.working))
+        .collect()
+}
+
+fn is(pepper: &str, keys: u64, working: u64) -> (Option<String>, u64, u64) {
+    (Some(pepper.to_owned()), keys, working)
+}
+
+#[tokio::test]
+async fn keys_are_counted_by_pepper_and_those_that_work() {
+    for (name, database) in Database::all("pepper-usage") {
+        let clock = clock();
+        let old = database.node(&clock).await;
+        assert_eq!(usage(&old).await, [], "{name}");
+        let peppers = Peppers::new(pepper("a2"))
+            .with_retired(pepper("v1"))
+            .unwrap();
+        let builder = database.builder().await.peppers(peppers);
+        let new = builder.clock(clock.clone()).build().await.unwrap();
+        for _ in 0..3 {
+            key(&old).await;
+        }
+        key(&new).await;
+        let expected = [is("a2", 1, 1), is("v1", 3, 3)];
+        assert_eq!(usage(&new).await, expected, "{name}");
+        assert_eq!(
+            usage(&old).await,
+            expected,
+            "{name}: it doesn't know the pepper a2"
+        );
+
+        let (_, revoked) = key(&old).await;
+        assert!(old.revoke(&revoked).await.unwrap());
+        let (_, suspended) = key(&old).await;
+        assert!(old.disable(&suspended).await.unwrap());
+        let _ = old.create(new_key().expires_at(start())).await.unwrap();
+        let _ = old
+            .create(new_key().expires_at(start() + DAY))
+            .await
+            .unwrap();
+        assert_eq!(usage(&new).await[1], is("v1", 7, 5), "{name}");
+        clock.advance(DAY);
+        assert_eq!(usage(&new).await[1], is("v1", 7, 4), "{name}");
+        // Its overlap counts, and its own expiry: whichever comes first.
+        let (_, rotated) = key(&old).await;
+        let _ = new.rotate(&rotated, HOUR).await.unwrap();
+        assert_eq!(
+            usage(&new).await,
+            [is("a2", 2, 2), is("v1", 8, 5)],
+            "{name}"
+        );
+        clock.advance(HOUR);
+        assert_eq!(
+            usage(&new).await,
+            [is("a2", 2, 2), is("v1", 8, 4)],
+            "{name}"
+        );
+    }
+}
