@@ -162,7 +162,7 @@ impl EventKind {
         }
     }
 
-    /// Its name, which stays the same; see [`Event::name`].
+    /// Its name, which stays the same; see [`Event::name`](crate::Event::name).
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
