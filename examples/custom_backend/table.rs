@@ -180,13 +180,13 @@ impl ApiKeyBackend for Table {
         };
         let gone: Vec<_> = {
             let mut rows = self.rows();
-            let over = rows.values().filter(|row| is_over(row));
-            let gone: Vec<_> = over.map(|row| row.id).take(at_most).collect();
-            rows.retain(|id, _| !gone.contains(id));
+            let over = rows.iter().filter(|(_, row)| is_over(row));
+            let gone: Vec<_> = over.map(|(key, _)| *key).take(at_most).collect();
+            rows.retain(|key, _| !gone.contains(key));
             gone
         };
-        for id in &gone {
-            self.tell(KeyId::from_bytes(*id).lookup_key());
+        for key in &gone {
+            self.tell(LookupKey::from_bytes(*key));
         }
         Ok(gone.len())
     }
@@ -222,8 +222,9 @@ impl ApiKeyBackend for Table {
         counts
             .into_iter()
             .map(|(id, (keys, working))| {
-                let pepper = PepperId::new(&id).map_err(BackendError::corrupt)?;
-                Ok(PepperUsage::new(Some(pepper), keys, working))
+                let pepper = id.map(|id| PepperId::new(&id)).transpose();
+                let pepper = pepper.map_err(BackendError::corrupt)?;
+                Ok(PepperUsage::new(pepper, keys, working))
             })
             .collect()
     }

@@ -97,7 +97,9 @@ impl LookupKey {
     /// Its length in bytes.
     pub const LEN: usize = 24;
 
-    pub(super) const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+    /// The look-up key that is these bytes, as they stand in a backend's column.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
     }
 

@@ -340,7 +340,7 @@ impl ApiKeyBackend for Broken {
     async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
         let mut usage: HashMap<_, PepperUsage> = HashMap::new();
         for key in super::broken::lock(&self.shared.records).values() {
-            let pepper = Some(*key.secret_hash.pepper());
+            let pepper = key.secret_hash.pepper().copied();
             let counted = usage.entry(pepper);
             let counted = counted.or_insert(PepperUsage::new(pepper, 0, 0));
             counted.keys += 1;

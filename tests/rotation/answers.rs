@@ -44,7 +44,7 @@ async fn a_successor_is_the_same_key_with_another_token() {
         (new.last_used_at, new.revoked_at, new.disabled_at),
         (None, None, None)
     );
-    assert_eq!(issued.token().key_id(), new.id);
+    assert_eq!(issued.token().key_id(), Some(new.id));
     assert!(new.id != old.id);
 
     assert_eq!((old.predecessor, old.successor), (None, Some(new.id)));

@@ -29,7 +29,7 @@ async fn node(database: &Database, clock: &ManualClock, rewraps: bool) -> ApiKey
 }
 
 fn pepper_of(key: &ApiKey) -> String {
-    key.secret_hash.pepper().to_string()
+    key.secret_hash.pepper().unwrap().to_string()
 }
 
 /// Waits until the record names the pepper.

@@ -139,7 +139,7 @@ async fn a_row_that_can_not_be_read_keeps_no_other_key_of_its_user_from_ending()
     let mut shell = shell(&path).await;
     let damage = "UPDATE tower_api_keys SET scopes = 'a\"b' WHERE id = ?";
     sqlx::query(damage)
-        .bind(tokens[1].key_id().as_bytes().as_slice())
+        .bind(tokens[1].key_id().unwrap().as_bytes().as_slice())
         .execute(&mut shell)
         .await
         .unwrap();

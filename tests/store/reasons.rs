@@ -247,7 +247,11 @@ async fn g1_no_key_of_a_user_is_let_in_from_memory_after_all_were_revoked() {
         let token = tokens.last().unwrap().expose();
         assert_eq!(verified(&store, token).await, "good");
     }
-    let mut key = store.get(&tokens[0].key_id()).await.unwrap().unwrap();
+    let mut key = store
+        .get(&tokens[0].key_id().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
     (key.revoked_at, key.version) = (Some(start()), 2);
     assert!(backend.update(&key, 1).await.unwrap());
     assert_eq!(verified(&store, tokens[0].expose()).await, "good");
