@@ -130,7 +130,7 @@ pub(crate) fn touch_failed(keys: usize, error: &BackendError) {
 pub(crate) fn rewrap_failed(key_id: KeyId, error: &BackendError) {
     #[cfg(feature = "tracing")]
     tracing::warn!(
-        target: "tower_api_key", %key_id,
+        target: "tower_api_key", event = "pepper.not_rewrapped", %key_id,
         cause = chain(error),
         "the hash of an API key stays under a retired pepper"
     );

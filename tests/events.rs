@@ -10,6 +10,8 @@ mod bounds;
 mod grants;
 #[path = "events/kinds.rs"]
 mod kinds;
+#[path = "events/lives.rs"]
+mod lives;
 #[cfg(feature = "tracing")]
 #[path = "events/logged.rs"]
 mod logged;

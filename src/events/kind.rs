@@ -40,7 +40,7 @@ pub enum EventKind {
     },
     /// A key's record was removed.
     Deleted,
-    /// The records of keys and grants that ended long ago were removed.
+    /// The records of keys and grants that had ended were removed.
     Purged {
         /// How many, 1,000 at the most.
         records: u64,
@@ -162,7 +162,7 @@ impl EventKind {
         }
     }
 
-    /// Its name, which stays the same; see [`Event::name`].
+    /// Its name, which stays the same; see [`Event::name`](crate::Event::name).
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {

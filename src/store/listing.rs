@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::ApiKeyStore;
+use super::{ApiKeyStore, write::detached};
 use crate::{
     backend::{Cursor, KeyFilter, Page, PageRequest, check_list},
     clock::storable,
@@ -91,15 +91,18 @@ impl ApiKeyStore {
         let before = storable(before).min(self.resolver.now());
         let mut removed = 0;
         loop {
-            match self.backend.purge(before, BATCH).await? {
-                0 => return Ok(removed),
-                more @ 1..=BATCH => {
-                    removed += more;
-                    let records = u64::try_from(more).unwrap_or(u64::MAX);
-                    self.resolver
-                        .emitter()
-                        .emit(Event::of(EventKind::Purged { records }));
+            let (backend, emitter) = (self.backend.clone(), self.resolver.emitter().clone());
+            let purge = async move {
+                let removed = backend.purge(before, BATCH).await?;
+                if let 1..=BATCH = removed {
+                    let records = removed as u64;
+                    emitter.emit(Event::of(EventKind::Purged { records }));
                 }
+                Ok::<_, BackendError>(removed)
+            };
+            match detached(purge).await? {
+                0 => return Ok(removed),
+                more @ 1..=BATCH => removed += more,
                 _ => {
                     let error = BackendError::corrupt("a purge of more records than were to go");
                     return Err(error.into());

@@ -234,7 +234,9 @@ impl ApiKeyStore {
             let emitter = self.resolver.emitter().clone();
             move |rotated: &bool| {
                 if *rotated {
-                    events.into_iter().for_each(|event| emitter.emit(event));
+                    for event in events {
+                        emitter.emit(event);
+                    }
                 }
             }
         };

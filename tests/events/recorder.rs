@@ -234,6 +234,9 @@ async fn a_shutdown_hands_over_what_is_queued() {
     store.shutdown().await.unwrap();
     assert_eq!(before.elapsed(), Duration::ZERO);
     assert!(numbers(&recorder.kept()).into_iter().eq(1..=150));
+    let calls = recorder.calls();
+    let sizes: Vec<_> = calls.iter().skip(7).map(|(_, call)| call.len()).collect();
+    assert_eq!(sizes, [1, 100, 49], "what had failed, and full batches");
 
     // The store still answers, and another call hands over what has come since.
     new_key(&store).await;

@@ -62,8 +62,7 @@ async fn g7_nothing_shows_what_a_key_is_claimed_with() {
     let log = log.text();
     if cfg!(feature = "tracing") {
         let id = grant.id.to_string();
-        let told =
-            |line: &str| line.contains("an API key was not handed over") && line.contains(&id);
+        let told = |line: &str| line.contains("grant.claim_refused") && line.contains(&id);
         assert!(log.lines().any(told), "{log}");
         canaries.assert_absent("the log", &log);
     }
