@@ -124,6 +124,7 @@ impl NewApiKey {
     ) -> KeyGrant {
         let mut grant = KeyGrant::new(id, claim_hash, self.user_id, self.scopes);
         grant.name = self.name;
+        grant.metadata = self.metadata;
         (grant.key_expires_at, grant.key_lifetime) = match self.expiry {
             Expiry::Never => (None, None),
             Expiry::At(end) => (Some(storable(end)), None),

@@ -9,33 +9,38 @@ use crate::{backend::KeyOfUser, cache::Cache, error::BackendError, sync::spawn, 
 ///
 /// The key is invalidated before, and again afterwards, whatever became of the write: an error
 /// doesn't say that nothing was written.
-pub(crate) async fn carry_out<T, E>(
+pub(crate) fn carry_out<T, E, W>(
     cache: &Arc<Cache>,
     key: LookupKey,
-    write: impl Future<Output = Result<T, E>> + Send + 'static,
-) -> Result<T, E>
+    write: W,
+) -> impl Future<Output = Result<T, E>> + Send + use<T, E, W>
 where
     T: Send + 'static,
     E: From<BackendError> + Send + 'static,
+    W: Future<Output = Result<T, E>> + Send + 'static,
 {
-    carry_out_and_tell(cache, key, write, |_| {}).await
+    carry_out_and_tell(cache, key, write, |_| {})
 }
 
 /// The same, and calls `tell` with what was written when it counts: who hears of it may look at once.
-pub(crate) async fn carry_out_and_tell<T, E>(
+pub(crate) fn carry_out_and_tell<T, E, W, F>(
     cache: &Arc<Cache>,
     key: LookupKey,
-    write: impl Future<Output = Result<T, E>> + Send + 'static,
-    tell: impl FnOnce(&T) + Send + 'static,
-) -> Result<T, E>
+    write: W,
+    tell: F,
+) -> impl Future<Output = Result<T, E>> + Send + use<T, E, W, F>
 where
     T: Send + 'static,
     E: From<BackendError> + Send + 'static,
+    W: Future<Output = Result<T, E>> + Send + 'static,
+    F: FnOnce(&T) + Send + 'static,
 {
     let invalidate = InvalidateAfterwards {
         cache: cache.clone(),
         key,
     };
+    // Boxed, since one is within the other where two records are written.
+    let write = Box::pin(write);
     detached(async move {
         invalidate.cache.invalidate(&invalidate.key);
         let written = write.await;
@@ -45,7 +50,6 @@ where
         }
         written
     })
-    .await
 }
 
 /// Carries out a write that no cache knows of, in a task that goes on where the caller goes away.

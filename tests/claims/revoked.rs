@@ -128,11 +128,13 @@ async fn g11_a_revocation_that_is_answered_while_a_claim_waits_in_postgresql_cou
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
     let token = handed_off.token().clone();
     let claim = tokio::spawn(async move { there.claim(&token).await });
-    let mut look = server.connection().await;
+    let mut watcher = server.connection().await;
     let mut waiting = async |so_many: i64, is_finished: &dyn Fn() -> bool| {
         let deadline = Instant::now() + MINUTE;
         while !is_finished() {
-            let found = query_scalar::<_, i64>(waiting).fetch_one(&mut look).await;
+            let found = query_scalar::<_, i64>(waiting)
+                .fetch_one(&mut watcher)
+                .await;
             if found.unwrap() >= so_many {
                 return;
             }

@@ -10,8 +10,8 @@ use std::{collections::HashSet, time::Duration};
 use tokio::task::JoinSet;
 use tower_api_key::{
     ApiKeyStore, ClaimRefusal, GrantId, GrantLimits, GrantPageRequest, GrantStatus, HandedOff,
-    HandoffToken, KeyId, ManualClock, MemoryBackend, NewApiKey, PageRequest, Peppers, Scopes,
-    StoreError,
+    HandoffToken, KeyId, ManualClock, MemoryBackend, Metadata, NewApiKey, PageRequest, Peppers,
+    Scopes, StoreError,
 };
 
 use super::{SECOND, is_the_outage, verified};
@@ -53,7 +53,8 @@ async fn keys(store: &ApiKeyStore, user: &str) -> usize {
 async fn g10_a_key_is_made_when_it_is_claimed_and_once() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
-    let handed_off = handed_off(store, notes()).await;
+    let metadata = Metadata::from_stored(r#"{"device":"laptop"}"#).unwrap();
+    let handed_off = handed_off(store, notes().metadata(metadata.clone())).await;
     assert_eq!(keys(store, USER).await, 0, "there is none before the claim");
 
     fixture.clock.advance(SECOND);
@@ -63,6 +64,7 @@ async fn g10_a_key_is_made_when_it_is_claimed_and_once() {
     assert_eq!((key.user_id.as_str(), name), (USER, Some("laptop")));
     assert_eq!((key.created_at, key.expires_at), (start() + SECOND, None));
     assert_eq!((key.scopes, key.made_by), (scopes(&["notes:read"]), None));
+    assert_eq!(key.metadata, Some(metadata));
     assert_eq!(key.display_prefix, issued.token().display_prefix());
     assert_eq!(verified(store, issued.token().expose()).await, "good");
 
@@ -125,7 +127,7 @@ async fn a_refusal_says_why_and_an_unknown_token_learns_nothing_more() {
         handed_off(store, notes()).await,
         handed_off(store, notes()).await,
     );
-    fixture.clock.advance(MINUTE - Duration::from_millis(1));
+    fixture.clock.advance(Duration::from_millis(59_999));
     claim(store, early.token()).await;
     fixture.clock.advance(Duration::from_millis(1));
     assert_eq!(refusal(store, late.token()).await, ClaimRefusal::Expired);
