@@ -19,7 +19,7 @@ pub(crate) struct CachedKey {
     key: KnownKey,
     /// When its reading began.
     read_at: Moment,
-    /// From when on, in milliseconds on the monotonic clock, a use is noted again.
+    /// From when on, in milliseconds on the monotonic clock, a use is noted again; and [`TO_BE_REWRAPPED`].
     note_use_from: AtomicU64,
     /// Where reading it anew has failed: until when the source isn't asked again, in milliseconds on
     /// the monotonic clock. Otherwise 0.
@@ -32,12 +32,26 @@ pub(crate) struct CachedKey {
 
 pub(super) const NOWHERE: u32 = u32::MAX;
 
+/// Stands in one number with a time, and makes it less than any, so that most requests have one comparison to
+/// make for both.
+const TO_BE_REWRAPPED: u64 = 1 << 63;
+
 impl CachedKey {
-    pub(super) fn new(key: &ApiKey, read_at: Moment, open: Weak<OpenKeys>) -> Self {
+    pub(super) fn new(
+        key: &ApiKey,
+        read_at: Moment,
+        open: Weak<OpenKeys>,
+        is_to_be_rewrapped: bool,
+    ) -> Self {
+        let rewrapped = if is_to_be_rewrapped {
+            TO_BE_REWRAPPED
+        } else {
+            0
+        };
         Self {
             key: KnownKey::of(key),
             read_at,
-            note_use_from: AtomicU64::new(note_use_from(key, read_at)),
+            note_use_from: AtomicU64::new(note_use_from(key, read_at) | rewrapped),
             failed_until: AtomicU64::new(0),
             place: AtomicU32::new(NOWHERE),
             used_lately: AtomicBool::new(false),
@@ -61,15 +75,28 @@ impl CachedKey {
         self.read_at
     }
 
+    /// Whether a use at `now`, in milliseconds on the monotonic clock, is more than let in: the key is asked
+    /// further then.
+    pub(crate) fn is_to_be_seen_to(&self, now: u64) -> bool {
+        now.cast_signed() >= self.note_use_from.load(Ordering::Relaxed).cast_signed()
+    }
+
+    /// Whether its hash is to come under another pepper.
+    pub(crate) fn is_to_be_rewrapped(&self) -> bool {
+        self.note_use_from.load(Ordering::Relaxed) & TO_BE_REWRAPPED != 0
+    }
+
     /// Whether a use at `now`, in milliseconds on the monotonic clock, is to be noted: by the one caller
     /// who is told so.
     pub(crate) fn is_use_to_be_noted(&self, now: u64) -> bool {
-        let from = self.note_use_from.load(Ordering::Relaxed);
+        let stored = self.note_use_from.load(Ordering::Relaxed);
+        let rewrapped = stored & TO_BE_REWRAPPED;
         let next = now.saturating_add(USE_IS_OLD_AFTER + 1);
-        now >= from
+        let next = next.min(!TO_BE_REWRAPPED) | rewrapped;
+        now >= stored ^ rewrapped
             && self
                 .note_use_from
-                .compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed)
+                .compare_exchange(stored, next, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
     }
 
@@ -119,7 +146,7 @@ fn note_use_from(key: &ApiKey, read_at: Moment) -> u64 {
     };
     let age = read_at.wall.saturating_sub(unix_millis(last));
     let wait = (USE_IS_OLD_AFTER + 1).saturating_sub(age);
-    read_at.monotonic.saturating_add(wait)
+    read_at.monotonic.saturating_add(wait).min(!TO_BE_REWRAPPED)
 }
 
 impl HasCaller for CachedKey {

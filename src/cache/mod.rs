@@ -45,7 +45,7 @@ use crate::{
     clock::{Moment, Now, millis},
     error::Unavailable,
     key::ApiKey,
-    token::{KeyId, LookupKey},
+    token::{KeyId, LookupKey, Peppers},
 };
 
 /// The cache of one resolver.
@@ -56,6 +56,8 @@ pub(crate) struct Cache {
     unknown: UnknownIds,
     lease: Lease,
     open: Arc<OpenKeys>,
+    /// Where hashes are brought under the current one of these.
+    rewraps: Option<Peppers>,
     counts: Counts,
 }
 
@@ -91,13 +93,15 @@ pub(crate) enum Begun {
 }
 
 impl Cache {
-    pub(crate) fn new(config: CheckedConfig) -> Self {
+    /// Keys under a retired one of `rewraps` are marked as such.
+    pub(crate) fn new(config: CheckedConfig, rewraps: Option<Peppers>) -> Self {
         Self {
             table: Table::new(),
             places: Places::new(config.capacity()),
             unknown: UnknownIds::new(config.unknown_capacity()),
             lease: Lease::none(),
             open: Arc::new(OpenKeys::new()),
+            rewraps,
             counts: Counts::default(),
             config,
         }
@@ -346,7 +350,14 @@ impl Cache {
     }
 
     fn remember(&self, flight: &Arc<Flight>, key: &ApiKey, read_at: Moment) -> Arc<CachedKey> {
-        let cached = Arc::new(CachedKey::new(key, read_at, Arc::downgrade(&self.open)));
+        // A digest has no pepper, and stays one.
+        let is_retired = |peppers: &Peppers| {
+            let pepper = key.secret_hash.pepper();
+            pepper.is_some_and(|pepper| peppers.is_retired(pepper))
+        };
+        let is_to_be_rewrapped = self.rewraps.as_ref().is_some_and(is_retired);
+        let open = Arc::downgrade(&self.open);
+        let cached = Arc::new(CachedKey::new(key, read_at, open, is_to_be_rewrapped));
         let evict = |evicted: Arc<CachedKey>| {
             self.counts.evictions.count();
             self.table.evict(&evicted.lookup_key(), &evicted);

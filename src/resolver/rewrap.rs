@@ -85,28 +85,16 @@ impl Rewrapper {
         }
     }
 
-    /// `token` is that of `key`, which works.
-    ///
-    /// Cold, so that a store that has none of it to do pays for one branch, and not for room on the stack.
-    #[cold]
-    #[inline(never)]
+    /// `token` is that of `key`, which works, and whose hash is under a retired pepper.
     pub(super) fn used(&self, token: &ApiKeyToken, key: &CachedKey, now: &Now<'_>) {
-        let hash = key.key().secret_hash();
-        let is_retired = |pepper| self.shared.peppers.is_retired(pepper);
-        // A digest has no pepper, and stays one.
-        if hash.pepper().is_some_and(is_retired) {
-            self.gather(token, *key.caller().key_id(), hash, now.monotonic());
-        }
-    }
-
-    fn gather(&self, token: &ApiKeyToken, id: KeyId, from: &SecretHash, now: u64) {
+        let id = *key.caller().key_id();
         let mut queue = self.shared.queue();
-        if queue.has_room_for(&id, now) {
+        if queue.has_room_for(&id, now.monotonic()) {
             // Only here, since it is the one HMAC more that a request may cost.
             let Ok(to) = self.shared.peppers.hash(token) else {
                 return;
             };
-            let from = *from;
+            let from = *key.key().secret_hash();
             queue.known.insert(id, None);
             queue.waiting.push_back(Rewrap { id, from, to });
         }

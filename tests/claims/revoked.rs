@@ -1,6 +1,6 @@
 //! What is revoked isn't claimed: no grant, no grant of a user, and none whose maker's key has ended.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::{sync::Barrier, task::JoinSet};
 use tower_api_key::{
@@ -129,23 +129,21 @@ async fn g11_a_revocation_that_is_answered_while_a_claim_waits_in_postgresql_cou
     let token = handed_off.token().clone();
     let claim = tokio::spawn(async move { there.claim(&token).await });
     let mut look = server.connection().await;
-    while query_scalar::<_, i64>(waiting)
-        .fetch_one(&mut look)
-        .await
-        .unwrap()
-        < 1
-    {
-        assert!(!claim.is_finished(), "it didn't wait");
-    }
+    let mut waiting = async |so_many: i64, is_finished: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + MINUTE;
+        while !is_finished() {
+            let found = query_scalar::<_, i64>(waiting).fetch_one(&mut look).await;
+            if found.unwrap() >= so_many {
+                return;
+            }
+            assert!(Instant::now() < deadline, "it doesn't get there");
+        }
+    };
+    waiting(1, &|| claim.is_finished()).await;
+    assert!(!claim.is_finished(), "it didn't wait");
     let id = *auth.key_id();
     let revocation = tokio::spawn(async move { here.revoke(&id).await });
-    while !revocation.is_finished()
-        && query_scalar::<_, i64>(waiting)
-            .fetch_one(&mut look)
-            .await
-            .unwrap()
-            < 2
-    {}
+    waiting(2, &|| revocation.is_finished()).await;
     let was_answered = revocation.is_finished();
     raw_sql("COMMIT").execute(&mut operator).await.unwrap();
     assert!(revocation.await.unwrap().unwrap());

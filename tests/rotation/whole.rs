@@ -74,11 +74,8 @@ async fn a_rotation_that_is_broken_off_is_done_whole_or_not_at_all() {
     let Some(server) = Server::start() else {
         return;
     };
-    is_whole_wherever_it_is_broken_off(
-        "PostgreSQL",
-        [postgres(&server).await, postgres(&server).await],
-    )
-    .await;
+    let nodes = [postgres(&server).await, postgres(&server).await];
+    Box::pin(is_whole_wherever_it_is_broken_off("PostgreSQL", nodes)).await;
 }
 
 /// Uses are written behind the requests, and may meet the rotation in the database.
@@ -122,9 +119,6 @@ async fn a_use_that_is_noted_at_the_same_time_keeps_no_rotation_from_being_done(
     let Some(server) = Server::start() else {
         return;
     };
-    is_done_beside_uses(
-        "PostgreSQL",
-        [postgres(&server).await, postgres(&server).await],
-    )
-    .await;
+    let nodes = [postgres(&server).await, postgres(&server).await];
+    Box::pin(is_done_beside_uses("PostgreSQL", nodes)).await;
 }

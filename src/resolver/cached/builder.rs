@@ -143,7 +143,8 @@ impl CachedResolverBuilder {
         cache: CheckedConfig,
         format: TokenFormat,
     ) -> CachedResolver {
-        let cache = Arc::new(Cache::new(cache));
+        let rewraps = (self.rewraps && self.touched.is_some()).then(|| peppers.clone());
+        let cache = Arc::new(Cache::new(cache, rewraps));
         let Self { source, clock, .. } = self;
         let emitter = Emitter::new(self.events, clock.clone());
         let rewrapped = self.touched.as_ref().filter(|_| self.rewraps);

@@ -232,11 +232,10 @@ impl CachedResolver {
     }
 
     fn accepted(&self, token: &ApiKeyToken, key: Arc<CachedKey>, now: &Now<'_>) -> AuthContext {
-        if let Some(toucher) = &self.0.toucher {
-            toucher.used(&key, now);
-        }
-        if let Some(rewrapper) = &self.0.rewrapper {
-            rewrapper.used(token, &key, now);
+        if let Some(toucher) = &self.0.toucher
+            && key.is_to_be_seen_to(now.monotonic())
+        {
+            self.see_to(toucher, token, &key, now);
         }
         AuthContext::of(key)
     }
@@ -244,6 +243,18 @@ impl CachedResolver {
     /// Where it is told what happens.
     pub(crate) fn emitter(&self) -> &Emitter {
         &self.0.emitter
+    }
+
+    /// Seldom, and out of the way of all other requests.
+    #[cold]
+    #[inline(never)]
+    fn see_to(&self, toucher: &Toucher, token: &ApiKeyToken, key: &CachedKey, now: &Now<'_>) {
+        toucher.used(key, now);
+        if let Some(rewrapper) = &self.0.rewrapper
+            && key.is_to_be_rewrapped()
+        {
+            rewrapper.used(token, key, now);
+        }
     }
 
     pub(crate) fn cache(&self) -> &Arc<Cache> {
