@@ -135,7 +135,8 @@ impl ApiKeyStore {
     pub async fn cancel_rotation(&self, old: &KeyId) -> Result<(), StoreError> {
         let key = self.to_rotate(old).await?;
         let (store, place) = (self.clone(), key.lookup_key());
-        let cancel = async move { store.cancel(key).await };
+        // Boxed, since a future within a future is as large as all of them.
+        let cancel = Box::pin(async move { store.cancel(key).await });
         carry_out(self.resolver.cache(), place, cancel).await
     }
 
@@ -240,11 +241,11 @@ impl ApiKeyStore {
                 }
             }
         };
-        let rotate = async move {
+        let rotate = Box::pin(async move {
             let new_place = successor.lookup_key();
             let write = async move { backend.rotate(&successor, &old, expected).await };
             carry_out(&cache, new_place, write).await
-        };
+        });
         Ok(carry_out_and_tell(self.resolver.cache(), place, rotate, tell).await?)
     }
 }
