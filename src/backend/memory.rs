@@ -220,7 +220,8 @@ impl ApiKeyBackend for MemoryBackend {
 
     async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
         let mut usage = HashMap::new();
-        for record in &self.0.records {
+        let records = self.0.records.iter();
+        for record in records {
             let pepper = record.secret_hash.pepper().copied();
             let counted = usage
                 .entry(pepper)

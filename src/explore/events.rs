@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shuttle_tokio::task::spawn;
 
-use super::{Silent, Still, Story, explore, iterations, token};
+use super::{Silent, Still, Story, explore, id, iterations, token};
 use crate::{
     ApiKeyStore, BackendError, CacheConfig, Event, EventRecorder, Pepper, Peppers,
     sync::{Mutex, all_tasks_have_ended},
@@ -22,11 +22,11 @@ async fn a_reader_against_two_who_write_and_the_end_of_the_store() {
     });
     let revoking = {
         let story = story.clone();
-        spawn(async move { story.store.revoke(&story.one.key_id()).await })
+        spawn(async move { story.store.revoke(&id(&story.one)).await })
     };
     let suspending = {
         let story = story.clone();
-        spawn(async move { story.store.disable(&story.other.key_id()).await })
+        spawn(async move { story.store.disable(&id(&story.other)).await })
     };
     assert!(revoking.await.unwrap().unwrap());
     assert!(suspending.await.unwrap().unwrap());

@@ -42,7 +42,7 @@ async fn g10_a_second_claim_is_told_with_the_grant_that_somebody_has_intercepted
         (None, Some("unknown"))
     );
     let shown = format!("{told:?} {}", told[2]);
-    assert!(!shown.contains(handed_off.token().expose_text().as_str()));
+    assert!(!shown.contains(&*handed_off.token().expose_text()));
 }
 
 #[tokio::test]
