@@ -2,6 +2,8 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
+#[path = "examples/handoff.rs"]
+mod handoff;
 #[path = "examples/live.rs"]
 mod live;
 #[path = "examples/own.rs"]
