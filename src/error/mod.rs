@@ -196,7 +196,7 @@ pub enum StoreError {
     #[error("no key can be made")]
     Random(#[from] RandomError),
     /// The key that was asked for isn't one that can be stored.
-    #[error("invalid key: {0}")]
+    #[error("the key can't be stored")]
     InvalidKey(#[from] InvalidKey),
     /// The new key's id was taken, and so were those drawn after it: the operating system's
     /// randomness repeats itself.
@@ -219,8 +219,8 @@ pub enum StoreError {
     #[error("the caller doesn't hold {0}")]
     NotHeld(&'static str),
     /// A key can't be claimed.
-    #[error("the key can't be claimed: {0}")]
-    NotClaimable(ClaimRefusal),
+    #[error("the key can't be claimed")]
+    NotClaimable(#[source] ClaimRefusal),
     /// As many keys of one user wait to be claimed as may.
     #[error("{at_most} keys of this user wait to be claimed, and no more may")]
     UserGrantsFull {

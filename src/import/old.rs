@@ -191,9 +191,11 @@ impl OldKey {
             }
         };
         let as_new = NewApiKey::for_user(&self.user_id, Scopes::none());
-        as_new
-            .name(self.name.as_deref().unwrap_or_default())
-            .check()?;
+        let as_new = as_new.name(self.name.as_deref().unwrap_or_default());
+        match &self.metadata {
+            Some(metadata) => as_new.metadata(metadata.clone()).check()?,
+            None => as_new.check()?,
+        }
         let scopes = scopes.of(self.scopes.iter().map(String::as_str))?;
         let mut key = ApiKey::new(id, self.user_id, scopes, hash);
         key.name = self.name;

@@ -23,7 +23,7 @@ pub use self::{
     update::KeyUpdate,
 };
 use crate::{
-    error::InvalidKey,
+    error::{BackendError, InvalidKey},
     scope::Scopes,
     token::{Brand, DisplayPrefix, KeyId, LookupKey, SecretHash},
 };
@@ -152,6 +152,15 @@ impl ApiKey {
     /// Whether it is neither revoked nor past its end at `now`; it may be suspended.
     pub(crate) fn may_work(&self, now: SystemTime) -> bool {
         self.revoked_at.is_none() && self.ends_at().is_none_or(|end| now < end)
+    }
+
+    /// # Errors
+    ///
+    /// Where there is none: no record was changed so often.
+    pub(crate) fn next_version(&self) -> Result<u64, BackendError> {
+        self.version.checked_add(1).ok_or_else(|| {
+            BackendError::corrupt("a record that claims to have been changed 2^64 times")
+        })
     }
 
     /// What the key is whatever the time.

@@ -101,6 +101,12 @@ impl KeyUpdate {
         self
     }
 
+    /// Whether it changes nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { name, scopes, metadata, expiry, version: _ } = self;
+        name.is_none() && scopes.is_none() && metadata.is_none() && expiry.is_none()
+    }
+
     pub(crate) fn is_for(&self, key: &ApiKey) -> bool {
         self.version.is_none_or(|version| version == key.version)
     }

@@ -199,11 +199,8 @@ impl Shared {
             return Ok(());
         };
         let expected = key.version;
-        let Some(version) = expected.checked_add(1) else {
-            return Err(BackendError::corrupt("a version that is the last one"));
-        };
         key.secret_hash = to;
-        key.version = version;
+        key.version = key.next_version()?;
         let kinds = (from.pepper().copied(), to.pepper().copied());
         let rewrapped = match kinds {
             (Some(from), Some(to)) => EventKind::PepperRewrapped { from, to },

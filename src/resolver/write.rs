@@ -70,26 +70,27 @@ where
 
 /// The same for a write that changes the keys of a user, and says which those are. Where it fails, all that is
 /// known of any key that may be the user's is invalidated.
-pub(crate) async fn carry_out_for_user(
+pub(crate) async fn carry_out_for_user<R: Send + 'static>(
     cache: &Arc<Cache>,
     user_id: String,
-    write: impl Future<Output = Result<Vec<KeyOfUser>, BackendError>> + Send + 'static,
+    write: impl Future<Output = Result<(Vec<KeyOfUser>, R), BackendError>> + Send + 'static,
     tell: impl FnOnce(&[KeyOfUser]) + Send + 'static,
-) -> Result<Vec<KeyOfUser>, BackendError> {
+) -> Result<(Vec<KeyOfUser>, R), BackendError> {
     let invalidate = InvalidateUserUnlessDone {
         cache: cache.clone(),
         user_id: Some(user_id),
     };
+    let write = Box::pin(write);
     detached(async move {
         let mut invalidate = invalidate;
         invalidate.now();
-        let keys = write.await?;
+        let (keys, rest) = write.await?;
         for key in &keys {
             invalidate.cache.invalidate(&key.lookup_key);
         }
         invalidate.user_id = None;
         tell(&keys);
-        Ok(keys)
+        Ok((keys, rest))
     })
     .await
 }

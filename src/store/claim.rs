@@ -1,11 +1,15 @@
 //! A grant becomes a key, once.
 
-use super::{ApiKeyStore, manage::ATTEMPTS, write::carry_out_and_tell};
+use super::{
+    ApiKeyStore,
+    manage::{ATTEMPTS, lacks},
+    write::carry_out_and_tell,
+};
 use crate::{
     error::{ClaimRefusal, StoreError},
     events::{Event, EventKind},
     handoff::HandoffToken,
-    key::{ApiKey, GrantStatus, IssuedKey, KeyGrant, KeyStatus},
+    key::{ApiKey, GrantStatus, IssuedKey, KeyGrant},
     token::{ApiKeyToken, KeyId},
 };
 
@@ -33,7 +37,7 @@ impl ApiKeyStore {
             let Some(grant) = grant else {
                 return Err(self.refused(None, ClaimRefusal::Unknown));
             };
-            let maker = match self.claimable(&grant).await? {
+            let maker = match self.maker_of(&grant).await? {
                 Ok(maker) => maker,
                 Err(why) => return Err(self.refused(Some(&grant), why)),
             };
@@ -56,8 +60,24 @@ impl ApiKeyStore {
         }
     }
 
+    /// The grant that [`claim`](Self::claim) would make a key of now. It uses nothing up, and is no event: for a page
+    /// that asks first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotClaimable`] says why it wouldn't; [`StoreError::Unavailable`].
+    pub async fn claimable(&self, token: &HandoffToken) -> Result<KeyGrant, StoreError> {
+        let Some(grant) = self.grant_of(token).await? else {
+            return Err(StoreError::NotClaimable(ClaimRefusal::Unknown));
+        };
+        match self.maker_of(&grant).await? {
+            Ok(_) => Ok(grant),
+            Err(why) => Err(StoreError::NotClaimable(why)),
+        }
+    }
+
     /// Whether the grant can be claimed now, and with which record of the key that it was handed off with.
-    async fn claimable(
+    async fn maker_of(
         &self,
         grant: &KeyGrant,
     ) -> Result<Result<Option<ApiKey>, ClaimRefusal>, StoreError> {
@@ -72,11 +92,8 @@ impl ApiKeyStore {
             return Ok(Ok(None));
         };
         let maker = self.backend.get(maker).await?;
-        let holds_it = |maker: &ApiKey| {
-            maker.status(now) == KeyStatus::Active
-                && maker.user_id == grant.user_id
-                && maker.scopes.covers(&grant.scopes)
-        };
+        let holds_it =
+            |maker: &ApiKey| lacks(maker, &grant.user_id, &grant.scopes, now).is_none();
         Ok(match maker.filter(holds_it) {
             Some(maker) => Ok(Some(maker)),
             None => Err(ClaimRefusal::MakerEnded),

@@ -94,7 +94,7 @@ impl ApiKeyStore {
             Ok(key) => key,
             Err(refused) => return Ok(Imported::Refused(refused)),
         };
-        if !self.insert(key.clone(), EventKind::Imported).await? {
+        if !self.insert(key.clone(), None, EventKind::Imported).await? {
             return Ok(Imported::AlreadyThere);
         }
         // Of a backend that finds no such key by its id, none could be revoked.

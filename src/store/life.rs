@@ -11,7 +11,11 @@ use crate::{
 
 impl ApiKeyStore {
     /// Changes what an update names, and leaves everything else; returns the key as it is then, nothing
-    /// where there is no such key. What it says counts at once here, and elsewhere as a revocation does.
+    /// where there is no such key. What it says counts at once here, and elsewhere as a revocation does. One that names
+    /// nothing changes nothing.
+    ///
+    /// A hash that comes [under the current pepper](super::ApiKeyStoreBuilder::rewrap_retired_peppers) behind a request
+    /// raises the version, too.
     ///
     /// ```
     /// # async fn run(store: tower_api_key::ApiKeyStore, id: tower_api_key::KeyId) -> Result<(), Box<dyn std::error::Error>> {
@@ -33,6 +37,11 @@ impl ApiKeyStore {
         update: KeyUpdate,
     ) -> Result<Option<ApiKey>, StoreError> {
         update.check()?;
+        if update.is_empty() {
+            let key = self.get(id).await?;
+            let is_for = key.as_ref().is_none_or(|key| update.is_for(key));
+            return if is_for { Ok(key) } else { Err(StoreError::Conflict(*id)) };
+        }
         let now = self.resolver.now();
         self.change_by_id(id, move |key| {
             if !update.is_for(key) {
@@ -62,20 +71,22 @@ impl ApiKeyStore {
         Ok(disabled.await?.is_some())
     }
 
-    /// Ends the suspension of a key; returns whether this call did. A revoked key stays revoked.
+    /// Ends the suspension of a key; returns whether this call did. A revoked key stays as it is.
     ///
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] (the key may be suspended still or not), [`StoreError::Conflict`].
     pub async fn enable(&self, id: &KeyId) -> Result<bool, StoreError> {
-        let enabled = self.change_by_id(id, |key| Ok(key.disabled_at.take().is_some()));
+        let enabled = self.change_by_id(id, |key| {
+            Ok(key.revoked_at.is_none() && key.disabled_at.take().is_some())
+        });
         Ok(enabled.await?.is_some())
     }
 
     /// Revokes those of `tokens` that are tokens of keys of ours, as [leaked](RevocationReason::Leaked), and
     /// says of each, in their order, whether it was one: for what a scanner of public repositories reports, 1,000 at the most.
     ///
-    /// Only the right secret counts, whatever state its key is in. What has the id of a key and another
+    /// White space around a token doesn't count. Only the right secret does, whatever state its key is in. What has the id of a key and another
     /// secret is `false`, and revokes nothing.
     ///
     /// # Errors
@@ -111,7 +122,7 @@ impl ApiKeyStore {
     pub const MAX_LEAKED: usize = 1_000;
 
     async fn revoke_leaked(&self, token: &[u8]) -> Result<bool, StoreError> {
-        let Ok(token) = self.parse(token) else {
+        let Ok(token) = self.parse(token.trim_ascii()) else {
             return Ok(false);
         };
         match self.resolver.identify(&token).await {

@@ -1,5 +1,7 @@
 //! Making, listing and ending keys.
 
+use std::time::SystemTime;
+
 use super::{ApiKeyStore, write::carry_out_and_tell};
 use crate::{
     backend::{KeyFilter, Page, PageRequest},
@@ -7,6 +9,7 @@ use crate::{
     error::{BackendError, StoreError},
     events::{Event, EventKind},
     key::{ApiKey, IssuedKey, KeyStatus, NewApiKey},
+    scope::Scopes,
     token::{ApiKeyToken, KeyId},
 };
 
@@ -20,8 +23,7 @@ pub(super) const ATTEMPTS: usize = 16;
 impl ApiKeyStore {
     /// Makes a key. Its token is in what is returned, and nowhere else.
     ///
-    /// Where callers make keys, look first that theirs [cover](crate::Scopes::covers) the new one's
-    /// scopes.
+    /// Where callers make keys, let [`create_as`](Self::create_as) see to it that they give no more than they hold.
     ///
     /// # Errors
     ///
@@ -29,22 +31,16 @@ impl ApiKeyStore {
     /// [`StoreError::Taken`], [`StoreError::Unavailable`].
     pub async fn create(&self, new: NewApiKey) -> Result<IssuedKey, StoreError> {
         new.check()?;
-        let now = self.resolver.now();
         let mut drawn = 0;
         loop {
-            let token = ApiKeyToken::generate(self.resolver.brand())?;
-            let hash = self.resolver.peppers().hash(&token)?;
-            let key = new.clone().into_key(&token, hash, now);
-            let made_by = key.made_by;
-            if self
-                .insert(key.clone(), EventKind::Created { made_by })
-                .await?
-            {
-                return Ok(IssuedKey { token, key });
-            }
-            drawn += 1;
-            if drawn == MAX_DRAWN {
-                return Err(StoreError::Taken(key.id));
+            match self.issue(new.clone(), None).await? {
+                Ok(issued) => return Ok(issued),
+                Err(id) => {
+                    drawn += 1;
+                    if drawn == MAX_DRAWN {
+                        return Err(StoreError::Taken(id));
+                    }
+                }
             }
         }
     }
@@ -55,7 +51,8 @@ impl ApiKeyStore {
     /// The caller's key is read anew: it has to be active, and what counts is what it may do now. The new
     /// key expires with it at the latest. **It is a key of its own from then on**: where the caller's key is
     /// revoked because it has leaked, [`revoke_all_for_user`](Self::revoke_all_for_user) ends those that were
-    /// made with it, too.
+    /// made with it, too, and [`KeyFilter::made_by`] finds them. No key is made with one whose revocation has been
+    /// answered before.
     ///
     /// ```
     /// # async fn run(store: tower_api_key::ApiKeyStore) -> Result<(), Box<dyn std::error::Error>> {
@@ -72,15 +69,42 @@ impl ApiKeyStore {
     /// # Errors
     ///
     /// [`StoreError::NotHeld`] where the new key is another user's, where its scopes aren't
-    /// [covered](crate::Scopes::covers) by those of the caller's key, or that key has ended; and those of
-    /// [`create`](Self::create).
+    /// [covered](crate::Scopes::covers) by those of the caller's key, or that key has ended; [`StoreError::Conflict`]
+    /// where the caller's key changes all the time; and those of [`create`](Self::create).
     pub async fn create_as(
         &self,
         caller: &AuthContext,
         new: NewApiKey,
     ) -> Result<IssuedKey, StoreError> {
-        let maker = self.held_by(caller, &new).await?;
-        self.create(new.made_by(&maker)).await
+        new.check()?;
+        for _ in 0..ATTEMPTS {
+            let maker = self.held_by(caller, &new).await?;
+            let held = Some((maker.id, maker.version));
+            // Where it isn't as it was looked at any more, it is looked at anew.
+            if let Ok(issued) = self.issue(new.clone().made_by(&maker), held).await? {
+                return Ok(issued);
+            }
+        }
+        Err(StoreError::Conflict(*caller.key_id()))
+    }
+
+    /// Draws a token and stores its key, where `maker` has that version still; gives the key's id where that, or
+    /// the id, was in the way.
+    async fn issue(
+        &self,
+        new: NewApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Result<Result<IssuedKey, KeyId>, StoreError> {
+        let token = ApiKeyToken::generate(self.resolver.brand())?;
+        let hash = self.resolver.peppers().hash(&token)?;
+        let key = new.into_key(&token, hash, self.resolver.now());
+        let made_by = key.made_by;
+        let created = EventKind::Created { made_by };
+        Ok(if self.insert(key.clone(), maker, created).await? {
+            Ok(IssuedKey { token, key })
+        } else {
+            Err(key.id)
+        })
     }
 
     /// The key of `caller` as it is now, where it can give what is `new`.
@@ -89,20 +113,15 @@ impl ApiKeyStore {
         caller: &AuthContext,
         new: &NewApiKey,
     ) -> Result<ApiKey, StoreError> {
-        let not_held = |what| Err(StoreError::NotHeld(what));
         let Some(maker) = self.get(caller.key_id()).await? else {
-            return not_held("a key that is there still");
+            return Err(StoreError::NotHeld("a key that is there still"));
         };
-        if maker.user_id != caller.user_id() || new.user_id() != maker.user_id {
-            return not_held("a key of that user");
+        let now = self.resolver.now();
+        let lacks = lacks(&maker, new.user_id(), new.scopes(), now);
+        match lacks.or((maker.user_id != caller.user_id()).then_some("a key of that user")) {
+            Some(what) => Err(StoreError::NotHeld(what)),
+            None => Ok(maker),
         }
-        if maker.status(self.resolver.now()) != KeyStatus::Active {
-            return not_held("an active key");
-        }
-        if !maker.scopes.covers(new.scopes()) {
-            return not_held("a key with all of these scopes");
-        }
-        Ok(maker)
     }
 
     /// The key with this id, whatever its state, as the backend has it. A use that is still to be
@@ -194,30 +213,46 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`] (the record may be gone or not).
     pub async fn delete(&self, id: &KeyId) -> Result<bool, StoreError> {
         let (backend, id) = (self.backend.clone(), *id);
-        let place = match backend.get(&id).await {
-            Ok(Some(key)) => key.lookup_key(),
+        let (place, deletion) = match backend.get(&id).await {
+            Ok(Some(key)) => (key.lookup_key(), Event::about(EventKind::Deleted, &key)),
             Ok(None) => {
                 self.ended_already(&id);
                 return Ok(false);
             }
             // What can't be read can be removed.
-            Err(error) if error.is_corrupt() => id.lookup_key(),
+            Err(error) if error.is_corrupt() => {
+                (id.lookup_key(), Event::of(EventKind::Deleted).key(id))
+            }
             Err(error) => return Err(error.into()),
         };
         let delete = async move { backend.delete(&id).await };
         let emitter = self.resolver.emitter().clone();
         let tell = move |deleted: &bool| {
             if *deleted {
-                emitter.emit(Event::of(EventKind::Deleted).key(id));
+                emitter.emit(deletion);
             }
         };
-        Ok(carry_out_and_tell(self.resolver.cache(), place, delete, tell).await?)
+        let deleted = carry_out_and_tell(self.resolver.cache(), place, delete, tell).await;
+        // What can't be read may have been looked up by something else than its id.
+        self.ended_already(&id);
+        Ok(deleted?)
     }
 
-    pub(super) async fn insert(&self, key: ApiKey, kind: EventKind) -> Result<bool, BackendError> {
+    /// Stores `key`, where there is no such key yet, and where `maker` has that version still.
+    pub(super) async fn insert(
+        &self,
+        key: ApiKey,
+        maker: Option<(KeyId, u64)>,
+        kind: EventKind,
+    ) -> Result<bool, BackendError> {
         let (backend, place) = (self.backend.clone(), key.lookup_key());
         let event = Event::about(kind, &key);
-        let insert = async move { backend.insert(&key).await };
+        let insert = async move {
+            match maker {
+                Some(maker) => backend.insert_made_by(&key, maker).await,
+                None => backend.insert(&key).await,
+            }
+        };
         let emitter = self.resolver.emitter().clone();
         let tell = move |inserted: &bool| {
             if *inserted {
@@ -248,7 +283,7 @@ impl ApiKeyStore {
                 if !change(&mut key)? {
                     return Ok(None);
                 }
-                key.version = next_version(expected)?;
+                key.version = key.next_version()?;
                 if backend.update(&key, expected).await? {
                     let kind = EventKind::of_change(&before, &key);
                     return Ok(Some((key, kind)));
@@ -271,8 +306,21 @@ impl ApiKeyStore {
     }
 }
 
-pub(super) fn next_version(version: u64) -> Result<u64, BackendError> {
-    version.checked_add(1).ok_or_else(|| {
-        BackendError::corrupt("a record that claims to have been changed 2^64 times")
-    })
+/// What `maker` lacks to give a key of `user_id` with these scopes; nothing where it can. Whoever makes a key, or
+/// claims one that was handed off, comes by here.
+pub(super) fn lacks(
+    maker: &ApiKey,
+    user_id: &str,
+    scopes: &Scopes,
+    now: SystemTime,
+) -> Option<&'static str> {
+    if maker.user_id != user_id {
+        Some("a key of that user")
+    } else if maker.status(now) != KeyStatus::Active {
+        Some("an active key")
+    } else if !maker.scopes.covers(scopes) {
+        Some("a key with all of these scopes")
+    } else {
+        None
+    }
 }

@@ -3,12 +3,16 @@
 use super::{ApiKeyStore, write::carry_out_for_user};
 use crate::{
     backend::KeyOfUser,
-    error::StoreError,
+    error::{BackendError, StoreError},
     events::{Event, EventKind},
     key::{KeyStatus, RevocationReason},
     token::KeyId,
     verify::VerifyError,
 };
+
+/// How often the keys of a user are gone through until none is left. What is made meanwhile is made with a key that
+/// works still, so each time there is less that makes more.
+const MAX_PASSES: usize = 100;
 
 impl ApiKeyStore {
     /// As [`revoke`](Self::revoke), for a reason that is kept with the key. The first revocation stays, and so
@@ -108,12 +112,31 @@ impl ApiKeyStore {
         user_id: &str,
         reason: Option<RevocationReason>,
     ) -> Result<usize, StoreError> {
-        // First: else a claim could make a key when the others have been ended already.
-        let grants = self.revoke_grants_of_user(user_id).await;
         let (backend, user) = (self.backend.clone(), user_id.to_owned());
         let (now, why) = (self.resolver.now(), reason.clone());
-        let write = async move { backend.revoke_all_for_user(&user, now, why.as_ref()).await };
-        let (emitter, user) = (self.resolver.emitter().clone(), user_id.to_owned());
+        let (emitter, store) = (self.resolver.emitter().clone(), self.clone());
+        let write = async move {
+            let mut keys = Vec::new();
+            let mut failed = None;
+            for pass in 0..MAX_PASSES {
+                // Before the keys: else a claim could make one when the others have been ended already.
+                let grants = store.revoke_grants_of_user(&user).await;
+                let grants = grants.unwrap_or_else(|error| {
+                    failed = Some(error);
+                    0
+                });
+                let ended = backend.revoke_all_for_user(&user, now, why.as_ref()).await?;
+                let is_news = grants > 0 || ended.iter().any(|key| key.is_newly_revoked);
+                keys.extend(ended);
+                // Twice at the least: what came to be while the first went on is there by the second.
+                if pass > 0 && !is_news {
+                    return Ok((keys, failed));
+                }
+            }
+            let too_fast = "keys of the user came as fast as they were ended";
+            Ok((keys, Some(BackendError::unavailable(too_fast).into())))
+        };
+        let user = user_id.to_owned();
         let tell = move |keys: &[KeyOfUser]| {
             for key in keys.iter().filter(|key| key.is_newly_revoked) {
                 let reason = reason.clone();
@@ -122,8 +145,11 @@ impl ApiKeyStore {
             }
         };
         let cache = self.resolver.cache();
-        let keys = carry_out_for_user(cache, user_id.to_owned(), write, tell).await?;
-        grants?;
-        Ok(keys.iter().filter(|key| key.is_newly_revoked).count())
+        let ended = carry_out_for_user(cache, user_id.to_owned(), write, tell).await?;
+        let (keys, failed): (_, Option<StoreError>) = ended;
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(keys.iter().filter(|key| key.is_newly_revoked).count()),
+        }
     }
 }

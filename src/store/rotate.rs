@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     ApiKeyStore,
-    manage::{ATTEMPTS, MAX_DRAWN, next_version},
+    manage::{ATTEMPTS, MAX_DRAWN},
     write::{carry_out, carry_out_and_tell},
 };
 use crate::{
@@ -68,8 +68,15 @@ impl ApiKeyStore {
                 }
             }
             let key = self.successor_of(&old, &token, now)?;
-            if self.replace(old, &key, now, overlap).await? {
-                return Ok(IssuedKey { token, key });
+            match self.replace(old, &key, now, overlap).await {
+                Ok(true) => return Ok(IssuedKey { token, key }),
+                Ok(false) => {}
+                Err(error) => {
+                    // An answer that was lost says nothing, and the old key says who its successor is.
+                    let old = self.get(id).await.ok().flatten();
+                    let is_done = old.is_some_and(|old| old.successor == Some(key.id));
+                    return if is_done { Ok(IssuedKey { token, key }) } else { Err(error) };
+                }
             }
         }
         Err(StoreError::Conflict(*id))
@@ -221,7 +228,7 @@ impl ApiKeyStore {
             end(&mut old, now, RevocationReason::Rotated);
         }
         let expected = old.version;
-        old.version = next_version(expected)?;
+        old.version = old.next_version()?;
         let (backend, cache) = (self.backend.clone(), self.resolver.cache().clone());
         let (place, successor) = (old.lookup_key(), successor.clone());
         let tell = {
