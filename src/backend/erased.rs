@@ -23,6 +23,7 @@ pub(crate) trait DynSource: Send + Sync {
 /// [`ApiKeyBackend`] with boxed futures.
 pub(crate) trait DynBackend: DynSource {
     fn insert<'a>(&'a self, key: &'a ApiKey) -> Answer<'a, bool>;
+    fn insert_made_by<'a>(&'a self, key: &'a ApiKey, maker: (KeyId, u64)) -> Answer<'a, bool>;
     fn update<'a>(&'a self, key: &'a ApiKey, expected: u64) -> Answer<'a, bool>;
     fn delete<'a>(&'a self, id: &'a KeyId) -> Answer<'a, bool>;
     fn list_for_user<'a>(
@@ -83,6 +84,10 @@ impl<S: KeySource> DynSource for S {
 impl<B: ApiKeyBackend> DynBackend for B {
     fn insert<'a>(&'a self, key: &'a ApiKey) -> Answer<'a, bool> {
         Box::pin(ApiKeyBackend::insert(self, key))
+    }
+
+    fn insert_made_by<'a>(&'a self, key: &'a ApiKey, maker: (KeyId, u64)) -> Answer<'a, bool> {
+        Box::pin(ApiKeyBackend::insert_made_by(self, key, maker))
     }
 
     fn update<'a>(&'a self, key: &'a ApiKey, expected: u64) -> Answer<'a, bool> {

@@ -182,6 +182,39 @@ pub trait ApiKeyBackend: KeySource {
     /// Whenever it isn't known that it was stored. It may have been.
     fn insert(&self, key: &ApiKey) -> impl Future<Output = Result<bool, BackendError>> + Send;
 
+    /// Stores `key` as [`insert`](Self::insert) does, and only where the record of `maker.0` has the version
+    /// `maker.1` at that moment; returns whether it was stored. A change of that record that was answered
+    /// before the key is stored is always seen: nothing is made with a key whose revocation was answered before.
+    ///
+    /// One statement compares and stores, and holds the record of the maker until it commits. Without this
+    /// method, the key is [inserted](Self::insert), and [deleted](Self::delete) where the maker's record, read
+    /// after that, has another version: it is there between the two, and what a crash leaves behind between
+    /// them is a key whose token nobody was given.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known that it was stored. It may have been.
+    fn insert_made_by(
+        &self,
+        key: &ApiKey,
+        maker: (KeyId, u64),
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        async move {
+            if !self.insert(key).await? {
+                return Ok(false);
+            }
+            let found = self.get_by_id(&[maker.0]).await?;
+            let is_as_it_was = found
+                .iter()
+                .find(|found| found.id == maker.0)
+                .is_some_and(|found| found.version == maker.1);
+            if !is_as_it_was {
+                self.delete(&key.id).await?;
+            }
+            Ok(is_as_it_was)
+        }
+    }
+
     /// Replaces the record of `key.id` by `key` if it is there with the version `expected`;
     /// returns whether it was replaced. `key` comes with its new version.
     ///
@@ -498,6 +531,14 @@ impl<S: KeySource> KeySource for Arc<S> {
 impl<B: ApiKeyBackend> ApiKeyBackend for Arc<B> {
     fn insert(&self, key: &ApiKey) -> impl Future<Output = Result<bool, BackendError>> + Send {
         B::insert(self, key)
+    }
+
+    fn insert_made_by(
+        &self,
+        key: &ApiKey,
+        maker: (KeyId, u64),
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        B::insert_made_by(self, key, maker)
     }
 
     fn update(
