@@ -6,6 +6,7 @@
 mod support;
 
 mod rotation {
+    mod all_end;
     mod answers;
     mod cancelling;
     pub(crate) mod databases;

@@ -103,7 +103,13 @@ impl KeyUpdate {
 
     /// Whether it changes nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { name, scopes, metadata, expiry, version: _ } = self;
+        let Self {
+            name,
+            scopes,
+            metadata,
+            expiry,
+            version: _,
+        } = self;
         name.is_none() && scopes.is_none() && metadata.is_none() && expiry.is_none()
     }
 

@@ -92,8 +92,7 @@ impl ApiKeyStore {
             return Ok(Ok(None));
         };
         let maker = self.backend.get(maker).await?;
-        let holds_it =
-            |maker: &ApiKey| lacks(maker, &grant.user_id, &grant.scopes, now).is_none();
+        let holds_it = |maker: &ApiKey| lacks(maker, &grant.user_id, &grant.scopes, now).is_none();
         Ok(match maker.filter(holds_it) {
             Some(maker) => Ok(Some(maker)),
             None => Err(ClaimRefusal::MakerEnded),

@@ -40,7 +40,11 @@ impl ApiKeyStore {
         if update.is_empty() {
             let key = self.get(id).await?;
             let is_for = key.as_ref().is_none_or(|key| update.is_for(key));
-            return if is_for { Ok(key) } else { Err(StoreError::Conflict(*id)) };
+            return if is_for {
+                Ok(key)
+            } else {
+                Err(StoreError::Conflict(*id))
+            };
         }
         let now = self.resolver.now();
         self.change_by_id(id, move |key| {

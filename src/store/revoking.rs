@@ -125,7 +125,9 @@ impl ApiKeyStore {
                     failed = Some(error);
                     0
                 });
-                let ended = backend.revoke_all_for_user(&user, now, why.as_ref()).await?;
+                let ended = backend
+                    .revoke_all_for_user(&user, now, why.as_ref())
+                    .await?;
                 let is_news = grants > 0 || ended.iter().any(|key| key.is_newly_revoked);
                 keys.extend(ended);
                 // Twice at the least: what came to be while the first went on is there by the second.

@@ -75,7 +75,11 @@ impl ApiKeyStore {
                     // An answer that was lost says nothing, and the old key says who its successor is.
                     let old = self.get(id).await.ok().flatten();
                     let is_done = old.is_some_and(|old| old.successor == Some(key.id));
-                    return if is_done { Ok(IssuedKey { token, key }) } else { Err(error) };
+                    return if is_done {
+                        Ok(IssuedKey { token, key })
+                    } else {
+                        Err(error)
+                    };
                 }
             }
         }

@@ -101,7 +101,7 @@ impl Broken {
                 | Fault::ClaimAndRevocationMiss
                 | Fault::ClaimLooksAtTheMakerFirst
         ) {
-            sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(5)).await;
         }
         let torn = {
             let mut grants = lock(&self.shared.grants);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tower_api_key::{KeyId, MemoryBackend, OldKey, PepperId};
+use tower_api_key::{KeyId, MemoryBackend, Metadata, OldKey, PepperId};
 
 use super::{old, store_on, strict};
 use crate::support::USER;
@@ -19,6 +19,7 @@ fn hmac(id: &str, hash: &str, pepper: &str) -> OldKey {
 }
 
 const NOT_HEX: &str = "a secret's hash is 64 hex digits";
+const METADATA: &str = "`metadata` isn't JSON";
 const FORGES: &str =
     "has a character that controls lines or the direction of text, and could forge a log line";
 
@@ -33,6 +34,10 @@ fn of_digests(hash: &str) -> Vec<Case> {
         (digest(&old().raw_key), NOT_HEX.to_owned()),
         (digest(&hash[..54]), NOT_HEX.to_owned()),
         (digest(hash).name("CI\nadmin"), format!("`name` {FORGES}")),
+        (
+            digest(hash).metadata(Metadata::from_stored("\0").unwrap()),
+            METADATA.to_owned(),
+        ),
         (OldKey::by_digest(hash, USER), "it has no scopes".to_owned()),
         (digest(hash).created_at(early), time("created_at")),
         (digest(hash).created_at(far), time("created_at")),

@@ -48,7 +48,7 @@ impl Database {
 }
 
 /// Longer than anything takes on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn sqlite(folder: &Folder) -> SqliteBackend {
     let builder = SqliteBackend::builder().busy_timeout(PATIENCE);

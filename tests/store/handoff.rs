@@ -108,6 +108,7 @@ async fn looking_at_what_is_going_to_be_claimed_uses_nothing_up() {
     for _ in 0..10 {
         let grant = fixture.store.grant_of(handed_off.token()).await.unwrap();
         assert_eq!(grant.unwrap().status(start()), GrantStatus::Pending);
+        fixture.store.claimable(handed_off.token()).await.unwrap();
     }
     claim(&fixture.store, handed_off.token()).await;
 }

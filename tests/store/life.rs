@@ -51,6 +51,50 @@ async fn a_revoked_key_stays_revoked_whatever_is_done_to_it() {
 }
 
 #[tokio::test]
+async fn a_suspended_key_that_is_revoked_is_not_enabled() {
+    let fixture = Fixture::new().await;
+    let id = id_of(&fixture.token(&["notes:read"]).await);
+    let store = &fixture.store;
+    assert!(store.disable(&id).await.unwrap());
+    assert!(store.revoke(&id).await.unwrap());
+    let before = store.get(&id).await.unwrap().unwrap();
+    assert!(!store.enable(&id).await.unwrap());
+    let after = store.get(&id).await.unwrap().unwrap();
+    assert_eq!(
+        (after.version, after.disabled_at),
+        (before.version, before.disabled_at)
+    );
+}
+
+#[tokio::test]
+async fn an_update_that_names_nothing_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let id = id_of(&fixture.token(&["notes:read"]).await);
+    let store = &fixture.store;
+    let key = store.update(&id, KeyUpdate::new()).await.unwrap().unwrap();
+    assert_eq!((key.id, key.version), (id, 1));
+    let other = store.update(&id, KeyUpdate::new().if_version(2)).await;
+    assert!(matches!(other, Err(StoreError::Conflict(_))), "{other:?}");
+    let unknown = id_of(&unknown_token());
+    assert!(
+        store
+            .update(&unknown, KeyUpdate::new())
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn a_leaked_token_is_known_with_the_white_space_of_its_line() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token(&["notes:read"]).await;
+    let line = format!("  {token}\r\n");
+    assert_eq!(fixture.store.report_leaked([&line]).await.unwrap(), [true]);
+    assert_eq!(verified(&fixture.store, &token).await, "revoked");
+}
+
+#[tokio::test]
 async fn an_update_changes_what_it_names_and_counts_at_once() {
     let fixture = Fixture::new().await;
     let new = NewApiKey::for_user(USER, scopes(&["notes:read"])).name("CI");

@@ -131,6 +131,9 @@ async fn g11_an_unclaimed_grant_dies_with_its_makers_key() {
                 assert!(fixture.backend.insert(&stolen).await.unwrap());
             }
         }
+        let asked = store.claimable(handed_off.token()).await.unwrap_err();
+        let foretold = matches!(asked, StoreError::NotClaimable(ClaimRefusal::MakerEnded));
+        assert!(foretold, "{end}: {asked}");
         let why = refusal(store, handed_off.token()).await;
         assert_eq!(why, ClaimRefusal::MakerEnded, "{end}");
         let made = usize::from(![2, 5].contains(&end));
