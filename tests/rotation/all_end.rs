@@ -46,7 +46,7 @@ async fn g1_a_rotation_that_commits_while_all_keys_are_ended_leaves_none() {
 
     // Ending begins with the smaller id, and waits there.
     let mut operator = server.connection().await;
-    let lock = "BEGIN; SELECT FROM tower_api_keys WHERE id = (SELECT min(id) FROM tower_api_keys) FOR UPDATE";
+    let lock = "BEGIN; SELECT FROM tower_api_keys ORDER BY id LIMIT 1 FOR UPDATE";
     raw_sql(lock).execute(&mut operator).await.unwrap();
     let ending = tokio::spawn(async move { there.revoke_all_for_user(USER).await });
     let mut watcher = server.connection().await;
