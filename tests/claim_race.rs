@@ -60,7 +60,7 @@ struct Tally {
 }
 
 async fn race(place: &Place) {
-    let rounds = number("CLAIM_ROUNDS").unwrap_or(40);
+    let rounds = number("CLAIM_ROUNDS").unwrap_or(100);
     let mut dice = Dice(number("CLAIM_SEED").unwrap_or_else(seed));
     println!("CLAIM_SEED={}", dice.0);
     let store = store(place).await;
