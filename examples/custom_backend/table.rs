@@ -170,13 +170,13 @@ impl ApiKeyBackend for Table {
         Ok(keys)
     }
 
-    /// `DELETE … WHERE lookup_key IN (SELECT lookup_key … WHERE revoked_at < ? OR
-    /// least(expires_at, retires_at) < ? LIMIT ?)`
+    /// `DELETE … WHERE lookup_key IN (SELECT lookup_key … WHERE pepper_id IS NOT NULL AND (revoked_at < ? OR
+    /// least(expires_at, retires_at) < ?) LIMIT ?)`: without a pepper, it was imported by a digest, and stays.
     async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
         let before = millis(before);
         let is_over = |row: &Row| {
             let ends = [row.revoked_at, row.expires_at, row.retires_at];
-            ends.into_iter().flatten().any(|end| end < before)
+            row.pepper_id.is_some() && ends.into_iter().flatten().any(|end| end < before)
         };
         let gone: Vec<_> = {
             let mut rows = self.rows();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::{clock::storable, key::ApiKey};
+use crate::{clock::storable, key::ApiKey, token::KeyId};
 
 /// Which keys are listed: all that fit everything that was set. Revoked ones are left out unless
 /// [they are asked for](Self::with_revoked). Times are rounded up to whole milliseconds, which those of keys have.
@@ -23,6 +23,7 @@ pub struct KeyFilter {
     ends_from: Option<SystemTime>,
     ends_before: Option<SystemTime>,
     unused_since: Option<SystemTime>,
+    made_by: Option<KeyId>,
     with_revoked: bool,
 }
 
@@ -56,6 +57,12 @@ impl KeyFilter {
         self
     }
 
+    /// Keys that were [made with](ApiKey::made_by) this key.
+    pub fn made_by(mut self, maker: KeyId) -> Self {
+        self.made_by = Some(maker);
+        self
+    }
+
     /// Revoked keys, too.
     pub fn with_revoked(mut self) -> Self {
         self.with_revoked = true;
@@ -86,6 +93,12 @@ impl KeyFilter {
         self.unused_since
     }
 
+    /// The key with which they were made, where it isn't any or none.
+    #[must_use]
+    pub fn maker(&self) -> Option<&KeyId> {
+        self.made_by.as_ref()
+    }
+
     /// Whether revoked keys fit.
     #[must_use]
     pub fn has_revoked(&self) -> bool {
@@ -107,6 +120,7 @@ impl KeyFilter {
                 .ends_before
                 .is_none_or(|before| ends(&|end| end < before))
             && self.unused_since.is_none_or(|since| last_use < Some(since))
+            && (self.made_by.is_none() || self.made_by == key.made_by)
     }
 }
 

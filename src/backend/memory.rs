@@ -67,8 +67,12 @@ impl MemoryBackend {
     }
 
     fn has_version(&self, id: &KeyId, version: u64) -> bool {
+        self.is_there(id, |record| record.version == version)
+    }
+
+    fn is_there(&self, id: &KeyId, and: impl FnOnce(&ApiKey) -> bool) -> bool {
         let record = self.0.records.get(&self.place_of(id));
-        record.is_some_and(|record| record.version == version)
+        record.is_some_and(|record| record.id == *id && and(&record))
     }
 
     fn sinks(&self) -> MutexGuard<'_, Vec<ChangeSink>> {
@@ -172,6 +176,21 @@ impl KeySource for MemoryBackend {
 impl ApiKeyBackend for MemoryBackend {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         let is_stored = self.add(&mut self.index(), key);
+        if is_stored {
+            self.tell(key.lookup_key());
+        }
+        Ok(is_stored)
+    }
+
+    async fn insert_made_by(
+        &self,
+        key: &ApiKey,
+        maker: (KeyId, u64),
+    ) -> Result<bool, BackendError> {
+        let is_stored = {
+            let mut index = self.index();
+            self.has_version(&maker.0, maker.1) && self.add(&mut index, key)
+        };
         if is_stored {
             self.tell(key.lookup_key());
         }
@@ -308,7 +327,10 @@ impl ApiKeyBackend for MemoryBackend {
 
     async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
         let is_over = |time: Option<SystemTime>| time.is_some_and(|time| time < before);
-        let may_go = |key: &ApiKey| is_over(key.revoked_at) || is_over(key.ends_at());
+        let may_go = |key: &ApiKey| {
+            let is_digest = key.secret_hash.pepper().is_none();
+            !is_digest && (is_over(key.revoked_at) || is_over(key.ends_at()))
+        };
         let mut gone = Vec::new();
         {
             // Nothing is renewed while it is held.
@@ -340,7 +362,10 @@ impl ApiKeyBackend for MemoryBackend {
         grant: &KeyGrant,
         limits: &GrantLimits,
     ) -> Result<GrantInsertion, BackendError> {
-        Ok(self.grants().insert(grant, limits))
+        let now = grant.made_at;
+        Ok(self.grants().insert(grant, limits, |maker| {
+            self.is_there(maker, |record| record.may_work(now))
+        }))
     }
 
     async fn get_grant(&self, hash: &ClaimHash) -> Result<Option<KeyGrant>, BackendError> {

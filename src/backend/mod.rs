@@ -175,7 +175,8 @@ pub trait KeySource: Send + Sync + 'static {
 /// ```
 pub trait ApiKeyBackend: KeySource {
     /// Stores `key` unless its id or its [look-up key](ApiKey::lookup_key) is taken; returns whether it was
-    /// stored.
+    /// stored. A look-up key is also taken where it is the id of another key, and an id where another is looked up
+    /// by it: of two records under one look-up key, neither works.
     ///
     /// # Errors
     ///
@@ -347,8 +348,11 @@ pub trait ApiKeyBackend: KeySource {
     /// and of grants that were claimed, revoked or past their end by then; returns how many, and 0 only where
     /// there is no such record any more.
     ///
+    /// Records stay that are looked up by a [digest](crate::SecretHash) and not by their id: a key that was
+    /// revoked would come back to life where the import is run again. [`delete`](Self::delete) removes one.
+    ///
     /// What is removed is decided by the statement that removes it: a key that was renewed meanwhile stays.
-    /// `before` isn't in the future.
+    /// `before` isn't in the future; a database with a clock of its own goes by the earlier of the two.
     ///
     /// # Errors
     ///
@@ -378,6 +382,9 @@ pub trait ApiKeyBackend: KeySource {
     /// Stores `grant` unless its id or its hash is taken, or as many are [pending](crate::GrantStatus::Pending) at
     /// its `made_at` as may be, whoever else inserts one at the same moment. Where both bounds are reached, either
     /// answer is right.
+    ///
+    /// Those don't count that were [made with](KeyGrant::made_by) a key whose record is gone, revoked, or past its
+    /// end by then: they can't be claimed any more. A suspended key may go on, so its grants count.
     ///
     /// # Errors
     ///
@@ -436,7 +443,8 @@ pub trait ApiKeyBackend: KeySource {
         async { Err(BackendError::unsupported("hand off keys")) }
     }
 
-    /// Revokes a grant that is pending at `at`; returns whether it did.
+    /// Marks a grant as revoked at `at` that was neither claimed nor revoked before; returns whether it did. No
+    /// clock is asked: one that is past its end is marked, too, since another node's clock may be behind.
     ///
     /// # Errors
     ///
@@ -450,7 +458,7 @@ pub trait ApiKeyBackend: KeySource {
         async { Err(BackendError::unsupported("hand off keys")) }
     }
 
-    /// Revokes all grants for keys of `user_id` that are pending at `at`; returns how many.
+    /// Does the same to all grants for keys of `user_id`; returns how many were marked.
     ///
     /// # Errors
     ///

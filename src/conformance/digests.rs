@@ -10,7 +10,7 @@ use super::{
 use crate::{
     backend::{ApiKeyBackend, Change, Touch},
     key::ApiKey,
-    token::SecretHash,
+    token::{KeyId, SecretHash},
 };
 
 /// Kept as others are, or refused by `insert` as unsupported.
@@ -35,19 +35,32 @@ pub(super) async fn are_found<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     same_id.id = key.id;
     let mut native = bench.key(&user)?;
     native.id = key.id;
-    for taken in [another, same_id, native] {
-        let inserted = bench.there().insert(&taken).await?;
+    // Nor both to two keys: what is looked up has one record.
+    let mut by_its_id = bench.key(&user)?;
+    by_its_id.id = KeyId::from_bytes(*key.lookup_key().as_bytes());
+    let other = bench.stored(&bench.user("looked up by its id")).await?;
+    let its_id = with_first_bytes(bench.key(&user)?, &other.id)?;
+    for taken in [another, same_id, native, by_its_id, its_id] {
+        let maker = (key.id, key.version);
+        let inserted = [
+            bench.there().insert(&taken).await?,
+            bench.there().insert_made_by(&taken, maker).await?,
+            bench
+                .there()
+                .rotate(&taken, &next_digest(bench, &key)?, 1)
+                .await?,
+        ];
         ensure!(
-            !inserted,
-            "`insert` of a taken digest or id says that it was done"
+            inserted == [false; 3],
+            "`insert`, `insert_made_by`, `rotate` with a taken digest or id say {inserted:?}"
         );
         holds(bench, &key, "after an `insert` that was refused").await?;
+        bench
+            .holds(&other, "after an `insert` that was refused")
+            .await?;
     }
 
-    let next = ApiKey {
-        secret_hash: key.secret_hash,
-        ..bench.next(&key)?
-    };
+    let next = next_digest(bench, &key)?;
     let updated = bench.there().update(&next, 2).await?;
     ensure!(!updated, "`update` doesn't compare the version");
     let updated = bench.there().update(&next, 1).await?;
@@ -83,10 +96,22 @@ pub(super) async fn are_found<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     Ok(())
 }
 
-fn with_digest<B: ApiKeyBackend>(bench: &Bench<B>, key: ApiKey) -> Outcome<ApiKey> {
-    // Random in each run.
+/// As another update would write it.
+fn next_digest<B: ApiKeyBackend>(bench: &Bench<B>, key: &ApiKey) -> Outcome<ApiKey> {
+    Ok(ApiKey {
+        secret_hash: key.secret_hash,
+        ..bench.next(key)?
+    })
+}
+
+/// Random in each run.
+pub(super) fn with_digest<B: ApiKeyBackend>(bench: &Bench<B>, key: ApiKey) -> Outcome<ApiKey> {
+    with_first_bytes(key, &bench.id())
+}
+
+fn with_first_bytes(key: ApiKey, first: &KeyId) -> Outcome<ApiKey> {
     let mut hex = String::new();
-    for byte in bench.id().as_bytes() {
+    for byte in first.as_bytes() {
         write!(hex, "{byte:02x}")?;
     }
     let secret_hash = SecretHash::from_digest_hex(&format!("{hex}{:016x}", u64::MAX))?;
@@ -94,7 +119,11 @@ fn with_digest<B: ApiKeyBackend>(bench: &Bench<B>, key: ApiKey) -> Outcome<ApiKe
 }
 
 /// By its digest, by its id, and in the list of its user.
-async fn holds<B: ApiKeyBackend>(bench: &Bench<B>, expected: &ApiKey, when: &str) -> Outcome {
+pub(super) async fn holds<B: ApiKeyBackend>(
+    bench: &Bench<B>,
+    expected: &ApiKey,
+    when: &str,
+) -> Outcome {
     for node in [bench.here(), bench.there()] {
         for (how, found) in [
             ("get_many", node.get_many(&[expected.lookup_key()]).await?),

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{
     bench::{Bench, at, same},
-    changes,
+    changes, digests,
     report::{Broken, Outcome, ensure},
 };
 use crate::{
@@ -120,8 +120,21 @@ pub(super) async fn of_long_ago_are_purged<B: ApiKeyBackend>(bench: &Bench<B>) -
         bench.store(&key).await?;
         (if goes { &mut gone } else { &mut stays }).push(key);
     }
+    // An import that is run again must find it.
+    let by_digest = ApiKey {
+        revoked_at: early,
+        expires_at: early,
+        ..digests::with_digest(bench, bench.key(&bench.user("purged, by its digest"))?)?
+    };
+    let has_digests = match bench.here().insert(&by_digest).await {
+        Err(error) if error.is_unsupported() => false,
+        inserted => inserted?,
+    };
     let mut followers = changes::followers(bench).await?;
     purge(bench, 2).await?;
+    if has_digests {
+        digests::holds(bench, &by_digest, "after a purge").await?;
+    }
     for key in &gone {
         bench.lacks(&key.id, "after a purge").await?;
     }

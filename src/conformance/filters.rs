@@ -34,6 +34,7 @@ const KEYS: &[(u64, Time, Time, Time, Time)] = &[
 pub(super) async fn have_what_fits<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let at = |millis: u64| bench.window() + Duration::from_millis(millis);
     let (user, other) = (bench.user("filtered"), bench.user("Filtered"));
+    let maker = bench.id();
     let mut keys = Vec::new();
     for &(made, expires, retires, used, revoked) in KEYS {
         for user in [&user, &other] {
@@ -43,6 +44,7 @@ pub(super) async fn have_what_fits<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcom
                 retires_at: retires.map(at),
                 last_used_at: used.map(at),
                 revoked_at: revoked.map(at),
+                made_by: [None, Some(maker), Some(bench.id())][keys.len() % 3],
                 ..bench.key(user)?
             };
             bench.store(&key).await?;
@@ -52,7 +54,12 @@ pub(super) async fn have_what_fits<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcom
     let of_user = || KeyFilter::new().user(&user);
     // Nobody else's keys end in this window, so a list of everybody's can be foreseen, too.
     let of_all = || KeyFilter::new().ends_from(at(0)).ends_before(at(10));
-    for filter in [of_user(), of_all()] {
+    for filter in [
+        of_user(),
+        of_all(),
+        of_user().made_by(maker),
+        KeyFilter::new().made_by(maker),
+    ] {
         for filter in [filter.clone(), filter.with_revoked()] {
             lists(bench, &keys, &filter, 3).await?;
         }
@@ -64,6 +71,7 @@ pub(super) async fn have_what_fits<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcom
             of_user().ends_before(time),
             of_user().unused_since(time),
             of_all().ends_from(time).with_revoked(),
+            of_all().ends_before(time).made_by(maker),
             of_all().ends_before(time).unused_since(at(4)),
             of_all().unused_since(time).user(&other),
         ] {

@@ -8,8 +8,9 @@ use super::{
 };
 use crate::{
     backend::{ApiKeyBackend, GrantInsertion, GrantLimits, PageRequest},
-    key::{ClaimHash, GrantId, GrantStatus, KeyGrant, Metadata},
+    key::{ApiKey, ClaimHash, GrantId, GrantStatus, KeyGrant, Metadata},
     scope::Scopes,
+    token::KeyId,
 };
 
 /// More than there ever are.
@@ -180,7 +181,8 @@ pub(super) async fn are_never_overwritten<B: ApiKeyBackend>(bench: &Bench<B>) ->
     Ok(())
 }
 
-/// What isn't pending doesn't count, and of many at once no more are stored than may be.
+/// What isn't pending doesn't count, nor what nobody can claim any more, and of many at once no more are stored
+/// than may be.
 pub(super) async fn are_bounded<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     const ROOM: usize = 10;
     let (user, other) = (bench.user("bounded"), bench.user("bounded, too"));
@@ -189,6 +191,7 @@ pub(super) async fn are_bounded<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
         Ok::<_, Broken>(KeyGrant {
             made_at: now,
             expires_at: now + TTL,
+            made_by: None,
             ..bench.grant(user)?
         })
     };
@@ -209,9 +212,11 @@ pub(super) async fn are_bounded<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
             && bench.here().revoke_grant(&revoked.id, now).await?,
         "grants that are pending couldn't be claimed and revoked"
     );
-    let before = pending(bench, now).await?;
+    // Of these, what was made with a suspended key can be claimed when that goes on.
+    let suspended = made_with_keys(bench, now, &grant(&user)?).await?;
+    let before = pending(bench, now, &suspended).await?;
     let of_user = GrantLimits::new()
-        .per_user(ROOM)
+        .per_user(ROOM + 1)
         .in_all(before + CONTENDERS);
     let in_all = GrantLimits::new()
         .per_user(CONTENDERS)
@@ -241,7 +246,7 @@ pub(super) async fn are_bounded<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
             stored == ROOM,
             "of {CONTENDERS} grants that were stored at once, {stored} were, where there was room for {ROOM}"
         );
-        let found = pending(bench, now).await? - before;
+        let found = pending(bench, now, &suspended).await? - before;
         let expected = if *user == other { 2 * ROOM } else { ROOM };
         ensure!(
             found == expected,
@@ -254,13 +259,66 @@ pub(super) async fn are_bounded<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     Ok(())
 }
 
-/// How many are pending, of everybody.
-async fn pending<B: ApiKeyBackend>(bench: &Bench<B>, now: SystemTime) -> Outcome<usize> {
+/// Grants as `grant` is, that were made with keys: one whose key is suspended, which is given, and others whose
+/// keys are gone or have ended.
+async fn made_with_keys<B: ApiKeyBackend>(
+    bench: &Bench<B>,
+    now: SystemTime,
+    grant: &KeyGrant,
+) -> Outcome<KeyId> {
+    let works = ApiKey {
+        expires_at: None,
+        retires_at: None,
+        revoked_at: None,
+        revocation_reason: None,
+        disabled_at: Some(now),
+        ..bench.key(&bench.user("makers"))?
+    };
+    let mut makers = vec![(bench.id(), None)];
+    let ends: [fn(&mut ApiKey, SystemTime); 4] = [
+        |_, _| {},
+        |key, end| key.revoked_at = Some(end),
+        |key, end| key.expires_at = Some(end),
+        |key, end| key.retires_at = Some(end),
+    ];
+    for end in ends {
+        let mut key = ApiKey {
+            id: bench.id(),
+            ..works.clone()
+        };
+        end(&mut key, now);
+        makers.push((key.id, Some(key)));
+    }
+    for (id, key) in &makers {
+        if let Some(key) = key {
+            bench.store(key).await?;
+        }
+        let other = bench.grant(&grant.user_id)?;
+        let made = KeyGrant {
+            id: other.id,
+            claim_hash: other.claim_hash,
+            made_by: Some(*id),
+            ..grant.clone()
+        };
+        bench.store_grant(&made).await?;
+    }
+    Ok(makers[1].0)
+}
+
+/// How many are pending and can be claimed, of everybody.
+async fn pending<B: ApiKeyBackend>(
+    bench: &Bench<B>,
+    now: SystemTime,
+    suspended: &KeyId,
+) -> Outcome<usize> {
     let (mut pending, mut after) = (0, None);
     loop {
         let limit = PageRequest::MAX_LIMIT;
         let page = bench.there().list_grants(None, after, limit).await?;
-        let is_pending = |grant: &&KeyGrant| grant.status(now) == GrantStatus::Pending;
+        let is_pending = |grant: &&KeyGrant| {
+            let may_be_made = grant.made_by.is_none_or(|maker| maker == *suspended);
+            may_be_made && grant.status(now) == GrantStatus::Pending
+        };
         pending += page.iter().filter(is_pending).count();
         let last = page.last().map(|last| (last.made_at, last.id));
         if page.len() < limit {
@@ -340,10 +398,11 @@ pub(super) async fn are_listed_in_order<B: ApiKeyBackend>(bench: &Bench<B>) -> O
     Ok(())
 }
 
-pub(super) async fn are_revoked_while_pending<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
+/// By another node's clock, one that has expired may be pending.
+pub(super) async fn are_revoked_once<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let user = bench.user("revoked grants");
     let mut grant = bench.stored_grant(&user).await?;
-    let kept = bench.stored_grant(&user).await?;
+    let mut kept = bench.stored_grant(&user).await?;
     let now = grant.made_at + Duration::from_millis(1);
     for (round, expected) in [true, false, false].into_iter().enumerate() {
         let later = now + Duration::from_secs(round as u64);
@@ -359,11 +418,23 @@ pub(super) async fn are_revoked_while_pending<B: ApiKeyBackend>(bench: &Bench<B>
     bench
         .holds_grant(&kept, "after another grant was revoked")
         .await?;
-    let revoked = bench.here().revoke_grant(&kept.id, kept.expires_at).await?;
-    ensure!(!revoked, "a grant was revoked when it had expired");
+    let late = kept.expires_at + TTL;
+    ensure!(
+        bench.here().revoke_grant(&kept.id, late).await?,
+        "a grant wasn't revoked when it had expired"
+    );
+    kept.revoked_at = Some(late);
     bench
         .holds_grant(&kept, "after it was revoked when it had expired")
         .await?;
+    let grant = bench.stored_grant(&user).await?;
+    let mut key = bench.key(&user)?;
+    key.created_at = grant.made_at;
+    let is_claimed = bench.here().claim(&grant.id, &key, None).await?;
+    ensure!(
+        is_claimed && !bench.here().revoke_grant(&grant.id, now).await?,
+        "a grant that was claimed was revoked"
+    );
     let unknown = bench.grant(&user)?;
     ensure!(
         !bench.here().revoke_grant(&unknown.id, now).await?,
@@ -394,17 +465,17 @@ pub(super) async fn are_revoked_by_user<B: ApiKeyBackend>(bench: &Bench<B>) -> O
         "a grant that is pending couldn't be claimed"
     );
     (grants[0].claimed_at, grants[0].key_id) = (Some(now), Some(key.id));
-    for expected in [2, 0] {
+    for expected in [3, 0] {
         let revoked = bench.there().revoke_grants_of_user(&user, now).await?;
         ensure!(
             revoked == expected,
-            "of a user's grants, {revoked} were revoked, and {expected} were pending"
+            "of a user's grants, {revoked} were revoked, and {expected} were neither claimed nor revoked"
         );
-        for grant in &mut grants[1..3] {
+        for grant in &mut grants[1..4] {
             grant.revoked_at = Some(now);
         }
         for grant in &grants {
-            let when = "after the pending grants of a user were revoked";
+            let when = "after the open grants of a user were revoked";
             bench.holds_grant(grant, when).await?;
         }
     }

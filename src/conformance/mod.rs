@@ -33,6 +33,7 @@ mod filters;
 mod follow;
 mod grants;
 mod lists;
+mod makers;
 mod peppers;
 mod reads;
 mod report;

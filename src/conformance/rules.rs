@@ -2,7 +2,7 @@
 
 use super::{
     bench::Bench, changes, claims, digests, dropped, endings, fields, filters, grants, lists,
-    peppers, reads, report::Run, rotations, touches, writes,
+    makers, peppers, reads, report::Run, rotations, touches, writes,
 };
 use crate::backend::ApiKeyBackend;
 
@@ -72,6 +72,11 @@ pub(super) async fn of_backends<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Ru
     run.rule(
         "of many insertions of one id, one wins",
         writes::one_insertion_wins(b),
+    )
+    .await;
+    run.rule(
+        "a key is made only while its maker is as it was",
+        makers::are_as_they_were(b),
     )
     .await;
     run.rule(
@@ -175,12 +180,12 @@ pub(super) async fn of_grants<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Run)
     )
     .await;
     run.rule(
-        "a grant is revoked while it is pending",
-        grants::are_revoked_while_pending(b),
+        "a grant is revoked once, whatever the time",
+        grants::are_revoked_once(b),
     )
     .await;
     run.rule(
-        "all pending grants of a user are revoked",
+        "all open grants of a user are revoked",
         grants::are_revoked_by_user(b),
     )
     .await;

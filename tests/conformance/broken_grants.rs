@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{task::yield_now, time::sleep};
 use tower_api_key::{
-    ApiKey, GrantId, GrantInsertion, GrantLimits, GrantStatus, KeyGrant, KeyId, Scopes,
+    ApiKey, GrantId, GrantInsertion, GrantLimits, GrantStatus, KeyGrant, KeyId, KeyStatus, Scopes,
 };
 
 use super::broken::{Broken, Fault, lock};
@@ -34,6 +34,15 @@ impl Broken {
                 }
                 _ => other.status(grant.made_at) == GrantStatus::Pending,
             };
+            let may_make = |maker: KeyId| match self.stored(&maker.lookup_key()) {
+                None => self.is(Fault::GrantsOfEndedMakersCount),
+                Some(maker) => match maker.status(grant.made_at) {
+                    KeyStatus::Disabled => !self.is(Fault::GrantsOfSuspendedMakersDoNot),
+                    KeyStatus::Active => true,
+                    _ => self.is(Fault::GrantsOfEndedMakersCount),
+                },
+            };
+            let counts = |other: &&KeyGrant| counts(other) && other.made_by.is_none_or(may_make);
             let of_user = |other: &&KeyGrant| other.user_id == grant.user_id;
             let pending = || grants.iter().filter(counts);
             match self.fault {
@@ -153,7 +162,7 @@ impl Broken {
         for grant in &mut *lock(&self.shared.grants) {
             let is_open = match grant.status(at) {
                 GrantStatus::Pending => true,
-                GrantStatus::Expired => self.is(Fault::GrantRevokesTheExpired),
+                GrantStatus::Expired => !self.is(Fault::GrantSparesTheExpired),
                 GrantStatus::Claimed => self.is(Fault::GrantRevokesTheClaimed),
                 GrantStatus::Revoked => self.is(Fault::GrantRevocationMoves),
                 _ => false,

@@ -23,7 +23,8 @@ use super::broken::{Broken, Fault};
 impl ApiKeyBackend for Broken {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         let place = key.lookup_key();
-        if place != key.id.lookup_key() && !self.is(Fault::DigestsHaveNoId) {
+        let has_digests = [Fault::DigestsHaveNoId, Fault::PurgesDigests].contains(&self.fault);
+        if place != key.id.lookup_key() && !has_digests {
             return Err(BackendError::unsupported("keep keys by a digest"));
         }
         let mut is_new = self.stored(&place).is_none();
@@ -43,6 +44,33 @@ impl ApiKeyBackend for Broken {
             self.tell(place).await;
         }
         Ok(is_new || self.is(Fault::InsertDoesNotSay))
+    }
+
+    async fn insert_made_by(
+        &self,
+        key: &ApiKey,
+        maker: (KeyId, u64),
+    ) -> Result<bool, BackendError> {
+        let is_as_it_was = || {
+            let found = self.stored(&maker.0.lookup_key());
+            found.is_some_and(|found| found.version == maker.1)
+        };
+        if !is_as_it_was() && !self.is(Fault::InsertIgnoresTheMaker) {
+            return Ok(false);
+        }
+        if self.is(Fault::InsertLooksAtTheMakerFirst) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        if !self.insert(key).await? {
+            return Ok(false);
+        }
+        let is_good = is_as_it_was()
+            || self.is(Fault::InsertIgnoresTheMaker)
+            || self.is(Fault::InsertLooksAtTheMakerFirst);
+        if !is_good {
+            self.delete(&key.id).await?;
+        }
+        Ok(is_good)
     }
 
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
@@ -187,6 +215,7 @@ impl ApiKeyBackend for Broken {
                     }
                 }
                 Fault::FilterForgetsCreation => seen.created_at = UNIX_EPOCH,
+                Fault::FilterIgnoresTheMaker => seen.made_by = filter.maker().copied(),
                 Fault::FilterIgnoresUser => {
                     if let Some(user) = filter.wanted_user()
                         && user.eq_ignore_ascii_case(&seen.user_id)

@@ -31,6 +31,16 @@ const FAULTS: &[(Fault, bool, &str)] = &[
         "keys are found by a digest and by their id",
     ),
     (
+        Fault::InsertIgnoresTheMaker,
+        false,
+        "a key is made only while its maker is as it was",
+    ),
+    (
+        Fault::InsertLooksAtTheMakerFirst,
+        false,
+        "a key is made only while its maker is as it was",
+    ),
+    (
         Fault::InsertChecksFirst,
         false,
         "of many insertions of one id, one wins",
@@ -275,6 +285,16 @@ const FAULTS: &[(Fault, bool, &str)] = &[
         "pending grants are bounded",
     ),
     (
+        Fault::GrantsOfEndedMakersCount,
+        false,
+        "pending grants are bounded",
+    ),
+    (
+        Fault::GrantsOfSuspendedMakersDoNot,
+        false,
+        "pending grants are bounded",
+    ),
+    (
         Fault::GrantListIsOldestFirst,
         false,
         "lists of grants are in order",
@@ -291,24 +311,24 @@ const FAULTS: &[(Fault, bool, &str)] = &[
         "lists of grants are in order",
     ),
     (
-        Fault::GrantRevokesTheExpired,
+        Fault::GrantSparesTheExpired,
         false,
-        "a grant is revoked while it is pending",
+        "a grant is revoked once, whatever the time",
     ),
     (
         Fault::GrantRevokesTheClaimed,
         false,
-        "all pending grants of a user are revoked",
+        "all open grants of a user are revoked",
     ),
     (
         Fault::GrantRevocationMoves,
         false,
-        "a grant is revoked while it is pending",
+        "a grant is revoked once, whatever the time",
     ),
     (
         Fault::GrantsOfOthersAreRevoked,
         false,
-        "all pending grants of a user are revoked",
+        "all open grants of a user are revoked",
     ),
     (Fault::ClaimChecksFirst, false, "of many claims, one wins"),
     (
@@ -432,6 +452,16 @@ const FAULTS: &[(Fault, bool, &str)] = &[
         Fault::FilterIgnoresUser,
         false,
         "lists have what fits a filter",
+    ),
+    (
+        Fault::FilterIgnoresTheMaker,
+        false,
+        "lists have what fits a filter",
+    ),
+    (
+        Fault::PurgesDigests,
+        false,
+        "a purge removes what ended before and nothing else",
     ),
     (
         Fault::PurgesAtTheDate,

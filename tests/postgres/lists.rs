@@ -113,6 +113,14 @@ async fn an_infinite_end_is_none_and_microseconds_are_cut_in_lists_as_in_records
     let nobody = all().user("a\0b");
     assert_eq!(listed(&backend, nobody).await, [0_u8; 0]);
     let latest = UNIX_EPOCH + Duration::from_millis(253_402_300_799_999);
+    // By the server's clock, nothing has ended.
+    assert_eq!(backend.purge(latest, 10).await.unwrap(), 0);
+    server
+        .psql(
+            "UPDATE tower_api_keys SET expires_at = now()
+                WHERE id = decode(repeat('02', 24), 'hex')",
+        )
+        .await;
     assert_eq!(backend.purge(latest, 10).await.unwrap(), 1);
 }
 

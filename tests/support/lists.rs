@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use proptest::{collection::vec, option, prelude::*};
@@ -11,7 +11,7 @@ use tower_api_key::{
     PageRequest, Pepper, PepperId, Peppers, Scopes, SecretHash,
 };
 
-use super::{PEPPER, start};
+use super::PEPPER;
 
 /// So many cases, and no file with those that failed.
 pub fn cases(number: u32) -> ProptestConfig {
@@ -21,9 +21,14 @@ pub fn cases(number: u32) -> ProptestConfig {
     }
 }
 
+/// A server's clock is past it, too.
+fn long_ago() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_600_000_000)
+}
+
 /// Few, so that they are often the same.
 fn moment() -> impl Strategy<Value = SystemTime> {
-    (0..12_u64).prop_map(|number| start() + Duration::from_millis(number))
+    (0..12_u64).prop_map(|number| long_ago() + Duration::from_millis(number))
 }
 
 /// One that need not be a whole millisecond.
@@ -36,6 +41,10 @@ fn user() -> impl Strategy<Value = String> {
     prop_oneof!["user_[12]", "USER_1", "user_1 "]
 }
 
+fn maker() -> impl Strategy<Value = KeyId> {
+    (0..3_u8).prop_map(|number| KeyId::from_bytes([number; KeyId::LEN]))
+}
+
 /// Keys of a few users, with all that a filter looks at.
 pub fn keys(most: usize) -> impl Strategy<Value = Vec<ApiKey>> {
     let times = (
@@ -45,6 +54,7 @@ pub fn keys(most: usize) -> impl Strategy<Value = Vec<ApiKey>> {
         option::of(moment()),
         option::weighted(0.3, moment()),
         option::weighted(0.3, moment()),
+        option::weighted(0.3, maker()),
     );
     vec((any::<[u8; 4]>(), user(), times), 0..most).prop_map(|keys| {
         let numbered = keys.into_iter().enumerate();
@@ -61,6 +71,7 @@ type Times = (
     Option<SystemTime>,
     Option<SystemTime>,
     Option<SystemTime>,
+    Option<KeyId>,
 );
 
 fn key(number: usize, random: [u8; 4], user: String, times: Times) -> ApiKey {
@@ -76,6 +87,7 @@ fn key(number: usize, random: [u8; 4], user: String, times: Times) -> ApiKey {
         key.last_used_at,
         key.revoked_at,
         key.disabled_at,
+        key.made_by,
     ) = times;
     key
 }
@@ -87,9 +99,10 @@ pub fn filters(number: usize) -> impl Strategy<Value = Vec<KeyFilter>> {
         option::of(limit()),
         option::of(limit()),
         option::weighted(0.3, limit()),
+        option::weighted(0.3, maker()),
         any::<bool>(),
     );
-    let filter = one.prop_map(|(user, from, before, since, with_revoked)| {
+    let filter = one.prop_map(|(user, from, before, since, maker, with_revoked)| {
         let mut filter = KeyFilter::new();
         if let Some(user) = user {
             filter = filter.user(user);
@@ -102,6 +115,9 @@ pub fn filters(number: usize) -> impl Strategy<Value = Vec<KeyFilter>> {
         }
         if let Some(since) = since {
             filter = filter.unused_since(since);
+        }
+        if let Some(maker) = maker {
+            filter = filter.made_by(maker);
         }
         if with_revoked {
             filter = filter.with_revoked();
@@ -155,7 +171,7 @@ pub async fn purges_what_has_ended(
     let left: Vec<_> = backend.get_by_id(&ids).await.unwrap();
     assert_eq!(removed, keys.len() - left.len());
     // The milliseconds that have passed: the times of keys have no more.
-    let millis = |time: SystemTime| time.duration_since(start()).unwrap().as_millis();
+    let millis = |time: SystemTime| time.duration_since(long_ago()).unwrap().as_millis();
     let limit = millis(before).min(millis(now));
     for key in keys {
         let is_there = left.iter().any(|left| left.id == key.id);

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     backend::{GrantInsertion, GrantLimits},
     key::{ApiKey, ClaimHash, GrantId, GrantStatus, KeyGrant},
+    token::KeyId,
 };
 
 #[derive(Default)]
@@ -25,9 +26,16 @@ pub(super) struct Grants {
 type Place = Reverse<(SystemTime, GrantId)>;
 
 impl Grants {
-    pub(super) fn insert(&mut self, grant: &KeyGrant, limits: &GrantLimits) -> GrantInsertion {
+    /// What waits and was made with a key that `may_make` nothing any more can't be claimed, and doesn't count.
+    pub(super) fn insert(
+        &mut self,
+        grant: &KeyGrant,
+        limits: &GrantLimits,
+        may_make: impl Fn(&KeyId) -> bool,
+    ) -> GrantInsertion {
         let (mut of_user, mut in_all) = (0, 0);
-        for pending in self.pending(grant.made_at) {
+        let counts = |it: &&KeyGrant| it.made_by.as_ref().is_none_or(&may_make);
+        for pending in self.pending(grant.made_at).filter(counts) {
             in_all += 1;
             of_user += usize::from(pending.user_id == grant.user_id);
         }
@@ -76,7 +84,7 @@ impl Grants {
 
     pub(super) fn revoke(&mut self, id: &GrantId, at: SystemTime) -> bool {
         match self.records.get_mut(id) {
-            Some(grant) if grant.status(at) == GrantStatus::Pending => {
+            Some(grant) if grant.claimed_at.is_none() && grant.revoked_at.is_none() => {
                 grant.revoked_at = Some(at);
                 self.open.remove(&(grant.expires_at, *id));
                 true
@@ -86,8 +94,9 @@ impl Grants {
     }
 
     pub(super) fn revoke_of_user(&mut self, user_id: &str, at: SystemTime) -> usize {
-        let of_user = |grant: &&KeyGrant| grant.user_id == user_id;
-        let ids: Vec<_> = self.pending(at).filter(of_user).map(|it| it.id).collect();
+        let open = self.open.iter().filter_map(|(_, id)| self.records.get(id));
+        let of_user = open.filter(|grant| grant.user_id == user_id);
+        let ids: Vec<_> = of_user.map(|grant| grant.id).collect();
         ids.iter().filter(|id| self.revoke(id, at)).count()
     }
 

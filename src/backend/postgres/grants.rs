@@ -58,10 +58,16 @@ BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET LOCAL idle_in_transaction_session_timeout = '5s';
 SELECT pg_advisory_xact_lock({lock})";
 
+/// What was made with a key that is gone, or has ended, can't be claimed, and doesn't count.
 const INSERT: &str = "
-WITH pending AS MATERIALIZED (
-    SELECT count(*) FILTER (WHERE user_id = $3) AS of_user, count(*) AS in_all FROM {grants}
+WITH waiting AS MATERIALIZED (
+    SELECT made_by, count(*) FILTER (WHERE user_id = $3) AS of_user, count(*) AS in_all FROM {grants}
     WHERE claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $11
+    GROUP BY made_by
+), pending AS MATERIALIZED (
+    SELECT coalesce(sum(of_user), 0) AS of_user, coalesce(sum(in_all), 0) AS in_all FROM waiting
+    WHERE made_by IS NULL OR EXISTS (SELECT FROM {keys} AS k WHERE k.id = waiting.made_by
+        AND k.revoked_at IS NULL AND coalesce(LEAST(k.expires_at, k.retires_at) > $11, true))
 ), stored AS (
     INSERT INTO {grants} ({grant_columns})
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
@@ -86,6 +92,8 @@ WITH maker AS MATERIALIZED (
     UPDATE {grants} SET claimed_at = $9, key_id = $1
     WHERE id = $22 AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $9
         AND ($23 IS NULL OR EXISTS (SELECT FROM maker))
+        AND NOT EXISTS (SELECT FROM {keys} WHERE id = $21)
+        AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key = $1)
     RETURNING id
 )
 INSERT INTO {keys} ({columns}, digest_key)
@@ -94,7 +102,7 @@ FROM claimed";
 
 const REVOKE: &str = "
 UPDATE {grants} SET revoked_at = $1
-WHERE {which} AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $1";
+WHERE {which} AND claimed_at IS NULL AND revoked_at IS NULL";
 
 const LIST: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_columns}

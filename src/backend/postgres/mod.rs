@@ -210,6 +210,20 @@ impl ApiKeyBackend for PostgresBackend {
         Ok(self.0.sessions.changed(query).await? == 1)
     }
 
+    async fn insert_made_by(
+        &self,
+        key: &ApiKey,
+        maker: (KeyId, u64),
+    ) -> Result<bool, BackendError> {
+        let Ok(version) = i64::try_from(maker.1) else {
+            return Ok(false);
+        };
+        let query = row::write(query(&self.0.statements.insert_made_by), key)
+            .bind(maker.0.as_bytes().as_slice())
+            .bind(version);
+        Ok(self.0.sessions.changed(query).await? == 1)
+    }
+
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
         let Ok(expected) = i64::try_from(expected) else {
             return Ok(false);

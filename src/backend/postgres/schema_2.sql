@@ -18,7 +18,9 @@ ALTER TABLE {keys}
 CREATE UNIQUE INDEX "{prefix}keys_digest" ON {keys} (digest_key) WHERE digest_key IS NOT NULL;
 CREATE INDEX "{prefix}keys_by_age" ON {keys} (created_at, id);
 CREATE INDEX "{prefix}keys_by_end" ON {keys} (LEAST(expires_at, retires_at));
-CREATE INDEX "{prefix}keys_by_revocation" ON {keys} (revoked_at) WHERE revoked_at IS NOT NULL;
+CREATE INDEX "{prefix}keys_by_revocation" ON {keys} (revoked_at)
+    WHERE revoked_at IS NOT NULL AND digest_key IS NULL;
+CREATE INDEX "{prefix}keys_by_maker" ON {keys} (made_by) WHERE made_by IS NOT NULL;
 
 -- What is logged is what a record is looked up by.
 CREATE OR REPLACE FUNCTION "{schema}"."{prefix}log_key_changes"() RETURNS trigger
@@ -132,7 +134,7 @@ CREATE TABLE {grants} (
 );
 CREATE INDEX "{prefix}key_grants_of_user" ON {grants} (user_id, made_at, id);
 CREATE INDEX "{prefix}key_grants_by_age" ON {grants} (made_at, id);
-CREATE INDEX "{prefix}key_grants_pending" ON {grants} (expires_at, user_id)
+CREATE INDEX "{prefix}key_grants_pending" ON {grants} (expires_at, user_id, made_by)
     WHERE claimed_at IS NULL AND revoked_at IS NULL;
 CREATE INDEX "{prefix}key_grants_by_claim" ON {grants} (claimed_at) WHERE claimed_at IS NOT NULL;
 CREATE INDEX "{prefix}key_grants_by_revocation" ON {grants} (revoked_at) WHERE revoked_at IS NOT NULL;

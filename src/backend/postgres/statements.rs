@@ -12,6 +12,7 @@ pub(super) struct Statements {
     pub(super) get_many: Arc<str>,
     pub(super) get_by_id: Arc<str>,
     pub(super) insert: Arc<str>,
+    pub(super) insert_made_by: Arc<str>,
     pub(super) update: Arc<str>,
     pub(super) delete: Arc<str>,
     pub(super) grants: GrantStatements,
@@ -35,6 +36,7 @@ impl Statements {
             get_many: fill(GET_MANY),
             get_by_id: fill(GET_BY_ID),
             insert: fill(INSERT),
+            insert_made_by: fill(INSERT_MADE_BY),
             update: fill(UPDATE),
             delete: fill(DELETE),
             grants: GrantStatements::new(names),
@@ -88,9 +90,25 @@ const GET_BY_ID: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
 FROM (SELECT) AS always LEFT JOIN {keys} AS k ON k.id = ANY($1)";
 
+/// What one record is looked up by is no other's id, though they are in two columns.
 const INSERT: &str = "
-INSERT INTO {keys} ({columns}, digest_key) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
-    $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+INSERT INTO {keys} ({columns}, digest_key) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+    $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+WHERE NOT EXISTS (SELECT FROM {keys} WHERE id = $21)
+    AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key = $1)
+ON CONFLICT DO NOTHING";
+
+/// It waits for a change of the maker's key that is under way, and sees it then; one that comes later waits for
+/// this.
+const INSERT_MADE_BY: &str = "
+WITH maker AS MATERIALIZED (
+    SELECT FROM {keys} WHERE id = $22 AND version = $23 FOR SHARE
+)
+INSERT INTO {keys} ({columns}, digest_key) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+    $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+FROM maker
+WHERE NOT EXISTS (SELECT FROM {keys} WHERE id = $21)
+    AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key = $1)
 ON CONFLICT DO NOTHING";
 
 /// The places are those of the columns, and behind them the version that is expected.
@@ -113,6 +131,8 @@ WITH locked AS MATERIALIZED (
     INSERT INTO {keys} ({columns}, digest_key)
     SELECT $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39,
         $40, $41, $42, $43 FROM locked
+    WHERE NOT EXISTS (SELECT FROM {keys} WHERE id = $43)
+        AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key = $23)
     ON CONFLICT DO NOTHING
     RETURNING 1
 )
@@ -158,39 +178,45 @@ LEFT JOIN ended ON ended.id = k.id";
 ///
 /// What is found is locked in the order of the ids, and looked at again: a key that was renewed meanwhile
 /// doesn't fit any more. One that is found twice makes the batch smaller, and no other difference.
+///
+/// A node whose clock is ahead takes nothing away that hasn't ended by the server's.
 const PURGE: &str = "
 WITH found AS MATERIALIZED (
-    (SELECT id FROM {keys} WHERE revoked_at < $1 ORDER BY revoked_at LIMIT $2)
-    UNION ALL (SELECT id FROM {keys} WHERE LEAST(expires_at, retires_at) < $1
+    (SELECT id FROM {keys} WHERE revoked_at < LEAST($1, now()) AND digest_key IS NULL
+        ORDER BY revoked_at LIMIT $2)
+    UNION ALL (SELECT id FROM {keys}
+        WHERE LEAST(expires_at, retires_at) < LEAST($1, now()) AND digest_key IS NULL
         ORDER BY LEAST(expires_at, retires_at) LIMIT $2)
     LIMIT $2
 ), locked AS MATERIALIZED (
     SELECT k.id FROM {keys} AS k JOIN (SELECT DISTINCT id FROM found) AS found ON found.id = k.id
-    WHERE k.revoked_at < $1 OR LEAST(k.expires_at, k.retires_at) < $1
+    WHERE (k.revoked_at < LEAST($1, now()) OR LEAST(k.expires_at, k.retires_at) < LEAST($1, now()))
+        AND k.digest_key IS NULL
     ORDER BY k.id
     FOR UPDATE OF k
 )
 DELETE FROM {keys} AS k USING locked WHERE k.id = locked.id
-    AND (k.revoked_at < $1 OR LEAST(k.expires_at, k.retires_at) < $1)";
+    AND (k.revoked_at < LEAST($1, now()) OR LEAST(k.expires_at, k.retires_at) < LEAST($1, now()))
+    AND k.digest_key IS NULL";
 
 const PURGE_GRANTS: &str = "
 WITH found AS MATERIALIZED (
-    (SELECT id FROM {grants} WHERE claimed_at < $1 ORDER BY claimed_at LIMIT $2)
-    UNION ALL (SELECT id FROM {grants} WHERE revoked_at < $1 ORDER BY revoked_at LIMIT $2)
+    (SELECT id FROM {grants} WHERE claimed_at < LEAST($1, now()) ORDER BY claimed_at LIMIT $2)
+    UNION ALL (SELECT id FROM {grants} WHERE revoked_at < LEAST($1, now()) ORDER BY revoked_at LIMIT $2)
     UNION ALL (SELECT id FROM {grants}
-        WHERE expires_at < $1 AND claimed_at IS NULL AND revoked_at IS NULL
+        WHERE expires_at < LEAST($1, now()) AND claimed_at IS NULL AND revoked_at IS NULL
         ORDER BY expires_at LIMIT $2)
     LIMIT $2
 ), locked AS MATERIALIZED (
     SELECT g.id FROM {grants} AS g JOIN (SELECT DISTINCT id FROM found) AS found ON found.id = g.id
-    WHERE g.claimed_at < $1 OR g.revoked_at < $1
-        OR g.expires_at < $1 AND g.claimed_at IS NULL AND g.revoked_at IS NULL
+    WHERE g.claimed_at < LEAST($1, now()) OR g.revoked_at < LEAST($1, now())
+        OR g.expires_at < LEAST($1, now()) AND g.claimed_at IS NULL AND g.revoked_at IS NULL
     ORDER BY g.id
     FOR UPDATE OF g
 )
 DELETE FROM {grants} AS g USING locked WHERE g.id = locked.id
-    AND (g.claimed_at < $1 OR g.revoked_at < $1
-        OR g.expires_at < $1 AND g.claimed_at IS NULL AND g.revoked_at IS NULL)";
+    AND (g.claimed_at < LEAST($1, now()) OR g.revoked_at < LEAST($1, now())
+        OR g.expires_at < LEAST($1, now()) AND g.claimed_at IS NULL AND g.revoked_at IS NULL)";
 
 /// Records are locked in the order of their ids, as by every other node, so that no two of them wait
 /// for each other.

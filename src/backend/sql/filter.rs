@@ -62,6 +62,10 @@ pub(in crate::backend) fn listing<'a>(
         conditions.push(format!("created_at < {since}"));
         conditions.push(format!("(last_used_at IS NULL OR last_used_at < {since})"));
     }
+    if let Some(maker) = filter.maker() {
+        let maker = argument(Argument::Id(maker.as_bytes()));
+        conditions.push(format!("made_by = {maker}"));
+    }
     if !filter.has_revoked() {
         conditions.push("revoked_at IS NULL".to_owned());
     }

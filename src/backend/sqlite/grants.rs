@@ -40,8 +40,12 @@ impl GrantStatements {
             ))
         };
         let pending = "claimed_at IS NULL AND revoked_at IS NULL AND expires_at > ?1";
-        let revoke =
-            |what: &str| format!("UPDATE {grants} SET revoked_at = ?1 WHERE {what} AND {pending}");
+        let revoke = |what: &str| {
+            format!(
+                "UPDATE {grants} SET revoked_at = ?1 \
+                 WHERE {what} AND claimed_at IS NULL AND revoked_at IS NULL"
+            )
+        };
         let list = |of_user: &str| {
             format!(
                 "SELECT {GRANT_COLUMNS} FROM {grants} WHERE (made_at, id) < (?1, ?2) {of_user} \
@@ -49,8 +53,14 @@ impl GrantStatements {
             )
         };
         Self {
+            // What was made with a key that is gone, or has ended, can't be claimed, and doesn't count.
             count: format!(
-                "SELECT count(*) FILTER (WHERE user_id = ?2), count(*) FROM {grants} WHERE {pending}"
+                "SELECT ifnull(sum(of_user), 0), ifnull(sum(in_all), 0) FROM ( \
+                 SELECT made_by, count(*) FILTER (WHERE user_id = ?2) AS of_user, count(*) AS in_all \
+                 FROM {grants} WHERE {pending} GROUP BY made_by) \
+                 WHERE made_by IS NULL OR EXISTS (SELECT 1 FROM main.{prefix}keys AS k \
+                 WHERE k.id = made_by AND k.revoked_at IS NULL \
+                 AND ifnull(k.expires_at > ?1, TRUE) AND ifnull(k.retires_at > ?1, TRUE))"
             )
             .into(),
             insert: format!(

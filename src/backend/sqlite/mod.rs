@@ -200,6 +200,21 @@ impl ApiKeyBackend for SqliteBackend {
         Ok(done.rows_affected() > 0)
     }
 
+    async fn insert_made_by(
+        &self,
+        key: &ApiKey,
+        maker: (KeyId, u64),
+    ) -> Result<bool, BackendError> {
+        let Ok(version) = i64::try_from(maker.1) else {
+            return Ok(false);
+        };
+        let query = write_key(sqlx::query(self.0.statements.insert_made_by.sql()), key)
+            .bind(maker.0.as_bytes().as_slice())
+            .bind(version);
+        let done = self.0.write(query.execute(&self.0.writer)).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
         let Ok(expected) = i64::try_from(expected) else {
             return Ok(false);

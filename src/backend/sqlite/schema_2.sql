@@ -42,7 +42,9 @@ CREATE INDEX {prefix}keys_by_user ON {prefix}keys (user_id, created_at, id);
 CREATE INDEX {prefix}keys_by_age ON {prefix}keys (created_at, id);
 CREATE INDEX {prefix}keys_by_end ON {prefix}keys
     (min(ifnull(expires_at, retires_at), ifnull(retires_at, expires_at)));
-CREATE INDEX {prefix}keys_by_revocation ON {prefix}keys (revoked_at) WHERE revoked_at IS NOT NULL;
+CREATE INDEX {prefix}keys_by_revocation ON {prefix}keys (revoked_at)
+WHERE revoked_at IS NOT NULL AND digest_key IS NULL;
+CREATE INDEX {prefix}keys_by_maker ON {prefix}keys (made_by) WHERE made_by IS NOT NULL;
 
 -- What is logged is what a record is looked up by.
 CREATE TRIGGER {prefix}key_inserted AFTER INSERT ON {prefix}keys
@@ -97,7 +99,7 @@ CREATE TABLE {prefix}key_grants (
 
 CREATE INDEX {prefix}key_grants_by_user ON {prefix}key_grants (user_id, made_at, id);
 CREATE INDEX {prefix}key_grants_by_age ON {prefix}key_grants (made_at, id);
-CREATE INDEX {prefix}key_grants_pending ON {prefix}key_grants (expires_at, user_id)
+CREATE INDEX {prefix}key_grants_pending ON {prefix}key_grants (expires_at, user_id, made_by)
 WHERE claimed_at IS NULL AND revoked_at IS NULL;
 CREATE INDEX {prefix}key_grants_by_claim ON {prefix}key_grants (claimed_at)
 WHERE claimed_at IS NOT NULL;

@@ -29,6 +29,7 @@ pub(super) struct Statements {
     get_by_id: [Statement; SIZES],
     touch: [Statement; SIZES],
     pub(super) insert: Statement,
+    pub(super) insert_made_by: Statement,
     pub(super) update: Statement,
     pub(super) delete: Statement,
     pub(super) first_page: Statement,
@@ -61,6 +62,17 @@ impl Statements {
                  ORDER BY created_at DESC, id DESC LIMIT ?2"
             ))
         };
+        // What one record is looked up by is no other's id, though they are in two columns.
+        let insert = |where_| {
+            let places: Vec<_> = (1..=WRITTEN).map(|place| format!("?{place}")).collect();
+            format!(
+                "INSERT INTO {keys} ({COLUMNS}, digest_key) SELECT {} WHERE {where_} \
+                 AND NOT EXISTS (SELECT 1 FROM {keys} WHERE id = ?21) \
+                 AND NOT EXISTS (SELECT 1 FROM {keys} WHERE digest_key = ?1) \
+                 ON CONFLICT DO NOTHING",
+                places.join(",")
+            )
+        };
         let log_end = format!(
             "SELECT ifnull((SELECT seq FROM main.sqlite_sequence WHERE name = '{prefix}key_changes'), 0)"
         );
@@ -87,10 +99,10 @@ impl Statements {
                 let places = vec!["?"; 1 << size].join(",");
                 format!("SELECT {COLUMNS} FROM {keys} WHERE id IN ({places})").into()
             }),
-            insert: format!(
-                "INSERT INTO {keys} ({COLUMNS}, digest_key) VALUES ({}) ON CONFLICT DO NOTHING",
-                vec!["?"; WRITTEN].join(",")
-            )
+            insert: insert("TRUE").into(),
+            insert_made_by: insert(&format!(
+                "EXISTS (SELECT 1 FROM {keys} WHERE id = ?22 AND version = ?23)"
+            ))
             .into(),
             // The places are those of the columns, and behind them the version that is expected.
             update: format!(
@@ -124,8 +136,9 @@ impl Statements {
             .into(),
             // A key that is there twice makes the batch smaller, and no other difference.
             purge: format!(
-                "DELETE FROM {keys} WHERE id IN (SELECT id FROM {keys} WHERE revoked_at < ?1 \
-                 UNION ALL SELECT id FROM {keys} WHERE {END} < ?1 LIMIT ?2)"
+                "DELETE FROM {keys} WHERE id IN (\
+                 SELECT id FROM {keys} WHERE revoked_at < ?1 AND digest_key IS NULL \
+                 UNION ALL SELECT id FROM {keys} WHERE {END} < ?1 AND digest_key IS NULL LIMIT ?2)"
             )
             .into(),
             purge_grants: format!(
