@@ -43,7 +43,7 @@ impl Event {
     /// | `key.rotated` | [`Rotated`](EventKind::Rotated) | the old key, user |
     /// | `key.rotation_cancelled` | [`RotationCancelled`](EventKind::RotationCancelled) | the old key, user |
     /// | `key.revoked` | [`Revoked`](EventKind::Revoked) | key, user |
-    /// | `key.deleted` | [`Deleted`](EventKind::Deleted) | key |
+    /// | `key.deleted` | [`Deleted`](EventKind::Deleted) | key, user where the record could be read |
     /// | `records.purged` | [`Purged`](EventKind::Purged) | |
     /// | `key.leak_reported` | [`LeakReported`](EventKind::LeakReported) | key |
     /// | `key.rejected` | [`Rejected`](EventKind::Rejected) | key, where the token says which |
