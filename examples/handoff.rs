@@ -3,20 +3,25 @@
 //! `cargo run --example handoff` prints a key. `ADDR` names another address.
 //!
 //! ```sh
-//! # A ticket for a machine of one's own; the owner is who the key says, whatever the body is.
-//! curl -s http://127.0.0.1:3000/tickets -H "Authorization: Bearer $KEY" --json '{"name":"laptop","scopes":["notes:read"]}'
+//! # A claim token for a machine of one's own; the owner is who the key says, whatever the body is.
+//! curl -s http://127.0.0.1:3000/grants -H "Authorization: Bearer $KEY" --json '{"name":"laptop","scopes":["notes:read"]}'
 //! # What it is for: looking uses nothing up, since mail scanners and browsers look, too.
-//! curl -s http://127.0.0.1:3000/tickets/$TICKET
+//! curl -s http://127.0.0.1:3000/claims/$CLAIM_TOKEN
 //! # And the key, once.
-//! curl -s -X POST http://127.0.0.1:3000/tickets/$TICKET
+//! curl -s -X POST http://127.0.0.1:3000/claims/$CLAIM_TOKEN
 //! # Another in its place; the old one goes on for an hour.
 //! curl -s -X POST http://127.0.0.1:3000/key/rotation -H "Authorization: Bearer $KEY"
+//! # Is the old one still in use? It was, where it was used after the rotation.
+//! curl -s http://127.0.0.1:3000/key/rotation -H "Authorization: Bearer $KEY"
 //! ```
 
 #[path = "support/server.rs"]
 mod server;
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use axum::{
     Json, Router,
@@ -47,13 +52,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 fn app(store: ApiKeyStore) -> Router {
     Router::new()
-        .route("/tickets", post(hand_off))
+        .route("/grants", post(hand_off))
         .route("/key/rotation", post(rotate).get(rotation))
         .route_layer(RequireScope("keys:write"))
         .route("/whoami", get(whoami))
         .route_layer(ApiKeyLayer::new(store.clone()))
-        // Who has a ticket needs no key.
-        .route("/tickets/{ticket}", get(look).post(claim))
+        // Who has a claim token needs no key.
+        .route("/claims/{token}", get(look).post(claim))
         .with_state(store)
 }
 
@@ -73,15 +78,15 @@ async fn hand_off(
     let new = NewApiKey::for_user(auth.user_id(), scopes).name(machine.name);
     // No more than the caller holds, and only while that key works.
     let handed_off = store.hand_off_as(&auth, new, 15 * MINUTE).await?;
-    let ticket = handed_off.token().expose_text();
-    Ok(secret(StatusCode::CREATED, json!({ "ticket": ticket })))
+    let token = handed_off.token().expose_text();
+    Ok(secret(StatusCode::CREATED, json!({ "claim_token": token })))
 }
 
 async fn look(
     State(store): State<ApiKeyStore>,
-    Path(ticket): Path<String>,
+    Path(token): Path<String>,
 ) -> Result<Response, Refused> {
-    let grant = store.grant_of(&read(&ticket)?).await?;
+    let grant = store.grant_of(&read(&token)?).await?;
     let grant = grant.ok_or(Refused(StatusCode::NOT_FOUND))?;
     let text = json!({
         "name": grant.name,
@@ -93,14 +98,14 @@ async fn look(
 
 async fn claim(
     State(store): State<ApiKeyStore>,
-    Path(ticket): Path<String>,
+    Path(token): Path<String>,
 ) -> Result<Response, Refused> {
-    Ok(issued(&store.claim(&read(&ticket)?).await?))
+    Ok(issued(&store.claim(&read(&token)?).await?))
 }
 
 /// A path is in logs. This one is good for a quarter of an hour, and once.
-fn read(ticket: &str) -> Result<HandoffToken, Refused> {
-    ticket.parse().map_err(|_| Refused(StatusCode::NOT_FOUND))
+fn read(token: &str) -> Result<HandoffToken, Refused> {
+    token.parse().map_err(|_| Refused(StatusCode::NOT_FOUND))
 }
 
 /// A caller replaces the key of the request, and no other.
@@ -114,9 +119,18 @@ async fn rotation(
 ) -> Result<Response, Refused> {
     let rotation = store.rotation(auth.key_id()).await?;
     let rotation = rotation.ok_or(Refused(StatusCode::NOT_FOUND))?;
-    let was_used = rotation.old.last_used_at.is_some();
-    let text = json!({ "old": rotation.old.id.to_string(), "old_was_used": was_used });
+    let text = json!({
+        "old": rotation.old.id.to_string(),
+        "rotated_at": rotation.successor.map(|successor| seconds(successor.created_at)),
+        // Up to a minute behind.
+        "old_last_used_at": rotation.old.last_used_at.map(seconds),
+    });
     Ok(Json(text).into_response())
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 async fn whoami(auth: AuthContext) -> String {

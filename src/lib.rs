@@ -110,15 +110,11 @@
 //!
 //! # Handing a key over
 //!
-//! [`hand_off`](ApiKeyStore::hand_off) promises a key to whoever presents a one-time token, and
-//! [`claim`](ApiKeyStore::claim) makes it then: no plaintext waits anywhere, and of all who present the token one
-//! gets the key.
+//! [`hand_off`](ApiKeyStore::hand_off) makes a [grant](KeyGrant): it promises a key to whoever presents a one-time
+//! token, and [`claim`](ApiKeyStore::claim) makes the key then. So no plaintext waits anywhere, and of all who present
+//! the token one gets the key. ([`HandoffTokenStore`] is something smaller: tickets of one process, of which no key is
+//! made.)
 //!
-//! # What happened
-//!
-//! [`ApiKeyStore::events`] is a stream of what happens through a store: an [`Event`] for each change of a key,
-//! and for each token that is rejected. An [`EventRecorder`] keeps them. With the feature `tracing` they go to the log as
-//! well, with [their names](Event::name) in the field `event`.
 //! # When a key, or a pepper, is replaced
 //!
 //! [`ApiKeyStore::rotate`] makes a successor of a key, and lets the old one go on for an overlap;
@@ -136,6 +132,27 @@
 //! [`list`](ApiKeyStore::list) finds keys by a [`KeyFilter`]: those that end soon, those that nobody uses any more.
 //! A revocation can say [why](ApiKeyStore::revoke_because), and [`purge`](ApiKeyStore::purge) removes the records
 //! of keys that ended long ago. What the service keeps with a key is its [`Metadata`].
+//!
+//! # What happened
+//!
+//! [`ApiKeyStore::events`] is a stream of what happens through a store: an [`Event`] for each change of a key,
+//! and for each token that is rejected. An [`EventRecorder`] keeps them.
+//!
+//! With the feature `tracing` they go to the log as well, under the target `tower_api_key`, with
+//! [their names](Event::name) in the field `event`. There it has these, too:
+//!
+//! | `event` | level | what |
+//! | --- | --- | --- |
+//! | `request.rejected` | debug | a layer or a guard has answered a request, with this `code` |
+//! | `request.unavailable` | error | the same with 503, since keys can't be checked; `cause` says why |
+//! | `guard.without_layer` | error | a guard ran where no layer has been: its route answers 500 |
+//! | `feed.lost` | warn | changes made elsewhere don't arrive; they count after [`max_staleness`](CacheConfig::max_staleness) |
+//! | `feed.found` | info | they arrive again |
+//! | `uses.not_noted` | warn | it couldn't be written when keys were last used; it is tried again |
+//! | `pepper.not_rewrapped` | warn | the hash of a key stays under a retired pepper until the key is used again |
+//! | `events.not_recorded` | warn | an [`EventRecorder`] has failed; it is called again |
+//!
+//! A line `key.rejected` for which the store couldn't be asked is a warning, and otherwise a debug message.
 //!
 //! # Keys that others have made
 //!

@@ -167,6 +167,25 @@ fn every_test_that_the_documents_name_exists() {
     }
 }
 
+#[test]
+fn every_name_that_the_log_has_is_listed_in_the_documentation() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let read = |file: &str| fs::read_to_string(src.join(file)).unwrap();
+    let documents = [read("lib.rs"), read("events/event.rs")];
+    let told = read("trace.rs");
+    let names: BTreeSet<_> = told
+        .split("event = \"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert!(names.len() > 5, "the log has only {names:?}");
+    for name in names {
+        let row = format!("| `{name}` |");
+        let is_listed = documents.iter().any(|text| text.contains(&row));
+        assert!(is_listed, "`{name}`");
+    }
+}
+
 /// Each file below `src` by its path there, without comments.
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -43,7 +43,7 @@ impl Event {
     /// | `key.rotated` | [`Rotated`](EventKind::Rotated) | the old key, user |
     /// | `key.rotation_cancelled` | [`RotationCancelled`](EventKind::RotationCancelled) | the old key, user |
     /// | `key.revoked` | [`Revoked`](EventKind::Revoked) | key, user |
-    /// | `key.deleted` | [`Deleted`](EventKind::Deleted) | key |
+    /// | `key.deleted` | [`Deleted`](EventKind::Deleted) | key, user where the record could be read |
     /// | `records.purged` | [`Purged`](EventKind::Purged) | |
     /// | `key.leak_reported` | [`LeakReported`](EventKind::LeakReported) | key |
     /// | `key.rejected` | [`Rejected`](EventKind::Rejected) | key, where the token says which |
@@ -105,7 +105,9 @@ impl Event {
             EventKind::Rejected { .. } => Sort::Rejection,
             // Whoever makes tokens up can have any number of these refused.
             EventKind::ClaimRefused { .. } if self.grant_id.is_none() => Sort::Rejection,
-            EventKind::ClaimRefused { .. } => Sort::RefusedClaim,
+            // A token of a key that is revoked can be reported again and again, and one that was claimed
+            // presented.
+            EventKind::ClaimRefused { .. } | EventKind::LeakReported => Sort::Repeatable,
             _ => Sort::Change,
         }
     }
@@ -142,8 +144,8 @@ impl fmt::Display for Event {
         match &self.kind {
             EventKind::Missed(missed) => write!(
                 f,
-                " changes={} refused_claims={} rejections={}",
-                missed.changes, missed.refused_claims, missed.rejections
+                " changes={} repeatable={} rejections={}",
+                missed.changes, missed.repeatable, missed.rejections
             ),
             _ => Ok(()),
         }

@@ -13,7 +13,9 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A key was made.
+    /// A key was made by [`create`](crate::ApiKeyStore::create) or
+    /// [`create_as`](crate::ApiKeyStore::create_as). Keys that are made by a claim or a rotation are told by
+    /// [`Claimed`](Self::Claimed) and [`Rotated`](Self::Rotated).
     Created {
         /// The key with which it was made, where a key made it.
         made_by: Option<KeyId>,
@@ -86,17 +88,19 @@ pub enum EventKind {
 pub struct MissedEvents {
     /// What happened to keys and grants.
     pub changes: u64,
-    /// Refused claims of grants that exist.
-    pub refused_claims: u64,
+    /// What whoever holds a key's token or a claim token can cause any number of: reports that the token has
+    /// leaked, and refused claims of grants that exist.
+    pub repeatable: u64,
     /// Rejected tokens, and claims with tokens that are none.
     pub rejections: u64,
 }
 
-/// Which events are bounded together: what strangers can make many of must not push out the others.
+/// Which events are bounded together: what strangers can make many of must not push out the others, nor must
+/// what a holder of one token, even of a key that has ended, can make many of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sort {
     Change,
-    RefusedClaim,
+    Repeatable,
     Rejection,
 }
 
@@ -110,52 +114,54 @@ impl EventKind {
         let begins = |before: Option<SystemTime>, after: Option<SystemTime>| {
             before.is_none() && after.is_some()
         };
-        let (from, to) = (before.secret_hash.pepper(), after.secret_hash.pepper());
-        Some(match after.successor {
-            _ if begins(before.revoked_at, after.revoked_at) => Self::Revoked {
+        Some(if begins(before.revoked_at, after.revoked_at) {
+            Self::Revoked {
                 reason: after.revocation_reason.clone(),
-            },
-            _ if begins(before.disabled_at, after.disabled_at) => Self::Disabled,
-            _ if begins(after.disabled_at, before.disabled_at) => Self::Enabled,
-            // A key of which a digest is kept has none, and gets none.
-            _ if from != to
-                && let (Some(&from), Some(&to)) = (from, to) =>
-            {
-                Self::PepperRewrapped { from, to }
             }
-            Some(successor) if before.successor.is_none() => Self::Rotated { successor },
-            None if before.successor.is_some() => Self::RotationCancelled,
+        } else if begins(before.disabled_at, after.disabled_at) {
+            Self::Disabled
+        } else if begins(after.disabled_at, before.disabled_at) {
+            Self::Enabled
+        } else if before.successor.is_some() && after.successor.is_none() {
+            Self::RotationCancelled
+        } else if begins(after.retires_at, before.retires_at) {
             // A rotation is cancelled in two steps, and this is the first.
-            _ if begins(after.retires_at, before.retires_at) => return None,
-            _ => Self::Updated,
+            return None;
+        } else {
+            Self::Updated
         })
     }
 
-    /// The key with which a key or a grant was made.
-    pub(crate) fn made_by(&self) -> Option<KeyId> {
+    /// The key with which a key or a grant was made, where a key made it.
+    #[must_use]
+    pub fn made_by(&self) -> Option<KeyId> {
         match self {
             Self::Created { made_by } | Self::GrantMade { made_by } => *made_by,
             _ => None,
         }
     }
 
-    pub(crate) fn successor(&self) -> Option<KeyId> {
+    /// The key that takes the place of one that was rotated.
+    #[must_use]
+    pub fn successor(&self) -> Option<KeyId> {
         match self {
             Self::Rotated { successor } => Some(*successor),
             _ => None,
         }
     }
 
-    /// The pepper before, and the one now.
-    pub(crate) fn peppers(&self) -> Option<(PepperId, PepperId)> {
+    /// The pepper that a hash was under, and the one that it is under now.
+    #[must_use]
+    pub fn peppers(&self) -> Option<(PepperId, PepperId)> {
         match self {
             Self::PepperRewrapped { from, to } => Some((*from, *to)),
             _ => None,
         }
     }
 
-    /// How many records it is about, where it says that.
-    pub(crate) fn records(&self) -> Option<u64> {
+    /// How many records were removed.
+    #[must_use]
+    pub fn records(&self) -> Option<u64> {
         match self {
             Self::Purged { records } => Some(*records),
             _ => None,

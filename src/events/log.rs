@@ -185,7 +185,7 @@ impl MissedEvents {
         let of = |other: Sort| if sort == other as usize { missed } else { 0 };
         Self {
             changes: of(Sort::Change),
-            refused_claims: of(Sort::RefusedClaim),
+            repeatable: of(Sort::Repeatable),
             rejections: of(Sort::Rejection),
         }
     }

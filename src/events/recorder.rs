@@ -22,7 +22,7 @@ use crate::{
 ///
 /// ```
 /// use std::{io::Write, sync::Mutex, time::UNIX_EPOCH};
-/// use tower_api_key::{BackendError, Event, EventRecorder};
+/// use tower_api_key::{BackendError, Event, EventKind, EventRecorder};
 ///
 /// /// One line of JSON for each event.
 /// struct Lines<W>(Mutex<W>);
@@ -40,6 +40,16 @@ use crate::{
 ///                 "grant_id": event.grant_id.map(|id| id.to_string()),
 ///                 "user_id": event.user_id.as_deref(),
 ///                 "reason": event.reason(),
+///                 "made_by": event.kind.made_by().map(|id| id.to_string()),
+///                 "successor": event.kind.successor().map(|id| id.to_string()),
+///                 "peppers": event.kind.peppers().map(|(from, to)| [from.to_string(), to.to_string()]),
+///                 "records": event.kind.records(),
+///                 "missed": match &event.kind {
+///                     EventKind::Missed(missed) => {
+///                         Some([missed.changes, missed.repeatable, missed.rejections])
+///                     }
+///                     _ => None,
+///                 },
 ///             });
 ///             writeln!(lines, "{line}").map_err(BackendError::unavailable)?;
 ///         }

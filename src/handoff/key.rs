@@ -5,9 +5,10 @@ use std::fmt;
 use super::HandoffToken;
 use crate::key::KeyGrant;
 
-/// A key that was handed off, with what it is claimed with: the one time that it can be had.
+/// A key that was [handed off](crate::ApiKeyStore::hand_off): its grant, and the token that claims it, the one
+/// time that it can be had.
 #[derive(Clone)]
-#[must_use = "what the key is claimed with can't be had again"]
+#[must_use = "the token that claims the key can't be had again"]
 pub struct HandedOff {
     token: HandoffToken,
     grant: KeyGrant,
@@ -18,7 +19,7 @@ impl HandedOff {
         Self { token, grant }
     }
 
-    /// What the key is claimed with, to be handed to whom the key is for.
+    /// The token that claims the key, to be handed to whom the key is for.
     #[must_use]
     pub fn token(&self) -> &HandoffToken {
         &self.token

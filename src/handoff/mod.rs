@@ -1,4 +1,4 @@
-//! One-time tickets.
+//! One-time tokens: the tickets of one process, and what keys are claimed with.
 
 mod key;
 mod tokens;

@@ -19,9 +19,15 @@ use crate::{
     token::{decode_16, random, sha256},
 };
 
-/// A one-time ticket: 128 bits from the operating system. `Debug` shows nothing of it, and it can't be
-/// compared but by [`HandoffTokenStore::consume_matching`]. It is also what
-/// [`ApiKeyStore::claim`](crate::ApiKeyStore::claim) takes.
+/// A one-time token: 128 bits from the operating system. `Debug` shows nothing of it, and no two can be
+/// compared but by [`HandoffTokenStore::consume_matching`].
+///
+/// It is one of two things, which know nothing of each other:
+///
+/// * a **claim token**, for a key: [`ApiKeyStore::hand_off`](crate::ApiKeyStore::hand_off) gives it out, and
+///   [`ApiKeyStore::claim`](crate::ApiKeyStore::claim) takes it, on any node and after a restart,
+/// * a **ticket** of one process, for anything else: [`HandoffTokenStore`] issues it and takes it, and forgets it
+///   with the process.
 #[derive(Clone)]
 pub struct HandoffToken([u8; Self::LEN]);
 
@@ -29,13 +35,13 @@ impl HandoffToken {
     /// Its length in bytes.
     pub const LEN: usize = 16;
 
-    /// The ticket that is these bytes, as they came from where it was presented.
+    /// The token that is these bytes, as they came from where it was presented.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes, to be handed to whom the ticket is for. Who has them has the ticket.
+    /// The bytes, to be handed to whom it is for. Who has them has the token.
     #[must_use]
     pub const fn expose(&self) -> &[u8; Self::LEN] {
         &self.0
@@ -69,9 +75,9 @@ impl FromStr for HandoffToken {
     }
 }
 
-/// A text is not the 22 characters of a ticket. It doesn't repeat the text.
+/// A text is not the 22 characters of a [`HandoffToken`]. It doesn't repeat the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a ticket is 22 characters of [A-Za-z0-9_-]")]
+#[error("a one-time token is 22 characters of [A-Za-z0-9_-]")]
 pub struct ParseHandoffTokenError(());
 
 impl Drop for HandoffToken {
@@ -162,7 +168,8 @@ pub enum HandoffError {
 }
 
 /// One-time tickets of one process, for handing something over that both sides will recognize: a
-/// connection, a child process, a page. For handing over a *key*, across nodes and restarts, there is
+/// connection, a child process, a page, a socket's URL. They are kept in memory, and end with the process. No key
+/// is made for one: for handing over a *key*, across nodes and restarts, there is
 /// [`ApiKeyStore::hand_off`](crate::ApiKeyStore::hand_off).
 ///
 /// The side that expects a ticket keeps it, the other side presents it, and the first time that they are

@@ -106,7 +106,8 @@ impl KeyGrant {
         key
     }
 
-    /// What has become of it at `now`. Whether the key that it was made with still works isn't looked at.
+    /// What has become of it at `now`. Whether the key that it was [made with](Self::made_by) still works isn't
+    /// looked at: one that is pending is refused by the [claim](crate::ApiKeyStore::claim) where it doesn't.
     #[must_use]
     pub fn status(&self, now: SystemTime) -> GrantStatus {
         if self.claimed_at.is_some() {
@@ -125,7 +126,8 @@ impl KeyGrant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GrantStatus {
-    /// It can be claimed.
+    /// Nobody has claimed it, and its time isn't over. Whether the key that it was made with still works is looked
+    /// at by the claim.
     Pending,
     /// The key was made.
     Claimed,

@@ -25,7 +25,7 @@ pub enum RevocationReason {
     Rotated,
     /// Who it belonged to has left.
     OwnerLeft,
-    /// It isn't needed any more.
+    /// Something else does its work now.
     Superseded,
     /// Something else, in 1 to 255 bytes, none of them a character that controls lines or the direction of
     /// text.

@@ -32,6 +32,29 @@ async fn whoever_floods_the_service_with_wrong_tokens_pushes_no_revocation_out()
 }
 
 #[tokio::test]
+async fn whoever_reports_a_revoked_token_again_and_again_pushes_no_revocation_out() {
+    let store = store_with_room_for(16).await;
+    let ((token, leaked), (_, other)) = (new_key(&store).await, new_key(&store).await);
+    assert_eq!(store.report_leaked([&token]).await.unwrap(), [true]);
+    let mut events = store.events();
+    assert!(store.revoke(&other).await.unwrap());
+    for _ in 0..2 {
+        let reported = store.report_leaked(vec![&token; 1_000]).await.unwrap();
+        assert_eq!(reported, [true; 1_000]);
+    }
+    let told = heard(&mut events);
+    assert_eq!(
+        (told[0].name(), told[0].key_id),
+        ("key.revoked", Some(other))
+    );
+    let missed = missed(&told[1]).unwrap();
+    let of_each = (missed.changes, missed.repeatable, missed.rejections);
+    assert_eq!(of_each, (0, 2_000 - 16, 0));
+    assert_eq!(names(&told[2..]), ["key.leak_reported"; 16]);
+    assert!(told[2..].iter().all(|event| event.key_id == Some(leaked)));
+}
+
+#[tokio::test]
 async fn who_is_too_slow_is_told_how_much_is_missing_in_its_place() {
     let store = store_with_room_for(2).await;
     let (mut slow, mut other) = (store.events(), store.events());
@@ -111,7 +134,7 @@ proptest! {
             let count = |name| told.iter().filter(|event| event.name() == name).count() as u64;
             assert_eq!(count("key.created") + sum(|missed| missed.changes), created);
             assert_eq!(count("key.rejected") + sum(|missed| missed.rejections), rejected);
-            assert_eq!(sum(|missed| missed.refused_claims), 0);
+            assert_eq!(sum(|missed| missed.repeatable), 0);
         });
     }
 }

@@ -98,7 +98,7 @@ async fn neither_made_up_tokens_nor_used_ones_push_out_what_happens_to_keys() {
     let EventKind::Missed(missed) = &told[0].kind else {
         panic!("{told:?}");
     };
-    let of_each = (missed.changes, missed.refused_claims, missed.rejections);
+    let of_each = (missed.changes, missed.repeatable, missed.rejections);
     assert_eq!(of_each, (0, 96, 0));
     assert_eq!(told.last().unwrap().key_id, Some(other));
 }

@@ -219,6 +219,44 @@ async fn what_comes_too_fast_to_be_recorded_is_counted_and_takes_no_change_along
 }
 
 #[tokio::test(start_paused = true)]
+async fn leak_reports_that_come_too_fast_to_be_recorded_take_no_revocation_along() {
+    let (store, recorder) = recorded(8).await;
+    let ((token, _), (_, other)) = (new_key(&store).await, new_key(&store).await);
+    assert_eq!(store.report_leaked([&token]).await.unwrap(), [true]);
+    recorder
+        .until("all are recorded", |it| it.kept.len() == 4)
+        .await;
+    recorder.plan([Plan::Hang]);
+    reject(&store, 1).await;
+    recorder
+        .until("it is called", |it| {
+            it.calls
+                .last()
+                .is_some_and(|(_, call)| names(call) == ["key.rejected"])
+        })
+        .await;
+    assert!(store.revoke(&other).await.unwrap());
+    for _ in 0..2 {
+        let reported = store.report_leaked(vec![&token; 1_000]).await.unwrap();
+        assert_eq!(reported, [true; 1_000]);
+    }
+    recorder
+        .until("all are recorded", |it| it.kept.len() == 4 + 1 + 1 + 1 + 8)
+        .await;
+    let kept = recorder.kept();
+    assert_eq!(
+        (kept[5].name(), kept[5].key_id),
+        ("key.revoked", Some(other))
+    );
+    let EventKind::Missed(missed) = &kept[6].kind else {
+        panic!("{kept:?}");
+    };
+    let of_each = (missed.changes, missed.repeatable, missed.rejections);
+    assert_eq!(of_each, (0, 2_000 - 8, 0));
+    assert_eq!(names(&kept[7..]), ["key.leak_reported"; 8]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_hands_over_what_is_queued() {
     let (store, recorder) = recorded(1_000).await;
     // It waits to try again.

@@ -28,36 +28,36 @@ async fn send(
     request.send().await.unwrap()
 }
 
-async fn ticket(example: &ExampleProcess, key: &str, body: Value) -> (u16, String) {
+async fn link(example: &ExampleProcess, key: &str, body: Value) -> (u16, String) {
     let (status, text) =
-        unkept(send(example, Method::POST, "/tickets", Some(key), body).await).await;
-    let ticket = text["ticket"].as_str().unwrap_or_default();
-    (status, format!("/tickets/{ticket}"))
+        unkept(send(example, Method::POST, "/grants", Some(key), body).await).await;
+    let token = text["claim_token"].as_str().unwrap_or_default();
+    (status, format!("/claims/{token}"))
 }
 
 #[tokio::test]
-async fn a_get_uses_no_ticket_up_and_a_post_gives_the_key_once_to_no_cache() {
+async fn a_get_uses_nothing_up_and_a_post_gives_the_key_once_to_no_cache() {
     let example = ExampleProcess::start("handoff", &[]);
     let key = example.value("key");
     let laptop = json!({ "name": "laptop", "scopes": ["notes:read"] });
-    let (status, ticket) = ticket(&example, &key, laptop).await;
+    let (status, link) = link(&example, &key, laptop).await;
     assert_eq!(status, 201);
 
     for method in [Method::GET, Method::HEAD, Method::GET] {
-        let looked = send(&example, method, &ticket, None, Value::Null).await;
+        let looked = send(&example, method, &link, None, Value::Null).await;
         assert_eq!(unkept(looked).await.0, 200);
     }
-    let claim = send(&example, Method::POST, &ticket, None, Value::Null).await;
+    let claim = send(&example, Method::POST, &link, None, Value::Null).await;
     let (status, issued) = unkept(claim).await;
     assert_eq!(status, 201);
     let token = issued["token"].as_str().unwrap();
     let whoami = example.get("/whoami", Some(token)).await;
     assert_eq!(whoami, (200, "laptop of user_1".to_owned()));
 
-    let again = send(&example, Method::POST, &ticket, None, Value::Null).await;
+    let again = send(&example, Method::POST, &link, None, Value::Null).await;
     assert_eq!(unkept(again).await, (410, Value::Null));
     // Who finds it claimed already learns as which key.
-    let looked = send(&example, Method::GET, &ticket, None, Value::Null).await;
+    let looked = send(&example, Method::GET, &link, None, Value::Null).await;
     assert_eq!(unkept(looked).await.1["key_id"], issued["id"]);
     example.stop();
 }
@@ -68,20 +68,20 @@ async fn the_owner_is_never_taken_from_the_body_and_nobody_gives_more_than_they_
     let key = example.value("key");
     let of_another =
         json!({ "name": "x", "scopes": ["notes:read"], "user_id": "user_2", "userId": "user_2" });
-    let (_, ticket_of_another) = ticket(&example, &key, of_another).await;
-    let looked = send(&example, Method::GET, &ticket_of_another, None, Value::Null).await;
+    let (_, link_of_another) = link(&example, &key, of_another).await;
+    let looked = send(&example, Method::GET, &link_of_another, None, Value::Null).await;
     assert_eq!(unkept(looked).await.1["user_id"], "user_1");
 
     for scopes in [json!(["admin"]), json!(["*"]), json!(["notes:*", "keys:*"])] {
         let wider = json!({ "name": "x", "scopes": scopes });
-        assert_eq!(ticket(&example, &key, wider).await.0, 403, "{scopes}");
+        assert_eq!(link(&example, &key, wider).await.0, 403, "{scopes}");
     }
     let narrow = json!({ "name": "x", "scopes": ["notes:read"] });
-    let (_, narrow) = ticket(&example, &key, narrow).await;
+    let (_, narrow) = link(&example, &key, narrow).await;
     let claim = send(&example, Method::POST, &narrow, None, Value::Null).await;
     let (_, issued) = unkept(claim).await;
     let token = issued["token"].as_str().unwrap();
-    let path = "/tickets";
+    let path = "/grants";
     let body = json!({ "name": "x", "scopes": [] });
     let refused = send(&example, Method::POST, path, Some(token), body).await;
     assert_eq!(refused.status(), 403, "it has no scope for that");
@@ -89,7 +89,7 @@ async fn the_owner_is_never_taken_from_the_body_and_nobody_gives_more_than_they_
 }
 
 #[tokio::test]
-async fn a_caller_replaces_their_key_and_sees_that_the_old_one_is_in_use() {
+async fn a_caller_replaces_their_key_and_sees_when_the_old_one_was_used() {
     let example = ExampleProcess::start("handoff", &[]);
     let old = example.value("key");
     let path = "/key/rotation";
@@ -104,7 +104,10 @@ async fn a_caller_replaces_their_key_and_sees_that_the_old_one_is_in_use() {
         assert_eq!(whoami, (200, "first of user_1".to_owned()));
         let (status, text) = example.get(path, Some(key)).await;
         assert_eq!(status, 200);
-        assert!(text.contains(r#""old_was_used":true"#), "{text}");
+        let text: Value = serde_json::from_str(&text).unwrap();
+        for time in ["rotated_at", "old_last_used_at"] {
+            assert!(text[time].is_u64(), "{text}");
+        }
     }
     let again = send(&example, Method::POST, path, Some(&old), Value::Null).await;
     assert_eq!(again.status(), 409);

@@ -36,8 +36,8 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tower_api_key::{
     ApiKey, ApiKeyBackend, ApiKeyStore, AuthContext, BackendError, ChangeSink, ClaimHash, GrantId,
     GrantInsertion, GrantLimits, KeyFilter, KeyGrant, KeyId, KeyOfUser, KeySource, LookupKey,
-    ManualClock, MemoryBackend, NewApiKey, PageRequest, Pepper, Peppers, RevocationReason, Scopes,
-    Subscription, Touch, VerifyError,
+    ManualClock, MemoryBackend, NewApiKey, PageRequest, Pepper, PepperUsage, Peppers,
+    RevocationReason, Scopes, Subscription, Touch, VerifyError,
 };
 
 /// What the clocks of the tests show at first.
@@ -184,7 +184,7 @@ impl Breakable {
         self.state.touches_broken.store(broken, Ordering::SeqCst);
     }
 
-    /// How often `get_many` was called.
+    /// How often `get_many` or `get_by_id` was called.
     pub fn reads(&self) -> usize {
         self.state.reads.load(Ordering::SeqCst)
     }
@@ -218,6 +218,7 @@ impl KeySource for Breakable {
     }
 }
 
+/// Passes every method on: those that the trait provides are not what is under test.
 impl ApiKeyBackend for Breakable {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         self.check()?;
@@ -274,6 +275,27 @@ impl ApiKeyBackend for Breakable {
             return Err(outage());
         }
         self.inner.touch(touches).await
+    }
+
+    async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
+        self.state.reads.fetch_add(1, Ordering::SeqCst);
+        self.check()?;
+        self.inner.get_by_id(ids).await
+    }
+
+    async fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: u64,
+    ) -> Result<bool, BackendError> {
+        self.check()?;
+        self.inner.rotate(successor, old, expected).await
+    }
+
+    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
+        self.check()?;
+        self.inner.pepper_usage(now).await
     }
 
     async fn insert_grant(

@@ -13,8 +13,8 @@ use std::{
 use tokio::sync::oneshot;
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, ChangeSink, ClaimHash, GrantId, GrantInsertion,
-    GrantLimits, KeyGrant, KeyId, KeySource, LookupKey, MemoryBackend, PageRequest, Subscription,
-    Touch,
+    GrantLimits, KeyFilter, KeyGrant, KeyId, KeyOfUser, KeySource, LookupKey, MemoryBackend,
+    PageRequest, PepperUsage, RevocationReason, Subscription, Touch,
 };
 
 use super::outage;
@@ -22,15 +22,16 @@ use super::outage;
 /// Where a call can be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// `get_many` was called, and hasn't looked yet.
+    /// `get_many` or `get_by_id` was called, and hasn't looked yet.
     ReadAsked,
-    /// `get_many` has looked, and hasn't answered yet.
+    /// `get_many` or `get_by_id` has looked, and hasn't answered yet.
     ReadTaken,
-    /// `list_for_user` has looked, and hasn't answered yet.
+    /// `list_for_user` or `list` has looked, and hasn't answered yet.
     ListTaken,
-    /// `insert`, `update`, `delete` or `claim` was called, and nothing is written yet.
+    /// `insert`, `update`, `delete`, `rotate`, `revoke_all_for_user` or `claim` was called, and nothing is written
+    /// yet.
     WriteAsked,
-    /// `insert`, `update`, `delete` or `claim` has written, and hasn't answered yet.
+    /// One of these has written, and hasn't answered yet.
     WriteDone,
 }
 
@@ -106,17 +107,17 @@ impl Steps {
         self.0.plans.lock().unwrap().clear();
     }
 
-    /// How often `get_many` was called.
+    /// How often `get_many` or `get_by_id` was called.
     pub fn reads(&self) -> usize {
         self.0.reads.load(Ordering::SeqCst)
     }
 
-    /// How many keys `get_many` was asked for.
+    /// How many keys they were asked for.
     pub fn keys_read(&self) -> usize {
         self.0.keys_read.load(Ordering::SeqCst)
     }
 
-    /// How often `insert`, `update`, `delete` or `claim` was called.
+    /// How often one of the methods that [`Step::WriteAsked`] names was called.
     pub fn writes(&self) -> usize {
         self.0.writes.load(Ordering::SeqCst)
     }
@@ -148,6 +149,19 @@ impl Steps {
             Order::Panic => panic!("the backend was told to panic"),
             Order::Hang => future::pending().await,
         }
+    }
+
+    async fn read<T>(
+        &self,
+        keys: usize,
+        read: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        self.0.reads.fetch_add(1, Ordering::SeqCst);
+        self.0.keys_read.fetch_add(keys, Ordering::SeqCst);
+        self.at(Step::ReadAsked).await?;
+        let found = read.await;
+        self.at(Step::ReadTaken).await?;
+        found
     }
 
     async fn write<T>(
@@ -195,12 +209,7 @@ impl Stopped {
 
 impl KeySource for Steps {
     async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.reads.fetch_add(1, Ordering::SeqCst);
-        self.0.keys_read.fetch_add(keys.len(), Ordering::SeqCst);
-        self.at(Step::ReadAsked).await?;
-        let found = self.0.inner.get_many(keys).await;
-        self.at(Step::ReadTaken).await?;
-        found
+        self.read(keys.len(), self.0.inner.get_many(keys)).await
     }
 
     async fn subscribe(&self, sink: ChangeSink) -> Result<Subscription, BackendError> {
@@ -212,6 +221,7 @@ impl KeySource for Steps {
     }
 }
 
+/// Passes every method on: those that the trait provides are not what is under test.
 impl ApiKeyBackend for Steps {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         self.write(self.0.inner.insert(key)).await
@@ -237,6 +247,48 @@ impl ApiKeyBackend for Steps {
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
         self.0.inner.touch(touches).await
+    }
+
+    async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
+        self.read(ids.len(), self.0.inner.get_by_id(ids)).await
+    }
+
+    async fn rotate(
+        &self,
+        successor: &ApiKey,
+        old: &ApiKey,
+        expected: u64,
+    ) -> Result<bool, BackendError> {
+        let rotate = self.0.inner.rotate(successor, old, expected);
+        self.write(rotate).await
+    }
+
+    async fn revoke_all_for_user(
+        &self,
+        user_id: &str,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        let revoke = self.0.inner.revoke_all_for_user(user_id, at, reason);
+        self.write(revoke).await
+    }
+
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        page: &PageRequest,
+    ) -> Result<Vec<ApiKey>, BackendError> {
+        let found = self.0.inner.list(filter, page).await;
+        self.at(Step::ListTaken).await?;
+        found
+    }
+
+    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
+        self.0.inner.purge(before, at_most).await
+    }
+
+    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
+        self.0.inner.pepper_usage(now).await
     }
 
     async fn insert_grant(
@@ -274,5 +326,14 @@ impl ApiKeyBackend for Steps {
         at: SystemTime,
     ) -> Result<usize, BackendError> {
         self.0.inner.revoke_grants_of_user(user_id, at).await
+    }
+
+    async fn list_grants(
+        &self,
+        user_id: Option<&str>,
+        after: Option<(SystemTime, GrantId)>,
+        limit: usize,
+    ) -> Result<Vec<KeyGrant>, BackendError> {
+        self.0.inner.list_grants(user_id, after, limit).await
     }
 }
