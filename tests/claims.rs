@@ -6,6 +6,8 @@
 
 mod support;
 
+#[path = "claims/counted.rs"]
+mod counted;
 #[path = "claims/databases.rs"]
 mod databases;
 #[path = "claims/once.rs"]

@@ -15,6 +15,8 @@ mod kinds;
 mod layer;
 #[path = "digests/life.rs"]
 mod life;
+#[path = "digests/purged.rs"]
+mod purged;
 #[path = "digests/refused.rs"]
 mod refused;
 

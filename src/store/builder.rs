@@ -78,8 +78,9 @@ impl ApiKeyStoreBuilder {
     }
 
     /// How many events are kept for those who [read](ApiKeyStore::events) them, and for what
-    /// [records](Self::record_events) them, 1,024 by default: so many of what happened to keys and grants, and
-    /// as many of what was refused, so that tokens that somebody makes up push out nothing but each other.
+    /// [records](Self::record_events) them, 1,024 by default: so many of what happened to keys and grants, as
+    /// many of what whoever holds a token can repeat, and as many of what was refused, so that tokens that
+    /// somebody makes up push out nothing but each other.
     pub fn event_buffer(mut self, events: usize) -> Self {
         self.resolver = self.resolver.event_buffer(events);
         self

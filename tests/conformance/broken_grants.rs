@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{task::yield_now, time::sleep};
 use tower_api_key::{
-    ApiKey, GrantId, GrantInsertion, GrantLimits, GrantStatus, KeyGrant, KeyId, KeyStatus, Scopes,
+    ApiKey, GrantId, GrantInsertion, GrantLimits, GrantStatus, KeyGrant, KeyId, Scopes,
 };
 
 use super::broken::{Broken, Fault, lock};
@@ -36,11 +36,16 @@ impl Broken {
             };
             let may_make = |maker: KeyId| match self.stored(&maker.lookup_key()) {
                 None => self.is(Fault::GrantsOfEndedMakersCount),
-                Some(maker) => match maker.status(grant.made_at) {
-                    KeyStatus::Disabled => !self.is(Fault::GrantsOfSuspendedMakersDoNot),
-                    KeyStatus::Active => true,
-                    _ => self.is(Fault::GrantsOfEndedMakersCount),
-                },
+                Some(maker) => {
+                    let ended = maker.revoked_at.is_some()
+                        || maker.ends_at().is_some_and(|end| end <= grant.made_at);
+                    let suspended = maker.disabled_at.is_some();
+                    if ended {
+                        self.is(Fault::GrantsOfEndedMakersCount)
+                    } else {
+                        !(suspended && self.is(Fault::GrantsOfSuspendedMakersDoNot))
+                    }
+                }
             };
             let counts = |other: &&KeyGrant| counts(other) && other.made_by.is_none_or(may_make);
             let of_user = |other: &&KeyGrant| other.user_id == grant.user_id;

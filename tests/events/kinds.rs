@@ -36,9 +36,7 @@ async fn each_change_is_told_once_with_its_key_and_whose_it_is() {
     assert_eq!(names(&heard), expected);
     for (event, number) in heard.iter().zip(1..) {
         assert_eq!((event.key_id, event.number), (Some(id), number));
-        // Of a key that is deleted nothing is read.
-        let user = event.user_id.as_deref();
-        assert_eq!(user, Some(USER).filter(|_| event.name() != "key.deleted"));
+        assert_eq!(event.user_id.as_deref(), Some(USER));
         let passed = u32::from(number > 1);
         assert_eq!(event.at, start() + passed * SECOND);
     }

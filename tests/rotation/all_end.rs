@@ -1,12 +1,6 @@
 //! Ending all keys of a user ends what comes to be meanwhile, too.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
-};
+use std::time::Instant;
 
 use tokio::task::JoinSet;
 use tower_api_key::{
@@ -69,7 +63,7 @@ async fn g1_a_rotation_that_commits_while_all_keys_are_ended_leaves_none() {
 }
 
 /// Makes keys with the keys that it has made, as fast as it can, until none of them can make one.
-async fn make_keys(store: ApiKeyStore, first: String, is_over: Arc<AtomicBool>) -> Vec<String> {
+async fn make_keys(store: ApiKeyStore, first: String) -> Vec<String> {
     let mut tokens = vec![first];
     let mut refused = 0;
     while refused < tokens.len() {
@@ -79,11 +73,10 @@ async fn make_keys(store: ApiKeyStore, first: String, is_over: Arc<AtomicBool>) 
             Err(_) => Err(StoreError::NotHeld("a key that works")),
         };
         match made {
-            Ok(issued) if !is_over.load(Ordering::SeqCst) => {
+            Ok(issued) => {
                 tokens.push(token_of(&issued));
                 refused = 0;
             }
-            Ok(issued) => panic!("{} was made after the end", issued.key().id),
             Err(StoreError::NotHeld(_)) => refused += 1,
             Err(StoreError::Conflict(_)) => {}
             Err(error) => panic!("{error:?}"),
@@ -98,10 +91,9 @@ async fn g11_who_makes_keys_with_keys_that_they_made_is_out_after_all_were_ended
         let clock = ManualClock::new(start());
         let (here, there) = (database.node(&clock).await, database.node(&clock).await);
         let (token, _) = key(&here).await;
-        let is_over = Arc::new(AtomicBool::new(false));
         let mut intruders = JoinSet::new();
         for _ in 0..6 {
-            intruders.spawn(make_keys(there.clone(), token.clone(), is_over.clone()));
+            intruders.spawn(make_keys(there.clone(), token.clone()));
         }
         let deadline = Instant::now() + PATIENCE;
         while working(&here).await < 30 {
@@ -111,7 +103,6 @@ async fn g11_who_makes_keys_with_keys_that_they_made_is_out_after_all_were_ended
         assert!(ended >= 30, "{name}: {ended}");
         // What the other node hasn't heard of yet is refused by the record.
         let left = working(&here).await;
-        is_over.store(true, Ordering::SeqCst);
         assert_eq!(left, 0, "{name}: of {ended}");
         for tokens in intruders.join_all().await {
             for token in tokens {

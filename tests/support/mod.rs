@@ -225,6 +225,15 @@ impl ApiKeyBackend for Breakable {
         self.inner.insert(key).await
     }
 
+    async fn insert_made_by(
+        &self,
+        key: &ApiKey,
+        maker: (KeyId, u64),
+    ) -> Result<bool, BackendError> {
+        self.check()?;
+        self.inner.insert_made_by(key, maker).await
+    }
+
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
         self.check()?;
         self.inner.update(key, expected).await

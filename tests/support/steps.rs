@@ -227,6 +227,14 @@ impl ApiKeyBackend for Steps {
         self.write(self.0.inner.insert(key)).await
     }
 
+    async fn insert_made_by(
+        &self,
+        key: &ApiKey,
+        maker: (KeyId, u64),
+    ) -> Result<bool, BackendError> {
+        self.write(self.0.inner.insert_made_by(key, maker)).await
+    }
+
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
         self.write(self.0.inner.update(key, expected)).await
     }

@@ -57,9 +57,9 @@ impl GrantStatements {
             count: format!(
                 "SELECT ifnull(sum(of_user), 0), ifnull(sum(in_all), 0) FROM ( \
                  SELECT made_by, count(*) FILTER (WHERE user_id = ?2) AS of_user, count(*) AS in_all \
-                 FROM {grants} WHERE {pending} GROUP BY made_by) \
-                 WHERE made_by IS NULL OR EXISTS (SELECT 1 FROM main.{prefix}keys AS k \
-                 WHERE k.id = made_by AND k.revoked_at IS NULL \
+                 FROM {grants} WHERE {pending} GROUP BY made_by) AS w \
+                 WHERE w.made_by IS NULL OR EXISTS (SELECT 1 FROM main.{prefix}keys AS k \
+                 WHERE k.id = w.made_by AND k.revoked_at IS NULL \
                  AND ifnull(k.expires_at > ?1, TRUE) AND ifnull(k.retires_at > ?1, TRUE))"
             )
             .into(),
