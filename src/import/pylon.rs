@@ -26,8 +26,8 @@ use crate::{
 /// [listed](ImportReport::refused), and the others go on.
 ///
 /// It may be run again, after an error too: what is there already is left as it is, whatever became
-/// of it since. A key that was deleted here would come back, so let deletions wait until the
-/// import is done. **A key that was deleted in pylon after it was imported goes on working here**, and
+/// of it since. A key that was deleted or [purged](crate::ApiKeyStore::purge) here would come back, so let both wait
+/// until the import is done. **A key that was deleted in pylon after it was imported goes on working here**, and
 /// another import doesn't change that: stop pylon's writers first, or revoke it here.
 ///
 /// The import doesn't see the pepper: verify a token afterwards that you know. Leave the store's
