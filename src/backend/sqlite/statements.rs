@@ -141,13 +141,7 @@ impl Statements {
                  UNION ALL SELECT id FROM {keys} WHERE {END} < ?1 AND digest_key IS NULL LIMIT ?2)"
             )
             .into(),
-            purge_grants: format!(
-                "DELETE FROM {grants} WHERE id IN (SELECT id FROM {grants} WHERE claimed_at < ?1 \
-                 UNION ALL SELECT id FROM {grants} WHERE revoked_at < ?1 \
-                 UNION ALL SELECT id FROM {grants} \
-                     WHERE expires_at < ?1 AND claimed_at IS NULL AND revoked_at IS NULL LIMIT ?2)"
-            )
-            .into(),
+            purge_grants: purge_grants(&grants),
             // One statement is one moment. It fails where the keys are gone, and says where what
             // writes the log is.
             log: format!(
@@ -180,6 +174,16 @@ impl Statements {
     pub(super) fn touch(&self, records: usize) -> (&Statement, usize) {
         at_least(&self.touch, records)
     }
+}
+
+fn purge_grants(grants: &str) -> Statement {
+    format!(
+        "DELETE FROM {grants} WHERE id IN (SELECT id FROM {grants} WHERE claimed_at < ?1 \
+         UNION ALL SELECT id FROM {grants} WHERE revoked_at < ?1 \
+         UNION ALL SELECT id FROM {grants} \
+             WHERE expires_at < ?1 AND claimed_at IS NULL AND revoked_at IS NULL LIMIT ?2)"
+    )
+    .into()
 }
 
 fn at_least(statements: &[Statement; SIZES], records: usize) -> (&Statement, usize) {
