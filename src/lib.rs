@@ -186,7 +186,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // What unit tests share with the others names the crate as those do.
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres"))]
 extern crate self as tower_api_key;
 
 mod ask;
