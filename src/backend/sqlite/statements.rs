@@ -62,17 +62,6 @@ impl Statements {
                  ORDER BY created_at DESC, id DESC LIMIT ?2"
             ))
         };
-        // What one record is looked up by is no other's id, though they are in two columns.
-        let insert = |where_| {
-            let places: Vec<_> = (1..=WRITTEN).map(|place| format!("?{place}")).collect();
-            format!(
-                "INSERT INTO {keys} ({COLUMNS}, digest_key) SELECT {} WHERE {where_} \
-                 AND NOT EXISTS (SELECT 1 FROM {keys} WHERE id = ?21) \
-                 AND NOT EXISTS (SELECT 1 FROM {keys} WHERE digest_key = ?1) \
-                 ON CONFLICT DO NOTHING",
-                places.join(",")
-            )
-        };
         let log_end = format!(
             "SELECT ifnull((SELECT seq FROM main.sqlite_sequence WHERE name = '{prefix}key_changes'), 0)"
         );
@@ -99,10 +88,11 @@ impl Statements {
                 let places = vec!["?"; 1 << size].join(",");
                 format!("SELECT {COLUMNS} FROM {keys} WHERE id IN ({places})").into()
             }),
-            insert: insert("TRUE").into(),
-            insert_made_by: insert(&format!(
-                "EXISTS (SELECT 1 FROM {keys} WHERE id = ?22 AND version = ?23)"
-            ))
+            insert: insert_where(&keys, "TRUE").into(),
+            insert_made_by: insert_where(
+                &keys,
+                &format!("EXISTS (SELECT 1 FROM {keys} WHERE id = ?22 AND version = ?23)"),
+            )
             .into(),
             // The places are those of the columns, and behind them the version that is expected.
             update: format!(
