@@ -83,9 +83,7 @@ async fn revoke<B: ApiKeyBackend + ?Sized>(
         let expected = key.version;
         key.revoked_at = Some(at);
         key.revocation_reason = reason.cloned();
-        key.version = expected.checked_add(1).ok_or_else(|| {
-            BackendError::corrupt("a record that claims to have been changed 2^64 times")
-        })?;
+        key.version = key.next_version()?;
         if backend.update(&key, expected).await? {
             return Ok(true);
         }

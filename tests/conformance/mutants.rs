@@ -495,21 +495,30 @@ const FAULTS: &[(Fault, bool, &str)] = &[
     ),
 ];
 
+/// How often a broken backend is run before it is taken for one that isn't noticed.
+const ATTEMPTS: usize = 3;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_broken_backend_is_caught_by_the_rule_that_it_breaks() {
     let mut missed = Vec::new();
     for (fault, is_feed, rule) in FAULTS {
-        let outcome = check(*fault, *is_feed).await;
-        let found = outcome
-            .as_ref()
-            .err()
-            .map(|violations| violations.rules().collect());
-        let found: Vec<_> = found.unwrap_or_default();
-        // Where most of them are broken, the first has to say what is wrong.
-        if !found.contains(rule) || (found.len() > 15 && found[0] != *rule) {
-            missed.push(format!(
-                "{fault:?} (feed: {is_feed}), for {rule:?}: {outcome:?}"
-            ));
+        // Some go wrong only where two tasks meet, which they don't in every run on a busy machine.
+        for attempt in 1..=ATTEMPTS {
+            let outcome = check(*fault, *is_feed).await;
+            let found = outcome
+                .as_ref()
+                .err()
+                .map(|violations| violations.rules().collect());
+            let found: Vec<_> = found.unwrap_or_default();
+            // Where most of them are broken, the first has to say what is wrong.
+            if found.contains(rule) && (found.len() <= 15 || found[0] == *rule) {
+                break;
+            }
+            if attempt == ATTEMPTS {
+                missed.push(format!(
+                    "{fault:?} (feed: {is_feed}), for {rule:?}: {outcome:?}"
+                ));
+            }
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
