@@ -131,7 +131,13 @@ impl Statements {
                  UNION ALL SELECT id FROM {keys} WHERE {END} < ?1 AND digest_key IS NULL LIMIT ?2)"
             )
             .into(),
-            purge_grants: purge_grants(&grants),
+            purge_grants: format!(
+                "DELETE FROM {grants} WHERE id IN (SELECT id FROM {grants} WHERE claimed_at < ?1 \
+                 UNION ALL SELECT id FROM {grants} WHERE revoked_at < ?1 \
+                 UNION ALL SELECT id FROM {grants} \
+                     WHERE expires_at < ?1 AND claimed_at IS NULL AND revoked_at IS NULL LIMIT ?2)"
+            )
+            .into(),
             // One statement is one moment. It fails where the keys are gone, and says where what
             // writes the log is.
             log: format!(
@@ -166,14 +172,16 @@ impl Statements {
     }
 }
 
-fn purge_grants(grants: &str) -> Statement {
+/// What one record is looked up by is no other's id, though they are in two columns.
+fn insert_where(keys: &str, condition: &str) -> String {
+    let places: Vec<_> = (1..=WRITTEN).map(|place| format!("?{place}")).collect();
     format!(
-        "DELETE FROM {grants} WHERE id IN (SELECT id FROM {grants} WHERE claimed_at < ?1 \
-         UNION ALL SELECT id FROM {grants} WHERE revoked_at < ?1 \
-         UNION ALL SELECT id FROM {grants} \
-             WHERE expires_at < ?1 AND claimed_at IS NULL AND revoked_at IS NULL LIMIT ?2)"
+        "INSERT INTO {keys} ({COLUMNS}, digest_key) SELECT {} WHERE {condition} \
+         AND NOT EXISTS (SELECT 1 FROM {keys} WHERE id = ?21) \
+         AND NOT EXISTS (SELECT 1 FROM {keys} WHERE digest_key = ?1) \
+         ON CONFLICT DO NOTHING",
+        places.join(",")
     )
-    .into()
 }
 
 fn at_least(statements: &[Statement; SIZES], records: usize) -> (&Statement, usize) {
