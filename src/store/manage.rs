@@ -190,15 +190,18 @@ impl ApiKeyStore {
         self.revoke_token_for(token.as_ref(), None).await
     }
 
-    /// Ends every key that the user has when the call begins; returns how many it ended. A record that can't be
+    /// Ends every key of the user; returns how many it ended. A record that can't be
     /// read doesn't keep the others from ending. What was [handed off](Self::hand_off) for the user, and not
     /// claimed yet, is revoked before, and isn't counted.
     ///
-    /// A key that is created or handed off meanwhile may escape: stop that before.
+    /// What comes to be meanwhile by these keys, by a rotation, a claim or [`create_as`](Self::create_as), is ended, too:
+    /// they are gone through until none is left. What the service itself [creates](Self::create) or
+    /// [hands off](Self::hand_off) for the user may escape: stop that before.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] (some of the keys may be revoked, or all). Where the grants couldn't be revoked,
+    /// [`StoreError::Unavailable`] (some of the keys may be revoked, or all; also
+    /// where new ones came as fast as they were ended). Where the grants couldn't be revoked,
     /// the keys were all the same.
     pub async fn revoke_all_for_user(&self, user_id: &str) -> Result<usize, StoreError> {
         self.revoke_all_for(user_id, None).await
