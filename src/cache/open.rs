@@ -52,6 +52,10 @@ pub(crate) trait KnowsKeys: Send + Sync {
     /// Whether every change will arrive that is made within the time that it takes to read keys anew.
     fn hears_of_changes(&self) -> bool;
 
+    /// By how many milliseconds the time of day is ahead of the monotonic clock. It stays as it is unless the time
+    /// of day is set, or the machine is suspended.
+    fn clocks_apart(&self) -> i64;
+
     /// How often to look.
     fn heartbeat(&self) -> Duration;
 }
@@ -204,29 +208,39 @@ impl Drop for Opened {
     }
 }
 
-/// Looks whether changes arrive, while there are open contexts.
+/// Looks whether changes arrive, and whether the time of day goes on as the timers do, while there are open
+/// contexts.
 struct Guard(Weak<OpenKeys>);
+
+/// By how many milliseconds the time of day may be off before those that wait for the end of their key look again.
+/// The two clocks are read one after the other.
+const MAX_DRIFT: u64 = 1_000;
 
 impl Guard {
     async fn run(self) {
         let mut arrived = true;
+        let mut apart = None;
         loop {
             let Some(knower) = self.0.upgrade().and_then(|keys| keys.knower()) else {
                 return;
             };
             let heartbeat = knower.heartbeat();
+            let apart = apart.get_or_insert_with(|| knower.clocks_apart());
             drop(knower);
             sleep(heartbeat).await;
             let Some(keys) = self.0.upgrade() else { return };
             if keys.count.load(Ordering::SeqCst) == 0 {
                 return;
             }
-            let arrive = keys
-                .knower()
-                .is_some_and(|knower| knower.hears_of_changes());
-            // From here on each looks by itself, until changes arrive again.
-            if arrived && !arrive {
+            let Some(knower) = keys.knower() else { return };
+            let (arrive, now_apart) = (knower.hears_of_changes(), knower.clocks_apart());
+            let is_set = now_apart.abs_diff(*apart) > MAX_DRIFT;
+            // Where changes don't arrive, each looks by itself from here on, until they arrive again.
+            if is_set || arrived && !arrive {
                 keys.doubt_all();
+            }
+            if is_set {
+                *apart = now_apart;
             }
             arrived = arrive;
         }

@@ -68,16 +68,18 @@ pub(super) async fn are_won_by_one<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcom
 /// Somebody claims what another takes back.
 pub(super) async fn meet_revocations<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let user = bench.user("claimed or revoked");
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let grant = bench.stored_grant(&user).await?;
         let mut keys = Vec::new();
         for _ in 0..CONTENDERS {
             keys.push(bench.claimed_key(&grant)?);
         }
+        // On a busy machine they run in their order, so it is another one in each round.
+        let turn = move |at: usize| (at + round) % 4;
         let answers = bench.contend(|at, node| {
             let (id, key) = (grant.id, keys[at].clone());
             async move {
-                match at % 4 {
+                match turn(at) {
                     0 => node.revoke_grant(&id, key.created_at).await,
                     1 => {
                         let of_user = &key.user_id;
@@ -90,7 +92,7 @@ pub(super) async fn meet_revocations<B: ApiKeyBackend>(bench: &Bench<B>) -> Outc
         });
         let winner = winner("claims and revocations of one grant", answers.await?)?;
         let when = "after claims and revocations of one grant at once";
-        if winner % 4 > 1 {
+        if turn(winner) > 1 {
             bench.holds_claim(&grant, &keys[winner], when).await?;
         } else {
             let revoked = KeyGrant {
@@ -255,16 +257,29 @@ pub(super) async fn see_the_maker_change<B: ApiKeyBackend>(bench: &Bench<B>) -> 
         let key = bench.claimed_key(&grant)?;
         let next = bench.next(&maker)?;
         let (one, other) = (bench.node(round).clone(), bench.node(round + 1).clone());
-        let mut tasks = Tasks::new();
         let (update, id) = (next.clone(), key.id.lookup_key());
-        tasks.add(async move {
+        let update = async move {
             let updated = one.update(&update, update.version - 1).await?;
             ensure!(updated, "`update` didn't find the version that is stored");
             Ok(!one.get_many(&[id]).await?.is_empty())
-        })?;
+        };
         let (claimed, as_it_was) = (key.clone(), Some((maker.id, maker.version)));
-        tasks.add(async move { Ok(other.claim(&grant.id, &claimed, as_it_was).await?) })?;
-        let mut answers = tasks.join().await?.into_iter();
+        let claim = async move { Ok(other.claim(&grant.id, &claimed, as_it_was).await?) };
+        let mut tasks: Tasks<Outcome<bool>> = Tasks::new();
+        // On a busy machine they run in their order, so each is the first in every other round.
+        let claims_first = round % 2 == 1;
+        if claims_first {
+            tasks.add(claim)?;
+            tasks.add(update)?;
+        } else {
+            tasks.add(update)?;
+            tasks.add(claim)?;
+        }
+        let mut answers = tasks.join().await?;
+        if claims_first {
+            answers.reverse();
+        }
+        let mut answers = answers.into_iter();
         let was_there = answers.next().unwrap_or(Ok(false))?;
         let was_claimed = answers.next().unwrap_or(Ok(false))?;
         ensure!(

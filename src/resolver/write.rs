@@ -68,14 +68,29 @@ where
     }
 }
 
-/// The same for a write that changes the keys of a user, and says which those are. Where it fails, all that is
-/// known of any key that may be the user's is invalidated.
-pub(crate) async fn carry_out_for_user<R: Send + 'static>(
+/// Carries out a write that is done or isn't, also where its answer is lost: then `was_done` is asked, after it.
+pub(crate) async fn or_look(
+    write: impl Future<Output = Result<bool, BackendError>> + Send + 'static,
+    was_done: impl Future<Output = Result<bool, BackendError>>,
+) -> Result<bool, BackendError> {
+    // In a task of its own, since it may panic.
+    match detached(write).await {
+        Err(_) if matches!(was_done.await, Ok(true)) => Ok(true),
+        answer => answer,
+    }
+}
+
+/// The same for a write that changes the keys of a user, and says which those are, also where not all of it was
+/// done. Then all that is known of any key that may be the user's is invalidated.
+pub(crate) async fn carry_out_for_user<E>(
     cache: &Arc<Cache>,
     user_id: String,
-    write: impl Future<Output = Result<(Vec<KeyOfUser>, R), BackendError>> + Send + 'static,
+    write: impl Future<Output = (Vec<KeyOfUser>, Result<(), E>)> + Send + 'static,
     tell: impl FnOnce(&[KeyOfUser]) + Send + 'static,
-) -> Result<(Vec<KeyOfUser>, R), BackendError> {
+) -> Result<Vec<KeyOfUser>, E>
+where
+    E: From<BackendError> + Send + 'static,
+{
     let invalidate = InvalidateUserUnlessDone {
         cache: cache.clone(),
         user_id: Some(user_id),
@@ -84,13 +99,16 @@ pub(crate) async fn carry_out_for_user<R: Send + 'static>(
     detached(async move {
         let mut invalidate = invalidate;
         invalidate.now();
-        let (keys, rest) = write.await?;
+        let (keys, outcome) = write.await;
         for key in &keys {
             invalidate.cache.invalidate(&key.lookup_key);
         }
-        invalidate.user_id = None;
+        if outcome.is_ok() {
+            invalidate.user_id = None;
+        }
+        drop(invalidate);
         tell(&keys);
-        Ok((keys, rest))
+        outcome.map(|()| keys)
     })
     .await
 }

@@ -3,7 +3,7 @@
 use super::{
     ApiKeyStore,
     manage::{ATTEMPTS, lacks},
-    write::carry_out_and_tell,
+    write::{carry_out_and_tell, or_look},
 };
 use crate::{
     error::{ClaimRefusal, StoreError},
@@ -46,7 +46,7 @@ impl ApiKeyStore {
             let new = ApiKeyToken::generate(self.resolver.brand())?;
             let hash = self.resolver.peppers().hash(&new)?;
             let key = grant.to_key(&new, hash, self.resolver.now(), latest_end);
-            if self.claim_as(token, &grant, &key, maker).await? {
+            if self.claim_as(&grant, &key, maker).await? {
                 return Ok(IssuedKey { token: new, key });
             }
             // Another was first, the maker's key has changed, or the id is taken: the next look says which.
@@ -102,32 +102,30 @@ impl ApiKeyStore {
     /// Marks the grant as claimed, and stores `key`: both or neither.
     async fn claim_as(
         &self,
-        token: &HandoffToken,
         grant: &KeyGrant,
         key: &ApiKey,
         maker: Option<(KeyId, u64)>,
     ) -> Result<bool, StoreError> {
         let (backend, id, new) = (self.backend.clone(), grant.id, key.clone());
-        let claim = async move { backend.claim(&id, &new, maker).await };
-        let happened = Event::of(EventKind::Claimed).key(key.id).grant(grant);
-        let (emitter, told) = (self.resolver.emitter().clone(), happened.clone());
+        let (place, key_id) = (key.lookup_key(), key.id);
+        let claim = async move {
+            let asked = backend.clone();
+            let write = async move { asked.claim(&id, &new, maker).await };
+            // The grant says whose it is.
+            let was_done = async {
+                let grant = backend.get_grant_by_id(&id).await?;
+                Ok(grant.is_some_and(|grant| grant.key_id == Some(key_id)))
+            };
+            or_look(write, was_done).await
+        };
+        let happened = Event::of(EventKind::Claimed).key(key_id).grant(grant);
+        let emitter = self.resolver.emitter().clone();
         let tell = move |claimed: &bool| {
             if *claimed {
-                emitter.emit(told);
+                emitter.emit(happened);
             }
         };
-        let cache = self.resolver.cache();
-        let claimed = carry_out_and_tell(cache, key.lookup_key(), claim, tell).await;
-        if claimed.is_err() {
-            // An answer that was lost says nothing, and the grant says whose it is.
-            if let Ok(Some(grant)) = self.grant_of(token).await
-                && grant.key_id == Some(key.id)
-            {
-                self.resolver.emitter().emit(happened);
-                return Ok(true);
-            }
-        }
-        Ok(claimed?)
+        Ok(carry_out_and_tell(self.resolver.cache(), place, claim, tell).await?)
     }
 
     /// Every refusal comes by here. Where it was claimed already, somebody may have intercepted the token.

@@ -117,26 +117,25 @@ impl ApiKeyStore {
         let (emitter, store) = (self.resolver.emitter().clone(), self.clone());
         let write = async move {
             let mut keys = Vec::new();
-            let mut failed = None;
             for pass in 0..MAX_PASSES {
                 // Before the keys: else a claim could make one when the others have been ended already.
                 let grants = store.revoke_grants_of_user(&user).await;
-                let grants = grants.unwrap_or_else(|error| {
-                    failed = Some(error);
-                    0
-                });
-                let ended = backend
-                    .revoke_all_for_user(&user, now, why.as_ref())
-                    .await?;
-                let is_news = grants > 0 || ended.iter().any(|key| key.is_newly_revoked);
+                let ended = backend.revoke_all_for_user(&user, now, why.as_ref());
+                let ended = match ended.await {
+                    Ok(ended) => ended,
+                    Err(error) => return (keys, Err(error.into())),
+                };
+                let has_ended_keys = ended.iter().any(|key| key.is_newly_revoked);
                 keys.extend(ended);
                 // Twice at the least: what came to be while the first went on is there by the second.
-                if pass > 0 && !is_news {
-                    return Ok((keys, failed));
+                match grants {
+                    Ok(0) if pass > 0 && !has_ended_keys => return (keys, Ok(())),
+                    Err(error) if pass > 0 && !has_ended_keys => return (keys, Err(error)),
+                    _ => {}
                 }
             }
             let too_fast = "keys of the user came as fast as they were ended";
-            Ok((keys, Some(BackendError::unavailable(too_fast).into())))
+            (keys, Err(BackendError::unavailable(too_fast).into()))
         };
         let user = user_id.to_owned();
         let tell = move |keys: &[KeyOfUser]| {
@@ -147,11 +146,7 @@ impl ApiKeyStore {
             }
         };
         let cache = self.resolver.cache();
-        let ended = carry_out_for_user(cache, user_id.to_owned(), write, tell).await?;
-        let (keys, failed): (_, Option<StoreError>) = ended;
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(keys.iter().filter(|key| key.is_newly_revoked).count()),
-        }
+        let keys = carry_out_for_user(cache, user_id.to_owned(), write, tell).await?;
+        Ok(keys.iter().filter(|key| key.is_newly_revoked).count())
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::{
     ApiKeyStore,
     manage::{ATTEMPTS, MAX_DRAWN},
-    write::{carry_out, carry_out_and_tell},
+    write::{carry_out, carry_out_and_tell, or_look},
 };
 use crate::{
     clock::saturating_add,
@@ -68,19 +68,8 @@ impl ApiKeyStore {
                 }
             }
             let key = self.successor_of(&old, &token, now)?;
-            match self.replace(old, &key, now, overlap).await {
-                Ok(true) => return Ok(IssuedKey { token, key }),
-                Ok(false) => {}
-                Err(error) => {
-                    // An answer that was lost says nothing, and the old key says who its successor is.
-                    let old = self.get(id).await.ok().flatten();
-                    let is_done = old.is_some_and(|old| old.successor == Some(key.id));
-                    return if is_done {
-                        Ok(IssuedKey { token, key })
-                    } else {
-                        Err(error)
-                    };
-                }
+            if self.replace(old, &key, now, overlap).await? {
+                return Ok(IssuedKey { token, key });
             }
         }
         Err(StoreError::Conflict(*id))
@@ -252,9 +241,15 @@ impl ApiKeyStore {
             }
         };
         let rotate = async move {
-            let new_place = successor.lookup_key();
-            let write = async move { backend.rotate(&successor, &old, expected).await };
-            carry_out(&cache, new_place, write).await
+            let (id, new, new_place) = (old.id, successor.id, successor.lookup_key());
+            let written = backend.clone();
+            let write = async move { written.rotate(&successor, &old, expected).await };
+            // The old key says who its successor is.
+            let was_done = async {
+                let old = backend.get(&id).await?;
+                Ok(old.is_some_and(|old| old.successor == Some(new)))
+            };
+            or_look(carry_out(&cache, new_place, write), was_done).await
         };
         Ok(carry_out_and_tell(self.resolver.cache(), place, rotate, tell).await?)
     }

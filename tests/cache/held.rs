@@ -308,7 +308,11 @@ async fn ten_thousand_contexts_that_are_held_cost_no_polling() {
     let node = Node::new().await;
     let polls = Arc::new(AtomicUsize::new(0));
     let mut watches = Vec::new();
-    let tokens = node.tokens(100).await;
+    let mut tokens = node.tokens(50).await;
+    for days in 1..=50 {
+        let new = new_key().expires_in(days * 24 * 3_600 * SECOND);
+        tokens.push(node.issue(new).await);
+    }
     for token in &tokens {
         let auth = node.store.verify(token).await.unwrap();
         for _ in 0..100 {
@@ -327,12 +331,34 @@ async fn ten_thousand_contexts_that_are_held_cost_no_polling() {
     assert_eq!(polls.load(Ordering::Relaxed), polled);
     assert_eq!(node.remote.reads(), reads);
 
-    node.remote.revoke_elsewhere(&tokens[7]).await;
+    for token in [&tokens[7], &tokens[77]] {
+        node.remote.revoke_elsewhere(token).await;
+    }
     sleep(2 * HEARTBEAT).await;
     let ended = watches.iter().filter(|watch| watch.is_finished()).count();
-    assert_eq!(ended, 100);
+    assert_eq!(ended, 200);
     let told = polls.load(Ordering::Relaxed) - polled;
-    assert!(told <= 300, "{told} polls for a hundred ends");
+    assert!(told <= 600, "{told} polls for two hundred ends");
+}
+
+/// A timer knows nothing of it: the machine was suspended, or somebody has set the time of day.
+#[tokio::test(start_paused = true)]
+async fn g6_a_context_ends_when_the_time_of_day_is_set_beyond_the_end_of_its_key() {
+    // At once, or by less than would put the proofs of the feed in doubt.
+    for (sets, by) in [(1, 24 * 3_600 * SECOND), (1_000, SECOND / 2)] {
+        let node = Node::new().await;
+        let new = new_key().expires_in(sets * (by + HEARTBEAT));
+        let (_, ends) = held(&node, &node.issue(new).await).await;
+        let (_, goes_on) = held(&node, &node.token().await).await;
+        for set in 1..=sets {
+            sleep(HEARTBEAT).await;
+            assert!(!ends.is_finished(), "after {set} of {sets}");
+            node.clock.set_forwards(by);
+        }
+        assert!(ended_after(Instant::now(), ends).await <= 2 * HEARTBEAT);
+        // Nobody can say of a day that was slept through that the key wasn't revoked meanwhile.
+        assert_eq!(goes_on.is_finished(), by > MAX_STALENESS);
+    }
 }
 
 /// After a feed was lost and found, any key may have changed.

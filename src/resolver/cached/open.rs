@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{CachedResolver, Inner};
 use crate::{
     cache::{CachedKey, Found, Freshness, KnowsKeys, Standing},
-    clock::{Moment, Now},
+    clock::{Moment, Now, signed_difference},
     context::{Answer, HasCaller},
     error::Unavailable,
     key::KeyStatus,
@@ -20,9 +20,6 @@ const READ_AFTER: f64 = 0.5;
 const READ_FOR: f64 = 0.3;
 /// After how much of it a read that has failed is tried again.
 const TRY_AFTER: f64 = 0.1;
-
-/// How often it is looked whether the end of a key has come earlier than a timer says.
-const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(60);
 
 impl KnowsKeys for Inner {
     fn standing(
@@ -53,6 +50,11 @@ impl KnowsKeys for Inner {
     fn hears_of_changes(&self) -> bool {
         let now = Now::of(&*self.clock);
         self.cache.is_leased_for(self.staleness(READ_AFTER), &now)
+    }
+
+    fn clocks_apart(&self) -> i64 {
+        let now = Now::of(&*self.clock);
+        signed_difference(now.wall(), now.monotonic())
     }
 
     fn heartbeat(&self) -> Duration {
@@ -93,8 +95,7 @@ impl CachedResolver {
                 let until_end = known.caller().expires_at().map(|end| {
                     // A timer may be early by less than a millisecond.
                     let left = end.saturating_sub(now.wall()).saturating_add(1);
-                    // The time of day may be set meanwhile.
-                    Duration::from_millis(left).min(LOOK_AT_THE_CLOCK)
+                    Duration::from_millis(left)
                 });
                 let until_read = if resolver.hears_of_changes() {
                     Duration::MAX
