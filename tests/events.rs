@@ -15,6 +15,8 @@ mod lives;
 #[cfg(feature = "tracing")]
 #[path = "events/logged.rs"]
 mod logged;
+#[path = "events/lost.rs"]
+mod lost;
 #[path = "events/readers.rs"]
 mod readers;
 #[path = "events/recorder.rs"]

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use tower_api_key::{
-    ApiKeyBackend, KeyStatus, KeyUpdate, ManualClock, MemoryBackend, RevocationReason,
+    ApiKeyBackend, KeyStatus, KeyUpdate, ManualClock, MemoryBackend, Metadata, RevocationReason,
     RotationError, Scopes,
 };
 
@@ -22,7 +22,9 @@ async fn node() -> (tower_api_key::ApiKeyStore, ManualClock) {
 #[tokio::test]
 async fn a_successor_is_the_same_key_with_another_token() {
     let (store, clock) = node().await;
+    let metadata = Metadata::from_stored(r#"{"team":"build"}"#).unwrap();
     let new = new_key().name("CI").expires_in(30 * DAY);
+    let new = new.metadata(metadata.clone());
     let old = store.create(new).await.unwrap();
     clock.advance(HOUR);
     let issued = store.rotate(&old.key().id, DAY).await.unwrap();
@@ -33,6 +35,7 @@ async fn a_successor_is_the_same_key_with_another_token() {
     );
     assert_eq!((&*new.user_id, new.name.as_deref()), (USER, Some("CI")));
     assert_eq!(new.scopes, old.scopes);
+    assert_eq!(new.metadata, Some(metadata));
     assert_eq!(
         (new.expires_at, new.retires_at),
         (Some(start() + 30 * DAY), None)
