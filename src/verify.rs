@@ -27,7 +27,7 @@ pub enum VerifyError {
     /// The id is a key's, the secret isn't.
     #[error("the secret is wrong")]
     WrongSecret,
-    /// The key's end has come (`now >= expires_at`).
+    /// The key's end has come: `now` is at or after `expires_at`, or the end of an overlap, `retires_at`.
     #[error("the key has expired")]
     Expired,
     /// The key was revoked.

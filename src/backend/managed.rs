@@ -74,8 +74,8 @@ use crate::{
 /// ```
 pub trait ApiKeyBackend: KeySource {
     /// Stores `key` unless its id or its [look-up key](ApiKey::lookup_key) is taken; returns whether it was
-    /// stored. A look-up key is also taken where it is the id of another key, and an id where another is looked up
-    /// by it: of two records under one look-up key, neither works.
+    /// stored. No two records may have the same id or the same look-up key, nor may the look-up key of one be the
+    /// id of another: of two records under one look-up key, neither works.
     ///
     /// # Errors
     ///
@@ -282,8 +282,8 @@ pub trait ApiKeyBackend: KeySource {
     /// its `made_at` as may be, whoever else inserts one at the same moment. Where both bounds are reached, either
     /// answer is right.
     ///
-    /// Those don't count that were [made with](KeyGrant::made_by) a key whose record is gone, revoked, or past its
-    /// end by then: they can't be claimed any more. A suspended key may go on, so its grants count.
+    /// Grants that were [made with](KeyGrant::made_by) a key that is deleted, revoked or past its end by then don't
+    /// count: they can't be claimed any more. A suspended key may go on, so its grants count.
     ///
     /// # Errors
     ///

@@ -263,7 +263,8 @@ pub struct InvalidKey {
 }
 
 impl InvalidKey {
-    /// The name of the field: `user_id`, `name`, `metadata` or `revocation_reason`.
+    /// The name of the field: `user_id`, `name`, `metadata`, `revocation_reason`, or, of a key that is imported,
+    /// any other of its fields.
     #[must_use]
     pub fn field(&self) -> &'static str {
         self.field

@@ -11,7 +11,7 @@ use futures_core::Stream;
 
 use super::{Event, log::Reader};
 
-/// What happens on this node, from the moment on at which it was asked for; made by
+/// What happens through one store, from the moment on at which it was asked for; made by
 /// [`ApiKeyStore::events`](crate::ApiKeyStore::events).
 ///
 /// Who doesn't read for a while misses the oldest events, and is told how many:

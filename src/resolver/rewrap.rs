@@ -88,15 +88,17 @@ impl Rewrapper {
     /// `token` is that of `key`, which works, and whose hash is under a retired pepper.
     pub(super) fn used(&self, token: &ApiKeyToken, key: &CachedKey, now: &Now<'_>) {
         let id = *key.caller().key_id();
+        let is_taken_in = self.shared.queue().take_in(id, now.monotonic());
+        // Only then, since it is the one HMAC more that a request may cost, and not under the lock.
+        let to = is_taken_in.then(|| self.shared.peppers.hash(token).ok());
         let mut queue = self.shared.queue();
-        if queue.has_room_for(&id, now.monotonic()) {
-            // Only here, since it is the one HMAC more that a request may cost.
-            let Ok(to) = self.shared.peppers.hash(token) else {
-                return;
-            };
-            let from = *key.key().secret_hash();
-            queue.known.insert(id, None);
-            queue.waiting.push_back(Rewrap { id, from, to });
+        match to {
+            Some(Some(to)) => {
+                let from = *key.key().secret_hash();
+                queue.waiting.push_back(Rewrap { id, from, to });
+            }
+            Some(None) => drop(queue.known.remove(&id)),
+            None => {}
         }
         if queue.is_shut_down
             || queue.waiting.is_empty()
@@ -141,6 +143,15 @@ impl Drop for Rewrapper {
 }
 
 impl Queue {
+    /// Whether the key is to be rewrapped now; then it is known to be.
+    fn take_in(&mut self, id: KeyId, now: u64) -> bool {
+        let takes = self.has_room_for(&id, now);
+        if takes {
+            self.known.insert(id, None);
+        }
+        takes
+    }
+
     fn has_room_for(&mut self, id: &KeyId, now: u64) -> bool {
         if self.is_shut_down || now < self.closed_until {
             return false;

@@ -24,8 +24,8 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotClaimable`] says why not. [`ClaimRefusal::Claimed`] to whom the key was for means that
-    /// somebody else was first: [`grant_of`](Self::grant_of) says as which key.
+    /// [`StoreError::NotClaimable`] says why not. Where the one whom the key was for gets
+    /// [`ClaimRefusal::Claimed`], somebody else has claimed it first: [`grant_of`](Self::grant_of) says as which key.
     ///
     /// [`StoreError::Unavailable`]: the grant may be used up, and its key then is nobody's. The same goes for a
     /// caller who goes away before the answer. Hand off another one. [`StoreError::Conflict`] where the key that it was

@@ -132,7 +132,8 @@ impl ApiKeyStore {
     }
 
     /// Takes back a grant; returns whether this call did: `false` if there is no such grant, or it was
-    /// claimed or revoked already, or its time was over. A key that was claimed is revoked by its own id.
+    /// claimed or revoked already. One whose time is over is revoked like any other. A key that was claimed is
+    /// revoked by its own id.
     ///
     /// An id is public. Where users take back their own, look first whose it is ([`grant`](Self::grant),
     /// `user_id`).

@@ -13,7 +13,8 @@ impl ApiKeyStore {
     /// that its owner holds works from then on as that of any other key does.
     ///
     /// A key whose digest or id is there already is left as it is, whatever became of it since: an import may
-    /// be run again. One that was deleted here comes back then.
+    /// be run again. One whose record was deleted here comes back then, and so does one that was imported by its
+    /// HMAC and [purged](Self::purge).
     ///
     /// What missing scopes and patterns in `scopes` mean has to be said: the programs that have written them
     /// don't agree.

@@ -216,29 +216,36 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`] (the record may be gone or not).
     pub async fn delete(&self, id: &KeyId) -> Result<bool, StoreError> {
         let (backend, id) = (self.backend.clone(), *id);
-        let (place, deletion) = match backend.get(&id).await {
-            Ok(Some(key)) => (key.lookup_key(), Event::about(EventKind::Deleted, &key)),
+        let found = match backend.get(&id).await {
+            Ok(Some(key)) => Some(key),
             Ok(None) => {
                 self.ended_already(&id);
                 return Ok(false);
             }
             // What can't be read can be removed.
-            Err(error) if error.is_corrupt() => {
-                (id.lookup_key(), Event::of(EventKind::Deleted).key(id))
-            }
+            Err(error) if error.is_corrupt() => None,
             Err(error) => return Err(error.into()),
         };
-        let delete = async move { backend.delete(&id).await };
+        let (place, deletion) = match &found {
+            Some(key) => (key.lookup_key(), Event::about(EventKind::Deleted, key)),
+            None => (id.lookup_key(), Event::of(EventKind::Deleted).key(id)),
+        };
+        let resolver = self.resolver.clone();
+        let delete = async move {
+            let deleted = backend.delete(&id).await;
+            if found.is_none() {
+                // It may have been looked up by something else than its id.
+                resolver.forget(&id);
+            }
+            deleted
+        };
         let emitter = self.resolver.emitter().clone();
         let tell = move |deleted: &bool| {
             if *deleted {
                 emitter.emit(deletion);
             }
         };
-        let deleted = carry_out_and_tell(self.resolver.cache(), place, delete, tell).await;
-        // What can't be read may have been looked up by something else than its id.
-        self.ended_already(&id);
-        Ok(deleted?)
+        Ok(carry_out_and_tell(self.resolver.cache(), place, delete, tell).await?)
     }
 
     /// Stores `key`, where there is no such key yet, and where `maker` has that version still.

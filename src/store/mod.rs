@@ -118,7 +118,8 @@ impl ApiKeyStore {
     }
 
     /// What happens to keys from now on, **through this store**: what other nodes do, and operators by hand,
-    /// isn't in it. Each reader gets all of it, in its order, and is told where it was too slow.
+    /// isn't in it. Each reader gets all of it in its order, unless it is too slow: then the oldest events are gone,
+    /// and it is told how many.
     ///
     /// A change is in it once, after it was carried out and counts, also where its caller has gone away. One
     /// whose outcome nobody knows, an error, isn't. Tokens that were rejected are in it, those that were

@@ -78,8 +78,8 @@ impl ApiKeyStore {
     /// How the rotation of a key stands, asked by the id of either. Nothing where the key wasn't rotated and
     /// is no successor, where the rotation was cancelled, or where the record of the old key is gone.
     ///
-    /// Of a key that was rotated and is a successor itself, it is its own rotation. When a key was last used
-    /// is to the minute, and of the uses on other nodes what they have written.
+    /// Of a key that is both, a successor and rotated, it is the key's own rotation. When a key was last used is
+    /// accurate to a minute; uses on other nodes show once they are written there.
     ///
     /// # Errors
     ///
@@ -102,7 +102,8 @@ impl ApiKeyStore {
 
     /// Ends the overlap of a rotation: the old key, whose id this is, is revoked with the reason
     /// [`Rotated`](RevocationReason::Rotated). Returns whether this call revoked it: `false` where it was
-    /// revoked already. One whose overlap has run out is revoked, too.
+    /// revoked already. One whose overlap has run out is revoked, too. Whether the successor works isn't looked
+    /// at: [`rotation`](Self::rotation) says so.
     ///
     /// # Errors
     ///

@@ -58,14 +58,14 @@ use crate::{
 ///
 /// # In the database
 ///
-/// Keys are in `tower_api_keys`, and those that wait to be claimed in `tower_api_key_grants`. `tower_api_key_changes` is a log that triggers write, and
+/// Keys are in `tower_api_keys`, and what was handed off in `tower_api_key_grants`, until it is
+/// [purged](crate::ApiKeyStore::purge). `tower_api_key_changes` is a log that triggers write, and
 /// `tower_api_key_schema` says how old the tables are. All are made, and brought up to date, when a
 /// backend is opened; of nodes that start at once, one does it. Tables that something else has made
 /// are left alone, and those of a newer version of this crate, too.
 ///
 /// The role that opens the first one needs `CREATE` on the schema, or the right to make it. Later ones
-/// need `SELECT, INSERT, UPDATE, DELETE` on `tower_api_keys` and `tower_api_key_grants`, which has what
-/// is still to be claimed, and `SELECT` on the two others; one of
+/// need `SELECT, INSERT, UPDATE, DELETE` on `tower_api_keys` and `tower_api_key_grants`, and `SELECT` on the two others; one of
 /// them at least `DELETE` on `tower_api_key_changes` and `UPDATE` on `tower_api_key_schema`, too, to
 /// delete what is older than an hour. To [verify](crate::CachedResolver) and nothing else, `SELECT` is
 /// enough.
