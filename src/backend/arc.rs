@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::SystemTime};
 
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeyFilter, KeyOfUser, KeySource,
-    PageRequest, PepperUsage, Subscription, Touch,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyOfUser,
+    KeySource, PageRequest, PepperUsage, Subscription, Touch,
 };
 use crate::{
     error::BackendError,
@@ -162,10 +162,8 @@ impl<B: ApiKeyBackend> ApiKeyBackend for Arc<B> {
 
     fn list_grants(
         &self,
-        user_id: Option<&str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
+        page: &GrantPageRequest,
     ) -> impl Future<Output = Result<Vec<KeyGrant>, BackendError>> + Send {
-        B::list_grants(self, user_id, after, limit)
+        B::list_grants(self, page)
     }
 }

@@ -3,8 +3,8 @@
 use std::{pin::Pin, time::SystemTime};
 
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeyFilter, KeyOfUser, KeySource,
-    PageRequest, PepperUsage, Subscription, Touch,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyOfUser,
+    KeySource, PageRequest, PepperUsage, Subscription, Touch,
 };
 use crate::{
     error::BackendError,
@@ -63,12 +63,7 @@ pub(crate) trait DynBackend: DynSource {
     ) -> Answer<'a, bool>;
     fn revoke_grant<'a>(&'a self, grant: &'a GrantId, at: SystemTime) -> Answer<'a, bool>;
     fn revoke_grants_of_user<'a>(&'a self, user_id: &'a str, at: SystemTime) -> Answer<'a, usize>;
-    fn list_grants<'a>(
-        &'a self,
-        user_id: Option<&'a str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
-    ) -> Answer<'a, Vec<KeyGrant>>;
+    fn list_grants<'a>(&'a self, page: &'a GrantPageRequest) -> Answer<'a, Vec<KeyGrant>>;
 }
 
 impl<S: KeySource> DynSource for S {
@@ -179,13 +174,8 @@ impl<B: ApiKeyBackend> DynBackend for B {
         Box::pin(ApiKeyBackend::revoke_grants_of_user(self, user_id, at))
     }
 
-    fn list_grants<'a>(
-        &'a self,
-        user_id: Option<&'a str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
-    ) -> Answer<'a, Vec<KeyGrant>> {
-        Box::pin(ApiKeyBackend::list_grants(self, user_id, after, limit))
+    fn list_grants<'a>(&'a self, page: &'a GrantPageRequest) -> Answer<'a, Vec<KeyGrant>> {
+        Box::pin(ApiKeyBackend::list_grants(self, page))
     }
 }
 

@@ -1,27 +1,32 @@
 //! Listing grants, a page at a time.
 
-use std::{fmt, str::FromStr, time::SystemTime};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use super::PageRequest;
 use crate::{
     clock::{from_unix_millis, unix_millis},
-    key::{GrantId, KeyGrant},
+    key::{GrantId, GrantStatus, KeyGrant},
 };
 
-/// Which part of which list of grants is asked for: those for keys of a user, or all; at most `limit`, after a
-/// cursor.
+/// Which part of which list of grants is asked for: of all, or of those for keys of a user, or of those that are
+/// pending; at most `limit`, after a cursor.
 ///
 /// ```
 /// use tower_api_key::GrantPageRequest;
 ///
-/// let first = GrantPageRequest::new().user("user_1").limit(20);
+/// let first = GrantPageRequest::new().user("user_1").pending().limit(20);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct GrantPageRequest {
     user_id: Option<String>,
+    pending_at: Option<SystemTime>,
     limit: usize,
     after: Option<GrantCursor>,
 }
@@ -31,6 +36,7 @@ impl GrantPageRequest {
     pub fn new() -> Self {
         Self {
             user_id: None,
+            pending_at: None,
             limit: PageRequest::new().max_keys(),
             after: None,
         }
@@ -39,6 +45,14 @@ impl GrantPageRequest {
     /// Those for keys of this user.
     pub fn user(mut self, user_id: impl Into<String>) -> Self {
         self.user_id = Some(user_id.into());
+        self
+    }
+
+    /// Those that are [pending](GrantStatus::Pending) when they are listed: nobody has claimed them, they aren't
+    /// revoked, and their end hasn't come.
+    pub fn pending(mut self) -> Self {
+        // The store says when. Before that, it is a moment at which none has expired.
+        self.pending_at = Some(UNIX_EPOCH);
         self
     }
 
@@ -54,16 +68,50 @@ impl GrantPageRequest {
         self
     }
 
-    pub(crate) fn wanted_user(&self) -> Option<&str> {
+    /// The same list, where it is one of pending grants, of those that are pending at `now`.
+    pub(crate) fn at(mut self, now: SystemTime) -> Self {
+        self.pending_at = self.pending_at.map(|_| now);
+        self
+    }
+
+    /// The same page with one grant more, which tells whether another page follows.
+    pub(crate) fn and_one_more(mut self) -> Self {
+        self.limit += 1;
+        self
+    }
+
+    /// Whose keys the grants are for, where it isn't everybody.
+    #[must_use]
+    pub fn wanted_user(&self) -> Option<&str> {
         self.user_id.as_deref()
     }
 
-    pub(crate) fn max_grants(&self) -> usize {
+    /// The moment at which they have to be pending, where it isn't all grants that are asked for. The store
+    /// fills it in.
+    #[must_use]
+    pub fn pending_at(&self) -> Option<SystemTime> {
+        self.pending_at
+    }
+
+    /// How many grants are asked for. A backend is asked for one more than the store's caller was.
+    #[must_use]
+    pub fn max_grants(&self) -> usize {
         self.limit
     }
 
-    pub(crate) fn cursor(&self) -> Option<GrantCursor> {
-        self.after
+    /// Behind which grant they begin.
+    #[must_use]
+    pub fn cursor(&self) -> Option<&GrantCursor> {
+        self.after.as_ref()
+    }
+
+    /// Whether `grant` is one of those that are asked for, on whatever page: what a backend's query has to say of
+    /// each record.
+    #[must_use]
+    pub fn fits(&self, grant: &KeyGrant) -> bool {
+        let is_pending = |at| grant.status(at) == GrantStatus::Pending;
+        self.wanted_user().is_none_or(|user| user == grant.user_id)
+            && self.pending_at.is_none_or(is_pending)
     }
 }
 
@@ -77,7 +125,7 @@ impl Default for GrantPageRequest {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct GrantPage {
-    /// The grants, newest first, whatever has become of them.
+    /// The grants, newest first.
     pub grants: Vec<KeyGrant>,
     /// Where the next page begins; none after the last.
     pub next: Option<GrantCursor>,
@@ -106,9 +154,16 @@ impl GrantCursor {
         }
     }
 
-    /// When the grant there was made, and its id.
-    pub(crate) fn place(&self) -> (SystemTime, GrantId) {
-        (self.made_at, self.id)
+    /// When the grant there was made.
+    #[must_use]
+    pub fn made_at(&self) -> SystemTime {
+        self.made_at
+    }
+
+    /// The id of the grant there.
+    #[must_use]
+    pub fn id(&self) -> &GrantId {
+        &self.id
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use super::{
-    GrantInsertion, GrantLimits, KeyFilter, KeyOfUser, KeySource, PageRequest, PepperUsage,
-    revocation,
+    GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyOfUser, KeySource, PageRequest,
+    PepperUsage, revocation,
 };
 use crate::{
     error::BackendError,
@@ -371,19 +371,17 @@ pub trait ApiKeyBackend: KeySource {
         async { Err(BackendError::unsupported("hand off keys")) }
     }
 
-    /// The grants for keys of `user_id`, or of everybody, from the newest to the oldest (by `made_at`, then
-    /// by id, both falling), at most `limit`, beginning after `after`.
+    /// The grants that [fit](GrantPageRequest::fits) `page`, from the newest to the oldest (by `made_at`, then
+    /// by id, both falling), as many as it asks for, beginning after its cursor.
     ///
     /// # Errors
     ///
     /// Whenever the list isn't known to be right.
     fn list_grants(
         &self,
-        user_id: Option<&str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
+        page: &GrantPageRequest,
     ) -> impl Future<Output = Result<Vec<KeyGrant>, BackendError>> + Send {
-        let _ = (user_id, after, limit);
+        let _ = page;
         async { Err(BackendError::unsupported("hand off keys")) }
     }
 }

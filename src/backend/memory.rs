@@ -14,8 +14,8 @@ use std::{
 
 use self::grants::Grants;
 use super::{
-    ApiKeyBackend, Change, ChangeSink, Cursor, GrantInsertion, GrantLimits, KeyFilter, KeyOfUser,
-    KeySource, PageRequest, PepperUsage, Subscription, Touch,
+    ApiKeyBackend, Change, ChangeSink, Cursor, GrantInsertion, GrantLimits, GrantPageRequest,
+    KeyFilter, KeyOfUser, KeySource, PageRequest, PepperUsage, Subscription, Touch,
 };
 use crate::{
     error::BackendError,
@@ -344,13 +344,8 @@ impl ApiKeyBackend for MemoryBackend {
         Ok(self.grants().revoke_of_user(user_id, at))
     }
 
-    async fn list_grants(
-        &self,
-        user_id: Option<&str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
-    ) -> Result<Vec<KeyGrant>, BackendError> {
-        Ok(self.grants().list(user_id, after, limit))
+    async fn list_grants(&self, page: &GrantPageRequest) -> Result<Vec<KeyGrant>, BackendError> {
+        Ok(self.grants().list(page))
     }
 }
 

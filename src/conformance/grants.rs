@@ -1,4 +1,4 @@
-//! Keys that wait to be claimed: stored, bounded, listed, taken back.
+//! Keys that wait to be claimed: stored, bounded, taken back.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,9 @@ use super::{
     report::{Broken, Outcome, ensure},
 };
 use crate::{
-    backend::{ApiKeyBackend, GrantInsertion, GrantLimits, PageRequest},
+    backend::{
+        ApiKeyBackend, GrantCursor, GrantInsertion, GrantLimits, GrantPageRequest, PageRequest,
+    },
     key::{ApiKey, ClaimHash, GrantId, GrantStatus, KeyGrant, Metadata},
     scope::Scopes,
     token::KeyId,
@@ -137,7 +139,8 @@ pub(super) async fn survive<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     ] {
         bench.store_grant(grant).await?;
         bench.holds_grant(grant, what).await?;
-        let listed = bench.there().list_grants(Some(&user), None, 100).await?;
+        let of_user = GrantPageRequest::new().user(&user).limit(100);
+        let listed = bench.there().list_grants(&of_user).await?;
         match listed.iter().find(|listed| listed.id == grant.id) {
             Some(listed) => same(grant, listed, &format!("{what}, listed"))?,
             None => return Err(Broken(format!("{what} isn't listed"))),
@@ -311,91 +314,27 @@ async fn pending<B: ApiKeyBackend>(
     now: SystemTime,
     suspended: &KeyId,
 ) -> Outcome<usize> {
-    let (mut pending, mut after) = (0, None);
+    let mut pending = 0;
+    let mut request = GrantPageRequest::new().limit(PageRequest::MAX_LIMIT);
     loop {
-        let limit = PageRequest::MAX_LIMIT;
-        let page = bench.there().list_grants(None, after, limit).await?;
+        let page = bench.there().list_grants(&request).await?;
         let is_pending = |grant: &&KeyGrant| {
             let may_be_made = grant.made_by.is_none_or(|maker| maker == *suspended);
             may_be_made && grant.status(now) == GrantStatus::Pending
         };
         pending += page.iter().filter(is_pending).count();
-        let last = page.last().map(|last| (last.made_at, last.id));
-        if page.len() < limit {
+        let Some(last) = page.last().map(GrantCursor::of) else {
+            return Ok(pending);
+        };
+        if page.len() < request.max_grants() {
             return Ok(pending);
         }
         ensure!(
-            last.is_some() && (after.is_none() || last < after),
+            request.cursor().is_none_or(|after| last < *after),
             "a list of grants that begins after a place doesn't go on behind it"
         );
-        after = last;
+        request = request.after(last);
     }
-}
-
-/// Those of a user, of everybody, a page at a time.
-pub(super) async fn are_listed_in_order<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
-    let (user, other) = (bench.user("listed"), bench.user("LISTED"));
-    let mut places = Vec::new();
-    let mut of_user = Vec::new();
-    let base = bench.moment();
-    for moment in [5, 1, 3] {
-        // Signed bytes would have another order.
-        for first in [0x80, 0x00, 0xff, 0x7f, 0x61, 0x41] {
-            for whose in [&user, &other] {
-                let mut grant = bench.grant(whose)?;
-                let mut id = *grant.id.as_bytes();
-                id.rotate_right(1);
-                id[0] = first;
-                grant.id = GrantId::from_bytes(id);
-                grant.made_at = at(base + moment);
-                grant.expires_at = grant.made_at + TTL;
-                bench.store_grant(&grant).await?;
-                places.push((grant.made_at, grant.id));
-                if *whose == user {
-                    of_user.push((grant.made_at, grant.id));
-                }
-            }
-        }
-    }
-    for places in [&mut places, &mut of_user] {
-        places.sort_unstable_by(|a, b| b.cmp(a));
-    }
-    let newest = Some((at(base + 6), GrantId::from_bytes([0; GrantId::LEN])));
-    for (whose, expected) in [(Some(user.as_str()), &of_user), (None, &places)] {
-        for limit in [1, 5, expected.len() - 1, expected.len()] {
-            for start in [0, 1, 7, expected.len() - 2] {
-                let after = start.checked_sub(1).map(|last| expected[last]).or(newest);
-                let listed = bench.there().list_grants(whose, after, limit).await?;
-                let listed: Vec<_> = listed.iter().map(|it| (it.made_at, it.id)).collect();
-                let end = (start + limit).min(expected.len());
-                // Behind the oldest of everybody's there may be those of other checks.
-                let same = listed.starts_with(&expected[start..end])
-                    && (listed.len() == end - start || whose.is_none() && listed.len() <= limit);
-                ensure!(
-                    same,
-                    "a page of {limit} grants after the {start} first of {} ({}) has {}, or others than those \
-                     that follow",
-                    expected.len(),
-                    if whose.is_some() {
-                        "those of a user"
-                    } else {
-                        "all"
-                    },
-                    listed.len()
-                );
-            }
-        }
-    }
-    let first = bench.there().list_grants(Some(&user), None, 100).await?;
-    ensure!(
-        first.len() == of_user.len() && first.iter().all(|grant| grant.user_id == user),
-        "the list of a user has {} grants, or another's, where {} were stored",
-        first.len(),
-        of_user.len()
-    );
-    bench.here().revoke_grants_of_user(&user, at(base)).await?;
-    bench.here().revoke_grants_of_user(&other, at(base)).await?;
-    Ok(())
 }
 
 /// By another node's clock, one that has expired may be pending.

@@ -1,8 +1,8 @@
 //! The rules, by name.
 
 use super::{
-    bench::Bench, changes, claims, digests, dropped, endings, fields, filters, grants, lists,
-    makers, peppers, reads, report::Run, rotations, touches, writes,
+    bench::Bench, changes, claims, digests, dropped, endings, fields, filters, grant_lists, grants,
+    lists, makers, peppers, reads, report::Run, rotations, touches, writes,
 };
 use crate::backend::ApiKeyBackend;
 
@@ -174,9 +174,11 @@ pub(super) async fn of_grants<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Run)
     .await;
     run.rule("pending grants are bounded", grants::are_bounded(b))
         .await;
+    run.rule("lists of grants are in order", grant_lists::are_in_order(b))
+        .await;
     run.rule(
-        "lists of grants are in order",
-        grants::are_listed_in_order(b),
+        "lists of pending grants have those alone",
+        grant_lists::of_pending_have_those_alone(b),
     )
     .await;
     run.rule(

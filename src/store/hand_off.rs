@@ -90,21 +90,37 @@ impl ApiKeyStore {
     /// The grants for keys of a user, or of everybody, the newest first, whatever has become of them: who made
     /// each, when, and whether it was claimed, as which key.
     ///
+    /// Those that can still be claimed, [by their status](KeyGrant::status) now:
+    ///
+    /// ```
+    /// # async fn run(store: tower_api_key::ApiKeyStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_api_key::GrantPageRequest;
+    ///
+    /// let mut request = GrantPageRequest::new().pending();
+    /// loop {
+    ///     let page = store.grants(request.clone()).await?;
+    ///     for grant in page.grants {
+    ///         println!("{} for {}", grant.id, grant.user_id);
+    ///     }
+    ///     match page.next {
+    ///         Some(next) => request = request.after(next),
+    ///         None => break,
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StoreError::Unavailable`].
     pub async fn grants(&self, page: GrantPageRequest) -> Result<GrantPage, StoreError> {
-        let limit = page.max_grants();
-        let after = page.cursor().map(|cursor| cursor.place());
-        // One more tells whether another page follows.
-        let listed = self
-            .backend
-            .list_grants(page.wanted_user(), after, limit + 1);
-        let mut grants = listed.await?;
+        let page = page.at(self.resolver.now());
+        let listed = page.clone().and_one_more();
+        let mut grants = self.backend.list_grants(&listed).await?;
         check_page(&grants, &page)?;
-        let more = grants.len() > limit;
-        grants.truncate(limit);
-        let last = grants.last().filter(|_| more);
+        let has_more = grants.len() > page.max_grants();
+        grants.truncate(page.max_grants());
+        let last = grants.last().filter(|_| has_more);
         let next = last.map(GrantCursor::of);
         Ok(GrantPage { grants, next })
     }
@@ -206,13 +222,13 @@ fn only_if(
     }
 }
 
-/// As with keys: the grants have to be the user's, and each has to come after the one before.
+/// As with keys: the grants have to be those that were asked for, and each has to come after the one before.
 fn check_page(grants: &[KeyGrant], page: &GrantPageRequest) -> Result<(), BackendError> {
-    let mut last = page.cursor();
+    let mut last = page.cursor().copied();
     for grant in grants {
-        if page.wanted_user().is_some_and(|user| user != grant.user_id) {
+        if !page.fits(grant) {
             return Err(BackendError::corrupt(
-                "a grant for another user in a user's list",
+                "a grant that wasn't asked for in a list",
             ));
         }
         let place = GrantCursor::of(grant);

@@ -1,8 +1,11 @@
 //! What the backend keeps of a key that was handed off, and how many.
 
+use std::{cmp::Reverse, time::Duration};
+
 use tokio::task::JoinSet;
 use tower_api_key::{
-    ApiKeyStore, Clock, GrantLimits, GrantPageRequest, NewApiKey, PostgresBackend, StoreError,
+    ApiKeyStore, Clock, GrantCursor, GrantLimits, GrantPageRequest, NewApiKey, PostgresBackend,
+    StoreError,
     sqlx::{self, Row},
 };
 
@@ -41,6 +44,59 @@ async fn no_more_wait_than_may_however_many_nodes_hand_off_at_once() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn those_that_can_be_claimed_are_listed_alone_by_the_clock_of_the_store() {
+    for database in Database::all("claims-pending") {
+        let [here, there] = database.two().await;
+        let mut waiting = Vec::new();
+        for user in ["user_0", "user_1", "user_0"] {
+            let hand_off = async |ttl| {
+                let new = NewApiKey::for_user(user, notes_scopes());
+                here.hand_off(new, ttl).await.unwrap()
+            };
+            let claimed = hand_off(MINUTE).await;
+            drop(there.claim(claimed.token()).await.unwrap());
+            let revoked = hand_off(MINUTE).await;
+            assert!(there.revoke_grant(&revoked.grant().id).await.unwrap());
+            drop(hand_off(MILLISECOND).await);
+            waiting.push(hand_off(2 * MILLISECOND).await.into_parts().1);
+            waiting.push(hand_off(MINUTE).await.into_parts().1);
+        }
+        waiting.sort_by_key(|grant| Reverse(GrantCursor::of(grant)));
+        let pending = async |request: GrantPageRequest| {
+            let (mut ids, mut request) = (Vec::new(), request.pending().limit(2));
+            loop {
+                let page = there.grants(request.clone()).await.unwrap();
+                ids.extend(page.grants.iter().map(|grant| grant.id));
+                match page.next {
+                    Some(next) => request = request.after(next),
+                    None => return ids,
+                }
+            }
+        };
+        let of_user = || GrantPageRequest::new().user("user_0");
+        let all = GrantPageRequest::new;
+        for _ in 0..2 {
+            database.clock.advance(MILLISECOND);
+            let now = database.clock.now();
+            waiting.retain(|grant| now < grant.expires_at);
+            let mut expected: Vec<_> = waiting.iter().map(|grant| grant.id).collect();
+            assert_eq!(pending(all()).await, expected);
+            let mut of_others = waiting.iter().map(|grant| grant.user_id != "user_0");
+            expected.retain(|_| !of_others.next().unwrap());
+            assert_eq!(pending(of_user()).await, expected);
+        }
+        assert_eq!(waiting.len(), 3);
+        database.clock.advance(MINUTE);
+        assert!(pending(all()).await.is_empty());
+        // All of them are there still.
+        let every = there.grants(all()).await.unwrap();
+        assert_eq!(every.grants.len(), 15);
+    }
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 fn notes_scopes() -> tower_api_key::Scopes {
     super::databases::scopes(&["notes:read"])

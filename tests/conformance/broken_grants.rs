@@ -7,7 +7,8 @@ use std::{
 
 use tokio::{task::yield_now, time::sleep};
 use tower_api_key::{
-    ApiKey, GrantId, GrantInsertion, GrantLimits, GrantStatus, KeyGrant, KeyId, Scopes,
+    ApiKey, GrantCursor, GrantId, GrantInsertion, GrantLimits, GrantPageRequest, GrantStatus,
+    KeyGrant, KeyId, Scopes,
 };
 
 use super::broken::{Broken, Fault, lock};
@@ -180,30 +181,40 @@ impl Broken {
         revoked
     }
 
-    pub fn page_of_grants(
-        &self,
-        user_id: Option<&str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
-    ) -> Vec<KeyGrant> {
-        let place = |grant: &KeyGrant| (grant.made_at, grant.id);
+    pub fn page_of_grants(&self, page: &GrantPageRequest) -> Vec<KeyGrant> {
         let mut grants = lock(&self.shared.grants).clone();
-        grants.retain(|grant| match self.fault {
-            Fault::GrantListLeaks => {
-                user_id.is_none_or(|it| grant.user_id.eq_ignore_ascii_case(it))
+        grants.retain(|grant| {
+            let user_id = page.wanted_user();
+            match self.fault {
+                Fault::GrantListLeaks => {
+                    user_id.is_none_or(|it| grant.user_id.eq_ignore_ascii_case(it))
+                }
+                _ => user_id.is_none_or(|it| grant.user_id == it),
             }
-            _ => user_id.is_none_or(|it| grant.user_id == it),
         });
-        grants.retain(|grant| match self.fault {
-            Fault::GrantListRepeats => after.is_none_or(|after| place(grant) <= after),
-            _ => after.is_none_or(|after| place(grant) < after),
+        grants.retain(|grant| {
+            page.pending_at().is_none_or(|at| match self.fault {
+                Fault::GrantListIgnoresPending => true,
+                Fault::GrantListTakesTheExpired => {
+                    grant.claimed_at.is_none() && grant.revoked_at.is_none()
+                }
+                Fault::GrantListTakesWhatEndsNow if grant.expires_at == at => true,
+                Fault::GrantListTakesTheRevoked if grant.revoked_at.is_some() => true,
+                _ => grant.status(at) == GrantStatus::Pending,
+            })
         });
-        grants.sort_by_key(|grant| Reverse(place(grant)));
+        grants.retain(|grant| {
+            page.cursor().is_none_or(|cursor| {
+                let place = GrantCursor::of(grant);
+                place < *cursor || place == *cursor && self.is(Fault::GrantListRepeats)
+            })
+        });
+        grants.sort_by_key(|grant| Reverse(GrantCursor::of(grant)));
         if self.is(Fault::GrantListIsOldestFirst) {
             grants.reverse();
         }
         if !self.is(Fault::GrantListIgnoresLimit) {
-            grants.truncate(limit);
+            grants.truncate(page.max_grants());
         }
         grants
     }

@@ -14,8 +14,8 @@ use tokio::{
 };
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, ClaimHash, Cursor, GrantId,
-    GrantInsertion, GrantLimits, KeyFilter, KeyGrant, KeyId, KeyOfUser, PageRequest, PepperUsage,
-    RevocationReason, Touch,
+    GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyGrant, KeyId, KeyOfUser,
+    PageRequest, PepperUsage, RevocationReason, Touch,
 };
 
 use super::broken::{Broken, Fault};
@@ -456,13 +456,8 @@ impl ApiKeyBackend for Broken {
         Ok(self.take_back(of_user, at))
     }
 
-    async fn list_grants(
-        &self,
-        user_id: Option<&str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
-    ) -> Result<Vec<KeyGrant>, BackendError> {
-        Ok(self.page_of_grants(user_id, after, limit))
+    async fn list_grants(&self, page: &GrantPageRequest) -> Result<Vec<KeyGrant>, BackendError> {
+        Ok(self.page_of_grants(page))
     }
 }
 

@@ -311,6 +311,26 @@ const FAULTS: &[(Fault, bool, &str)] = &[
         "lists of grants are in order",
     ),
     (
+        Fault::GrantListIgnoresPending,
+        false,
+        "lists of pending grants have those alone",
+    ),
+    (
+        Fault::GrantListTakesTheExpired,
+        false,
+        "lists of pending grants have those alone",
+    ),
+    (
+        Fault::GrantListTakesTheRevoked,
+        false,
+        "lists of pending grants have those alone",
+    ),
+    (
+        Fault::GrantListTakesWhatEndsNow,
+        false,
+        "lists of pending grants have those alone",
+    ),
+    (
         Fault::GrantSparesTheExpired,
         false,
         "a grant is revoked once, whatever the time",

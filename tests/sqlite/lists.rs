@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
 use tokio::task::JoinSet;
 use tower_api_key::{
     ApiKeyBackend, KeyFilter, KeySource, KeyUpdate, Metadata, NewApiKey, PageRequest,
@@ -185,6 +185,12 @@ async fn the_statements_of_lists_and_purges_use_an_index() {
     drop(SqliteBackend::open(&path).await.unwrap());
     let mut shell = shell(&path).await;
     let end = "min(ifnull(expires_at, retires_at), ifnull(retires_at, expires_at))";
+    let plan = async |shell: &mut SqliteConnection, select: &str| {
+        let statement = format!("EXPLAIN QUERY PLAN SELECT * FROM {select}");
+        let plan = sqlx::query(AssertSqlSafe(statement));
+        let plan = plan.fetch_all(shell).await.unwrap();
+        plan[0].get::<String, _>("detail")
+    };
     for (conditions, index) in [
         (
             format!("{end} >= 5 AND {end} < 9 AND revoked_at IS NULL"),
@@ -204,13 +210,13 @@ async fn the_statements_of_lists_and_purges_use_an_index() {
             "keys_by_age",
         ),
     ] {
-        let statement = format!(
-            "EXPLAIN QUERY PLAN SELECT * FROM tower_api_keys WHERE {conditions} \
-             ORDER BY created_at DESC, id DESC LIMIT 50"
-        );
-        let plan = sqlx::query(AssertSqlSafe(statement));
-        let plan = plan.fetch_all(&mut shell).await.unwrap();
-        let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
-        assert!(plan[0].contains(index), "{conditions}: {plan:?}");
+        let keys =
+            format!("tower_api_keys WHERE {conditions} ORDER BY created_at DESC, id DESC LIMIT 50");
+        let plan = plan(&mut shell, &keys).await;
+        assert!(plan.contains(index), "{conditions}: {plan}");
     }
+    let pending = "tower_api_key_grants WHERE (+made_at, id) < (5, x'00') AND claimed_at IS NULL \
+         AND revoked_at IS NULL AND expires_at > 5 ORDER BY made_at DESC, id DESC LIMIT 50";
+    let plan = plan(&mut shell, pending).await;
+    assert!(plan.contains("key_grants_pending"), "{plan}");
 }

@@ -2,6 +2,8 @@
 
 #[path = "handoff/interrupted.rs"]
 mod interrupted;
+#[path = "handoff/listed.rs"]
+mod listed;
 #[path = "handoff/makers.rs"]
 mod makers;
 
@@ -272,53 +274,6 @@ async fn no_more_keys_wait_than_may_and_the_bound_is_told() {
     clock.advance(MINUTE);
     assert!(!user_is_full().await && !user_is_full().await && user_is_full().await);
     assert_eq!(GrantLimits::new().per_user(0).in_all(0).max_per_user(), 1);
-}
-
-#[tokio::test]
-async fn grants_are_listed_a_page_at_a_time_and_taken_back_once() {
-    let fixture = Fixture::new().await;
-    let store = &fixture.store;
-    let mut made = Vec::new();
-    for number in 0..7 {
-        let user = if number % 3 == 2 { "user_2" } else { USER };
-        let new = NewApiKey::for_user(user, Scopes::none()).name(format!("{number}"));
-        made.push(handed_off(store, new).await.into_parts().1);
-        fixture.clock.advance(SECOND);
-    }
-    let walk = async |request: GrantPageRequest| {
-        let (mut seen, mut request) = (Vec::new(), request.limit(2));
-        loop {
-            let page = store.grants(request.clone()).await.unwrap();
-            assert!(page.grants.len() <= 2);
-            seen.extend(page.grants.iter().map(|grant| grant.id));
-            match page.next {
-                // As it comes back from a query string.
-                Some(next) => request = request.after(next.to_string().parse().unwrap()),
-                None => return seen,
-            }
-        }
-    };
-    let ids = |user: Option<&str>| {
-        let of_user = made.iter().rev();
-        let of_user = of_user.filter(|grant| user.is_none_or(|user| grant.user_id == user));
-        of_user.map(|grant| grant.id).collect::<Vec<_>>()
-    };
-    assert_eq!(walk(GrantPageRequest::new()).await, ids(None));
-    let of_user = GrantPageRequest::new().user(USER);
-    assert_eq!(walk(of_user).await, ids(Some(USER)));
-    assert!(
-        walk(GrantPageRequest::new().user("nobody"))
-            .await
-            .is_empty()
-    );
-
-    let now = start() + 7 * SECOND;
-    assert!(store.revoke_grant(&made[0].id).await.unwrap());
-    assert!(!store.revoke_grant(&made[0].id).await.unwrap());
-    let revoked = store.grant(&made[0].id).await.unwrap().unwrap();
-    assert_eq!(revoked.revoked_at, Some(now));
-    let unknown = GrantId::from_bytes([7; 16]);
-    assert!(!store.revoke_grant(&unknown).await.unwrap());
 }
 
 #[tokio::test]

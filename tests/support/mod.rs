@@ -35,9 +35,9 @@ use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower_api_key::{
     ApiKey, ApiKeyBackend, ApiKeyStore, AuthContext, BackendError, ChangeSink, ClaimHash, GrantId,
-    GrantInsertion, GrantLimits, KeyFilter, KeyGrant, KeyId, KeyOfUser, KeySource, LookupKey,
-    ManualClock, MemoryBackend, NewApiKey, PageRequest, Pepper, PepperUsage, Peppers,
-    RevocationReason, Scopes, Subscription, Touch, VerifyError,
+    GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyGrant, KeyId, KeyOfUser,
+    KeySource, LookupKey, ManualClock, MemoryBackend, NewApiKey, PageRequest, Pepper, PepperUsage,
+    Peppers, RevocationReason, Scopes, Subscription, Touch, VerifyError,
 };
 
 /// What the clocks of the tests show at first.
@@ -350,14 +350,9 @@ impl ApiKeyBackend for Breakable {
         self.inner.revoke_grants_of_user(user_id, at).await
     }
 
-    async fn list_grants(
-        &self,
-        user_id: Option<&str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
-    ) -> Result<Vec<KeyGrant>, BackendError> {
+    async fn list_grants(&self, page: &GrantPageRequest) -> Result<Vec<KeyGrant>, BackendError> {
         self.check()?;
-        self.inner.list_grants(user_id, after, limit).await
+        self.inner.list_grants(page).await
     }
 }
 

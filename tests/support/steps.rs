@@ -13,8 +13,8 @@ use std::{
 use tokio::sync::oneshot;
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, ChangeSink, ClaimHash, GrantId, GrantInsertion,
-    GrantLimits, KeyFilter, KeyGrant, KeyId, KeyOfUser, KeySource, LookupKey, MemoryBackend,
-    PageRequest, PepperUsage, RevocationReason, Subscription, Touch,
+    GrantLimits, GrantPageRequest, KeyFilter, KeyGrant, KeyId, KeyOfUser, KeySource, LookupKey,
+    MemoryBackend, PageRequest, PepperUsage, RevocationReason, Subscription, Touch,
 };
 
 use super::outage;
@@ -336,12 +336,7 @@ impl ApiKeyBackend for Steps {
         self.0.inner.revoke_grants_of_user(user_id, at).await
     }
 
-    async fn list_grants(
-        &self,
-        user_id: Option<&str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
-    ) -> Result<Vec<KeyGrant>, BackendError> {
-        self.0.inner.list_grants(user_id, after, limit).await
+    async fn list_grants(&self, page: &GrantPageRequest) -> Result<Vec<KeyGrant>, BackendError> {
+        self.0.inner.list_grants(page).await
     }
 }

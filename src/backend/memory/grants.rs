@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    backend::{GrantInsertion, GrantLimits},
+    backend::{GrantInsertion, GrantLimits, GrantPageRequest},
     key::{ApiKey, ClaimHash, GrantId, GrantStatus, KeyGrant},
     token::KeyId,
 };
@@ -100,17 +100,14 @@ impl Grants {
         ids.iter().filter(|id| self.revoke(id, at)).count()
     }
 
-    pub(super) fn list(
-        &self,
-        user_id: Option<&str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
-    ) -> Vec<KeyGrant> {
-        let after = after.map_or(Bound::Unbounded, |after| Bound::Excluded(Reverse(after)));
+    pub(super) fn list(&self, page: &GrantPageRequest) -> Vec<KeyGrant> {
+        let after = page.cursor().map_or(Bound::Unbounded, |cursor| {
+            Bound::Excluded(Reverse((cursor.made_at(), *cursor.id())))
+        });
         let places = self.places.range((after, Bound::Unbounded));
         let grants = places.filter_map(|Reverse((_, id))| self.records.get(id));
-        let wanted = grants.filter(|grant| user_id.is_none_or(|user| user == grant.user_id));
-        wanted.take(limit).cloned().collect()
+        let wanted = grants.filter(|grant| page.fits(grant));
+        wanted.take(page.max_grants()).cloned().collect()
     }
 
     /// Removes at most `at_most` that had come to their end before `before`; returns how many.

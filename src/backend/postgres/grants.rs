@@ -11,7 +11,7 @@ use sqlx::{
 use super::{Shared, names::Names, row, statements::query, time::Timestamp};
 use crate::{
     backend::{
-        GrantInsertion, GrantLimits,
+        GrantInsertion, GrantLimits, GrantPageRequest,
         sql::{GRANT_COLUMNS, GrantRow, failed},
     },
     error::BackendError,
@@ -29,6 +29,8 @@ pub(super) struct GrantStatements {
     revoke_of_user: Arc<str>,
     list: Arc<str>,
     list_of_user: Arc<str>,
+    list_pending: Arc<str>,
+    list_pending_of_user: Arc<str>,
 }
 
 impl GrantStatements {
@@ -37,6 +39,7 @@ impl GrantStatements {
             let filled = names.fill(&template.replace("{grant_columns}", GRANT_COLUMNS));
             Arc::from(filled.replace("{lock}", &names.grants_lock().to_string()))
         };
+        let list = |which: &str| fill(&LIST.replace("{which}", which));
         Self {
             begin: fill(BEGIN),
             insert: fill(INSERT),
@@ -45,8 +48,10 @@ impl GrantStatements {
             claim: fill(CLAIM),
             revoke: fill(&REVOKE.replace("{which}", "id = $2")),
             revoke_of_user: fill(&REVOKE.replace("{which}", "user_id = $2")),
-            list: fill(&LIST.replace("{of_user}", "")),
-            list_of_user: fill(&LIST.replace("{of_user}", "AND user_id = $4")),
+            list: list(""),
+            list_of_user: list("AND user_id = $4"),
+            list_pending: list(&format!("{OPEN} $4")),
+            list_pending_of_user: list(&format!("AND user_id = $4 {OPEN} $5")),
         }
     }
 }
@@ -108,11 +113,14 @@ const LIST: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_columns}
 FROM (SELECT) AS always LEFT JOIN (
     SELECT {grant_columns} FROM {grants}
-    WHERE (made_at, id) < ($1, $2) {of_user}
+    WHERE (made_at, id) < ($1, $2) {which}
     ORDER BY made_at DESC, id DESC
     LIMIT $3
 ) AS g ON true
 ORDER BY made_at DESC, id DESC";
+
+/// Which can be claimed after a time.
+const OPEN: &str = "AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at >";
 
 impl Shared {
     pub(super) async fn insert_grant(
@@ -220,28 +228,33 @@ impl Shared {
 
     pub(super) async fn list_grants(
         &self,
-        user_id: Option<&str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
+        page: &GrantPageRequest,
     ) -> Result<Vec<KeyGrant>, BackendError> {
         let statements = &self.statements.grants;
         // Text with NUL can't be stored, so nobody has this name.
-        if user_id.is_some_and(|user_id| user_id.contains('\0')) {
+        if page.wanted_user().is_some_and(|user| user.contains('\0')) {
             return Ok(Vec::new());
         }
-        let (made_at, id) = after.map_or((Timestamp::INFINITY, [0; GrantId::LEN]), |after| {
-            (Timestamp::new(after.0), *after.1.as_bytes())
-        });
-        let statement = match user_id {
-            None => &statements.list,
-            Some(_) => &statements.list_of_user,
+        let (made_at, id) = page
+            .cursor()
+            .map_or((Timestamp::INFINITY, [0; GrantId::LEN]), |cursor| {
+                (Timestamp::new(cursor.made_at()), *cursor.id().as_bytes())
+            });
+        let statement = match (page.wanted_user(), page.pending_at()) {
+            (None, None) => &statements.list,
+            (Some(_), None) => &statements.list_of_user,
+            (None, Some(_)) => &statements.list_pending,
+            (Some(_), Some(_)) => &statements.list_pending_of_user,
         };
         let mut query = query(statement)
             .bind(made_at)
             .bind(id.to_vec())
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        if let Some(user_id) = user_id {
+            .bind(i64::try_from(page.max_grants()).unwrap_or(i64::MAX));
+        if let Some(user_id) = page.wanted_user() {
             query = query.bind(user_id);
+        }
+        if let Some(at) = page.pending_at() {
+            query = query.bind(Timestamp::new(at));
         }
         grants(&self.sessions.rows(query).await?)
     }

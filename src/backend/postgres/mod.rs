@@ -32,8 +32,8 @@ use self::{
     time::Timestamp,
 };
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeyFilter, KeyOfUser, KeySource,
-    PageRequest, PepperUsage, Subscription, Touch, sql::OpenError,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyOfUser,
+    KeySource, PageRequest, PepperUsage, Subscription, Touch, sql::OpenError,
 };
 use crate::{
     error::BackendError,
@@ -362,13 +362,8 @@ impl ApiKeyBackend for PostgresBackend {
         self.0.revoke_grants_of_user(user_id, at).await
     }
 
-    async fn list_grants(
-        &self,
-        user_id: Option<&str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
-    ) -> Result<Vec<KeyGrant>, BackendError> {
-        self.0.list_grants(user_id, after, limit).await
+    async fn list_grants(&self, page: &GrantPageRequest) -> Result<Vec<KeyGrant>, BackendError> {
+        self.0.list_grants(page).await
     }
 }
 

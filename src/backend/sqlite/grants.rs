@@ -11,7 +11,7 @@ use sqlx::{
 use super::{Shared, records::write_key, statements::Statement};
 use crate::{
     backend::{
-        GrantInsertion, GrantLimits,
+        GrantInsertion, GrantLimits, GrantPageRequest,
         sql::{GRANT_COLUMNS, GrantRow, TablePrefix, failed, millis},
     },
     error::BackendError,
@@ -29,6 +29,8 @@ pub(super) struct GrantStatements {
     revoke_of_user: Statement,
     list: Statement,
     list_of_user: Statement,
+    list_pending: Statement,
+    list_pending_of_user: Statement,
 }
 
 impl GrantStatements {
@@ -46,12 +48,14 @@ impl GrantStatements {
                  WHERE {what} AND claimed_at IS NULL AND revoked_at IS NULL"
             )
         };
-        let list = |of_user: &str| {
-            format!(
-                "SELECT {GRANT_COLUMNS} FROM {grants} WHERE (made_at, id) < (?1, ?2) {of_user} \
+        let list = |which: &str| {
+            Statement::from(format!(
+                "SELECT {GRANT_COLUMNS} FROM {grants} WHERE {which} \
                  ORDER BY made_at DESC, id DESC LIMIT ?3"
-            )
+            ))
         };
+        let place = "(made_at, id) < (?1, ?2)";
+        let open = "claimed_at IS NULL AND revoked_at IS NULL AND expires_at >";
         Self {
             // What was made with a key that is gone, or has ended, can't be claimed, and doesn't count.
             count: format!(
@@ -77,8 +81,11 @@ impl GrantStatements {
             .into(),
             revoke: revoke("id = ?2").into(),
             revoke_of_user: revoke("user_id = ?2").into(),
-            list: list("").into(),
-            list_of_user: list("AND user_id = ?4").into(),
+            list: list(place),
+            list_of_user: list(&format!("{place} AND user_id = ?4")),
+            // With the plus, the index is taken that has open grants alone: of them, there is a bounded number.
+            list_pending: list(&format!("(+made_at, id) < (?1, ?2) AND {open} ?4")),
+            list_pending_of_user: list(&format!("{place} AND user_id = ?4 AND {open} ?5")),
         }
     }
 }
@@ -204,25 +211,30 @@ impl Shared {
 
     pub(super) async fn list_grants(
         &self,
-        user_id: Option<&str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
+        page: &GrantPageRequest,
     ) -> Result<Vec<KeyGrant>, BackendError> {
         let statements = &self.statements.grants;
         // Later than every time, where there is no other end.
-        let (made_at, id) = after.map_or((i64::MAX, [0; GrantId::LEN]), |(made_at, id)| {
-            (millis(made_at), *id.as_bytes())
-        });
-        let statement = match user_id {
-            None => &statements.list,
-            Some(_) => &statements.list_of_user,
+        let (made_at, id) = page
+            .cursor()
+            .map_or((i64::MAX, [0; GrantId::LEN]), |cursor| {
+                (millis(cursor.made_at()), *cursor.id().as_bytes())
+            });
+        let statement = match (page.wanted_user(), page.pending_at()) {
+            (None, None) => &statements.list,
+            (Some(_), None) => &statements.list_of_user,
+            (None, Some(_)) => &statements.list_pending,
+            (Some(_), Some(_)) => &statements.list_pending_of_user,
         };
         let mut query = sqlx::query(statement.sql())
             .bind(made_at)
             .bind(id.to_vec())
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        if let Some(user_id) = user_id {
+            .bind(i64::try_from(page.max_grants()).unwrap_or(i64::MAX));
+        if let Some(user_id) = page.wanted_user() {
             query = query.bind(user_id);
+        }
+        if let Some(at) = page.pending_at() {
+            query = query.bind(millis(at));
         }
         let read = async {
             let rows = query.fetch_all(&self.readers).await.map_err(failed)?;

@@ -30,8 +30,8 @@ use self::{
     statements::{MOST, Statement, Statements},
 };
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, KeyFilter, KeyOfUser, KeySource,
-    PageRequest, PepperUsage, Subscription, Touch,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyOfUser,
+    KeySource, PageRequest, PepperUsage, Subscription, Touch,
     sql::{OpenError, failed, millis},
 };
 use crate::{
@@ -356,13 +356,8 @@ impl ApiKeyBackend for SqliteBackend {
         self.0.revoke_grants_of_user(user_id, at).await
     }
 
-    async fn list_grants(
-        &self,
-        user_id: Option<&str>,
-        after: Option<(SystemTime, GrantId)>,
-        limit: usize,
-    ) -> Result<Vec<KeyGrant>, BackendError> {
-        self.0.list_grants(user_id, after, limit).await
+    async fn list_grants(&self, page: &GrantPageRequest) -> Result<Vec<KeyGrant>, BackendError> {
+        self.0.list_grants(page).await
     }
 }
 
