@@ -24,10 +24,10 @@ use shuttle::{
 use shuttle_tokio::task::{JoinHandle, spawn, yield_now};
 
 use crate::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, ApiKeyToken, BackendError, CacheConfig, Clock, KeyId,
-    KeySource, LookupKey, MemoryBackend, PageRequest, Pepper, Peppers, Scopes, TokenFormat, Touch,
-    VerifyError,
+    ApiKey, ApiKeyBackend, ApiKeyStore, ApiKeyToken, CacheConfig, Clock, KeyId, KeySource,
+    MemoryBackend, Pepper, Peppers, Scopes, TokenFormat, VerifyError,
     cache::take_out,
+    forward_to_backend,
     sync::{all_tasks_have_ended, forget_tasks},
 };
 
@@ -87,35 +87,11 @@ impl Clock for Still {
 struct Silent(MemoryBackend);
 
 impl KeySource for Silent {
-    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.get_many(keys).await
-    }
+    forward_to_backend!(self => self.0; get_many);
 }
 
 impl ApiKeyBackend for Silent {
-    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        self.0.insert(key).await
-    }
-
-    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
-        self.0.update(key, expected).await
-    }
-
-    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        self.0.delete(id).await
-    }
-
-    async fn list_for_user(
-        &self,
-        user_id: &str,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.list_for_user(user_id, page).await
-    }
-
-    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
-        self.0.touch(touches).await
-    }
+    forward_to_backend!(self => self.0; insert, update, delete, list_for_user, touch);
 }
 
 /// A store over a backend that tells nothing, and two keys in it that nobody has read.

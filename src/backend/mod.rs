@@ -4,6 +4,7 @@ mod arc;
 mod changes;
 mod erased;
 mod filter;
+mod forward;
 mod grant_page;
 mod grants;
 mod managed;

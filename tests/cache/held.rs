@@ -18,9 +18,9 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tower_api_key::{
-    ApiKey, ApiKeyStore, AuthContext, BackendError, CacheConfig, CachedResolver, ChangeSink, KeyId,
-    KeyResolver, KeySource, KeyUpdate, LookupKey, MemoryBackend, NewApiKey, Pepper, Peppers,
-    Scopes, Subscription, VerifyError,
+    ApiKeyStore, AuthContext, BackendError, CacheConfig, CachedResolver, ChangeSink, KeyId,
+    KeyResolver, KeySource, KeyUpdate, MemoryBackend, NewApiKey, Pepper, Peppers, Scopes,
+    Subscription, VerifyError, forward_to_backend,
 };
 
 use crate::{
@@ -385,13 +385,11 @@ async fn more_contexts_than_reads_may_wait_are_read_again_together_and_requests_
 struct Untold(MemoryBackend);
 
 impl KeySource for Untold {
-    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.get_many(keys).await
-    }
-
     async fn subscribe(&self, _: ChangeSink) -> Result<Subscription, BackendError> {
         Ok(Subscription::direct())
     }
+
+    forward_to_backend!(self => self.0; all of source but subscribe);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, BackendError, ChangeSink, KeyId, KeySource, LookupKey, PageRequest,
-    Subscription, Touch, conformance::Checks,
+    ApiKey, ApiKeyBackend, BackendError, KeySource, conformance::Checks, forward_to_backend,
 };
 
 use super::table::Table;
@@ -13,13 +12,7 @@ use super::table::Table;
 struct Least(Arc<Table>);
 
 impl KeySource for Least {
-    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.get_many(keys).await
-    }
-
-    async fn subscribe(&self, sink: ChangeSink) -> Result<Subscription, BackendError> {
-        self.0.subscribe(sink).await
-    }
+    forward_to_backend!(self => self.0; all of source);
 }
 
 impl ApiKeyBackend for Least {
@@ -31,25 +24,7 @@ impl ApiKeyBackend for Least {
         self.0.insert(key).await
     }
 
-    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
-        self.0.update(key, expected).await
-    }
-
-    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        self.0.delete(id).await
-    }
-
-    async fn list_for_user(
-        &self,
-        user_id: &str,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.list_for_user(user_id, page).await
-    }
-
-    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
-        self.0.touch(touches).await
-    }
+    forward_to_backend!(self => self.0; update, delete, list_for_user, touch);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -11,8 +11,8 @@ use std::{
 use tokio::task::JoinSet;
 use tower_api_key::{
     ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, CacheConfig, Imported, KeyId, KeyResolver,
-    KeySource, LookupKey, ManualClock, MemoryBackend, OldKey, PageRequest, Peppers, StoreError,
-    Touch, VerifyError,
+    KeySource, LookupKey, ManualClock, MemoryBackend, OldKey, Peppers, StoreError, VerifyError,
+    forward_to_backend,
 };
 
 use super::{hash_of, pepper, pylon, store_on, strict, token};
@@ -70,18 +70,6 @@ impl ApiKeyBackend for Silent {
         deleted
     }
 
-    async fn list_for_user(
-        &self,
-        user_id: &str,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.keys.list_for_user(user_id, page).await
-    }
-
-    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
-        self.keys.touch(touches).await
-    }
-
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
         if self.knows_no_ids {
             let ids: Vec<_> = ids.iter().map(KeyId::lookup_key).collect();
@@ -89,6 +77,8 @@ impl ApiKeyBackend for Silent {
         }
         self.keys.get_by_id(ids).await
     }
+
+    forward_to_backend!(self => self.keys; list_for_user, touch);
 }
 
 async fn import(store: &ApiKeyStore, token: &str) -> KeyId {

@@ -9,10 +9,7 @@ use crate::support::{
     USER, outcome, start,
     steps::{Step, Steps},
 };
-use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, KeyId, KeySource, LookupKey, PageRequest,
-    Scopes, Touch,
-};
+use tower_api_key::{ApiKeyBackend, ApiKeyStore, KeySource, Scopes, forward_to_backend};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_is_told_reaches_the_request_that_waits() {
@@ -81,35 +78,11 @@ async fn a_load_that_took_longer_than_the_staleness_is_not_believed() {
 struct ByList(Steps);
 
 impl KeySource for ByList {
-    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.get_many(keys).await
-    }
+    forward_to_backend!(self => self.0; get_many);
 }
 
 impl ApiKeyBackend for ByList {
-    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        self.0.insert(key).await
-    }
-
-    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
-        self.0.update(key, expected).await
-    }
-
-    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        self.0.delete(id).await
-    }
-
-    async fn list_for_user(
-        &self,
-        user_id: &str,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.list_for_user(user_id, page).await
-    }
-
-    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
-        self.0.touch(touches).await
-    }
+    forward_to_backend!(self => self.0; insert, update, delete, list_for_user, touch);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

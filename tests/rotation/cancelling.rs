@@ -13,8 +13,8 @@ use std::{
 
 use tokio::task::JoinSet;
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, ChangeSink, KeyId, KeySource, LookupKey,
-    MemoryBackend, PageRequest, RevocationReason, RotationError, StoreError, Subscription, Touch,
+    ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, KeySource, MemoryBackend, RevocationReason,
+    RotationError, StoreError, forward_to_backend,
 };
 
 use super::databases::{clock, node_on};
@@ -228,20 +228,10 @@ struct Interrupted {
 const ALL: usize = usize::MAX;
 
 impl KeySource for Interrupted {
-    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        self.inner.get_many(keys).await
-    }
-
-    async fn subscribe(&self, sink: ChangeSink) -> Result<Subscription, BackendError> {
-        self.inner.subscribe(sink).await
-    }
+    forward_to_backend!(self => self.inner; all of source);
 }
 
 impl ApiKeyBackend for Interrupted {
-    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        self.inner.insert(key).await
-    }
-
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
         match self.left.load(Ordering::SeqCst) {
             ALL => {}
@@ -251,21 +241,7 @@ impl ApiKeyBackend for Interrupted {
         self.inner.update(key, expected).await
     }
 
-    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        self.inner.delete(id).await
-    }
-
-    async fn list_for_user(
-        &self,
-        user_id: &str,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.inner.list_for_user(user_id, page).await
-    }
-
-    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
-        self.inner.touch(touches).await
-    }
+    forward_to_backend!(self => self.inner; insert, delete, list_for_user, touch);
 }
 
 /// A cancellation that broke off after so many of its writes.

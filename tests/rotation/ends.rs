@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout};
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, Clock, KeyId, KeyResolver, KeySource,
-    LookupKey, MemoryBackend, PageRequest, Peppers, Touch,
+    ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, Clock, KeyResolver, KeySource, MemoryBackend,
+    Peppers, forward_to_backend,
 };
 
 use super::databases::{clock, node_on};
@@ -25,36 +25,10 @@ fn cached(store: &ApiKeyStore, token: &str) -> Option<&'static str> {
 struct Silent(MemoryBackend);
 
 impl KeySource for Silent {
-    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.get_many(keys).await
-    }
+    forward_to_backend!(self => self.0; get_many);
 }
 
 impl ApiKeyBackend for Silent {
-    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        self.0.insert(key).await
-    }
-
-    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
-        self.0.update(key, expected).await
-    }
-
-    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        self.0.delete(id).await
-    }
-
-    async fn list_for_user(
-        &self,
-        user_id: &str,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.list_for_user(user_id, page).await
-    }
-
-    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
-        self.0.touch(touches).await
-    }
-
     async fn rotate(
         &self,
         successor: &ApiKey,
@@ -66,6 +40,8 @@ impl ApiKeyBackend for Silent {
         tokio::task::yield_now().await;
         done
     }
+
+    forward_to_backend!(self => self.0; insert, update, delete, list_for_user, touch);
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use std::{
 use tokio::{sync::watch, task::yield_now};
 use tower_api_key::{
     ApiKey, ApiKeyBackend, ApiKeyStore, ApiKeyToken, BackendError, CacheConfig, ChangeSink, KeyId,
-    KeyResolver, KeySource, LookupKey, ManualClock, MemoryBackend, PageRequest, Peppers,
-    Subscription, Touch,
+    KeyResolver, KeySource, LookupKey, ManualClock, MemoryBackend, Peppers, Subscription,
+    forward_to_backend,
 };
 
 use super::databases::{clock, node_on};
@@ -84,10 +84,6 @@ impl KeySource for Faulty {
 }
 
 impl ApiKeyBackend for Faulty {
-    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        self.0.inner.insert(key).await
-    }
-
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
         self.0.asked.lock().unwrap().push(key.id);
         let failed = || Err(BackendError::unavailable("the cable was pulled"));
@@ -114,21 +110,7 @@ impl ApiKeyBackend for Faulty {
         self.0.inner.update(key, expected).await
     }
 
-    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        self.0.inner.delete(id).await
-    }
-
-    async fn list_for_user(
-        &self,
-        user_id: &str,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.inner.list_for_user(user_id, page).await
-    }
-
-    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
-        self.0.inner.touch(touches).await
-    }
+    forward_to_backend!(self => self.0.inner; insert, delete, list_for_user, touch);
 }
 
 struct Node {

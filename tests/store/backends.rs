@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tower_api_key::{
     ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, Brand, CachedResolver, Cursor, KeyId,
     KeyResolver, KeySource, LookupKey, ManualClock, MemoryBackend, PageRequest, Pepper, Peppers,
-    StoreError, Touch, VerifyError,
+    StoreError, Touch, VerifyError, forward_to_backend,
 };
 
 use super::{chain, new_key, outcome, pepper, store_on, verified};
@@ -117,9 +117,7 @@ fn is_lost(left: &AtomicUsize) -> bool {
 }
 
 impl KeySource for Contended {
-    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        self.inner.get_many(keys).await
-    }
+    forward_to_backend!(self => self.inner; get_many);
 }
 
 impl ApiKeyBackend for Contended {
@@ -141,10 +139,6 @@ impl ApiKeyBackend for Contended {
         self.inner.update(key, expected).await
     }
 
-    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        self.inner.delete(id).await
-    }
-
     async fn list_for_user(
         &self,
         user_id: &str,
@@ -156,9 +150,7 @@ impl ApiKeyBackend for Contended {
         self.inner.list_for_user(user_id, page).await
     }
 
-    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
-        self.inner.touch(touches).await
-    }
+    forward_to_backend!(self => self.inner; delete, touch);
 }
 
 #[tokio::test]
@@ -426,25 +418,11 @@ impl KeySource for Lists {
 }
 
 impl ApiKeyBackend for Lists {
-    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        self.1.insert(key).await
-    }
-
-    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
-        self.1.update(key, expected).await
-    }
-
-    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        self.1.delete(id).await
-    }
-
     async fn list_for_user(&self, _: &str, _: &PageRequest) -> Result<Vec<ApiKey>, BackendError> {
         Ok(self.0.clone())
     }
 
-    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
-        self.1.touch(touches).await
-    }
+    forward_to_backend!(self => self.1; insert, update, delete, touch);
 }
 
 #[tokio::test]

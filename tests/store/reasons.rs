@@ -9,8 +9,8 @@ use std::{
 };
 
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, BackendError, KeyId, KeyOfUser, KeySource, LookupKey,
-    MemoryBackend, NewApiKey, PageRequest, Peppers, RevocationReason, Scopes, StoreError, Touch,
+    ApiKeyBackend, ApiKeyStore, BackendError, KeyOfUser, KeySource, MemoryBackend, NewApiKey,
+    Peppers, RevocationReason, Scopes, StoreError, forward_to_backend,
 };
 
 use super::{is_the_outage, new_key, pepper, store_on, verified};
@@ -190,36 +190,10 @@ impl Untold {
 }
 
 impl KeySource for Untold {
-    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        self.inner.get_many(keys).await
-    }
+    forward_to_backend!(self => self.inner; get_many);
 }
 
 impl ApiKeyBackend for Untold {
-    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        self.inner.insert(key).await
-    }
-
-    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
-        self.inner.update(key, expected).await
-    }
-
-    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        self.inner.delete(id).await
-    }
-
-    async fn list_for_user(
-        &self,
-        user_id: &str,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.inner.list_for_user(user_id, page).await
-    }
-
-    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
-        self.inner.touch(touches).await
-    }
-
     async fn revoke_all_for_user(
         &self,
         user_id: &str,
@@ -234,6 +208,8 @@ impl ApiKeyBackend for Untold {
             Answers::Never => panic!("the wire is on fire"),
         }
     }
+
+    forward_to_backend!(self => self.inner; insert, update, delete, list_for_user, touch);
 }
 
 /// Also those that another has ended, of which nobody has told.

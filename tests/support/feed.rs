@@ -13,7 +13,7 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, ChangeSink, KeyId, KeySource,
-    LookupKey, MemoryBackend, PageRequest, Subscription, Touch,
+    LookupKey, MemoryBackend, Subscription, forward_to_backend,
 };
 
 use super::{id_of, outage, start};
@@ -286,15 +286,5 @@ impl ApiKeyBackend for Remote {
         Ok(deleted)
     }
 
-    async fn list_for_user(
-        &self,
-        user_id: &str,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.records.list_for_user(user_id, page).await
-    }
-
-    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
-        self.0.records.touch(touches).await
-    }
+    forward_to_backend!(self => self.0.records; list_for_user, touch);
 }

@@ -34,10 +34,9 @@ use std::{
 use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, AuthContext, BackendError, ChangeSink, ClaimHash, GrantId,
-    GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyGrant, KeyId, KeyOfUser,
-    KeySource, LookupKey, ManualClock, MemoryBackend, NewApiKey, PageRequest, Pepper, PepperUsage,
-    Peppers, RevocationReason, Scopes, Subscription, Touch, VerifyError,
+    ApiKey, ApiKeyBackend, ApiKeyStore, AuthContext, BackendError, KeyId, KeySource, LookupKey,
+    ManualClock, MemoryBackend, NewApiKey, Pepper, Peppers, Scopes, Touch, VerifyError,
+    forward_to_backend,
 };
 
 /// What the clocks of the tests show at first.
@@ -194,11 +193,11 @@ impl Breakable {
         self.state.touches.load(Ordering::SeqCst)
     }
 
-    fn check(&self) -> Result<(), BackendError> {
+    fn checked(&self) -> Result<&MemoryBackend, BackendError> {
         if self.state.broken.load(Ordering::SeqCst) {
             return Err(outage());
         }
-        Ok(())
+        Ok(&self.inner)
     }
 }
 
@@ -209,151 +208,28 @@ fn outage() -> BackendError {
 impl KeySource for Breakable {
     async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
         self.state.reads.fetch_add(1, Ordering::SeqCst);
-        self.check()?;
-        self.inner.get_many(keys).await
+        self.checked()?.get_many(keys).await
     }
 
-    async fn subscribe(&self, sink: ChangeSink) -> Result<Subscription, BackendError> {
-        self.inner.subscribe(sink).await
-    }
+    forward_to_backend!(self => self.inner; all of source but get_many);
 }
 
-/// Passes every method on: those that the trait provides are not what is under test.
 impl ApiKeyBackend for Breakable {
-    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        self.check()?;
-        self.inner.insert(key).await
-    }
-
-    async fn insert_made_by(
-        &self,
-        key: &ApiKey,
-        maker: (KeyId, u64),
-    ) -> Result<bool, BackendError> {
-        self.check()?;
-        self.inner.insert_made_by(key, maker).await
-    }
-
-    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
-        self.check()?;
-        self.inner.update(key, expected).await
-    }
-
-    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        self.check()?;
-        self.inner.delete(id).await
-    }
-
-    async fn list_for_user(
-        &self,
-        user_id: &str,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.check()?;
-        self.inner.list_for_user(user_id, page).await
-    }
-
-    async fn revoke_all_for_user(
-        &self,
-        user_id: &str,
-        at: SystemTime,
-        reason: Option<&RevocationReason>,
-    ) -> Result<Vec<KeyOfUser>, BackendError> {
-        self.check()?;
-        self.inner.revoke_all_for_user(user_id, at, reason).await
-    }
-
-    async fn list(
-        &self,
-        filter: &KeyFilter,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.check()?;
-        self.inner.list(filter, page).await
-    }
-
-    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
-        self.check()?;
-        self.inner.purge(before, at_most).await
-    }
-
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
         self.state.touches.fetch_add(1, Ordering::SeqCst);
-        self.check()?;
+        let inner = self.checked()?;
         if self.state.touches_broken.load(Ordering::SeqCst) {
             return Err(outage());
         }
-        self.inner.touch(touches).await
+        inner.touch(touches).await
     }
 
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
         self.state.reads.fetch_add(1, Ordering::SeqCst);
-        self.check()?;
-        self.inner.get_by_id(ids).await
+        self.checked()?.get_by_id(ids).await
     }
 
-    async fn rotate(
-        &self,
-        successor: &ApiKey,
-        old: &ApiKey,
-        expected: u64,
-    ) -> Result<bool, BackendError> {
-        self.check()?;
-        self.inner.rotate(successor, old, expected).await
-    }
-
-    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
-        self.check()?;
-        self.inner.pepper_usage(now).await
-    }
-
-    async fn insert_grant(
-        &self,
-        grant: &KeyGrant,
-        limits: &GrantLimits,
-    ) -> Result<GrantInsertion, BackendError> {
-        self.check()?;
-        self.inner.insert_grant(grant, limits).await
-    }
-
-    async fn get_grant(&self, hash: &ClaimHash) -> Result<Option<KeyGrant>, BackendError> {
-        self.check()?;
-        self.inner.get_grant(hash).await
-    }
-
-    async fn get_grant_by_id(&self, id: &GrantId) -> Result<Option<KeyGrant>, BackendError> {
-        self.check()?;
-        self.inner.get_grant_by_id(id).await
-    }
-
-    async fn claim(
-        &self,
-        grant: &GrantId,
-        key: &ApiKey,
-        maker: Option<(KeyId, u64)>,
-    ) -> Result<bool, BackendError> {
-        self.check()?;
-        self.inner.claim(grant, key, maker).await
-    }
-
-    async fn revoke_grant(&self, grant: &GrantId, at: SystemTime) -> Result<bool, BackendError> {
-        self.check()?;
-        self.inner.revoke_grant(grant, at).await
-    }
-
-    async fn revoke_grants_of_user(
-        &self,
-        user_id: &str,
-        at: SystemTime,
-    ) -> Result<usize, BackendError> {
-        self.check()?;
-        self.inner.revoke_grants_of_user(user_id, at).await
-    }
-
-    async fn list_grants(&self, page: &GrantPageRequest) -> Result<Vec<KeyGrant>, BackendError> {
-        self.check()?;
-        self.inner.list_grants(page).await
-    }
+    forward_to_backend!(self => self.checked()?; all of backend but touch, get_by_id);
 }
 
 /// A server on a free port of the loopback, HTTP/1.1 and HTTP/2, which ends when it is dropped.

@@ -12,9 +12,9 @@ use std::{
 
 use tokio::sync::oneshot;
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, BackendError, ChangeSink, ClaimHash, GrantId, GrantInsertion,
-    GrantLimits, GrantPageRequest, KeyFilter, KeyGrant, KeyId, KeyOfUser, KeySource, LookupKey,
-    MemoryBackend, PageRequest, PepperUsage, RevocationReason, Subscription, Touch,
+    ApiKey, ApiKeyBackend, BackendError, ChangeSink, GrantId, KeyFilter, KeyId, KeyOfUser,
+    KeySource, LookupKey, MemoryBackend, PageRequest, RevocationReason, Subscription,
+    forward_to_backend,
 };
 
 use super::outage;
@@ -253,10 +253,6 @@ impl ApiKeyBackend for Steps {
         found
     }
 
-    async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
-        self.0.inner.touch(touches).await
-    }
-
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
         self.read(ids.len(), self.0.inner.get_by_id(ids)).await
     }
@@ -291,30 +287,6 @@ impl ApiKeyBackend for Steps {
         found
     }
 
-    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
-        self.0.inner.purge(before, at_most).await
-    }
-
-    async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
-        self.0.inner.pepper_usage(now).await
-    }
-
-    async fn insert_grant(
-        &self,
-        grant: &KeyGrant,
-        limits: &GrantLimits,
-    ) -> Result<GrantInsertion, BackendError> {
-        self.0.inner.insert_grant(grant, limits).await
-    }
-
-    async fn get_grant(&self, hash: &ClaimHash) -> Result<Option<KeyGrant>, BackendError> {
-        self.0.inner.get_grant(hash).await
-    }
-
-    async fn get_grant_by_id(&self, id: &GrantId) -> Result<Option<KeyGrant>, BackendError> {
-        self.0.inner.get_grant_by_id(id).await
-    }
-
     async fn claim(
         &self,
         grant: &GrantId,
@@ -324,19 +296,5 @@ impl ApiKeyBackend for Steps {
         self.write(self.0.inner.claim(grant, key, maker)).await
     }
 
-    async fn revoke_grant(&self, grant: &GrantId, at: SystemTime) -> Result<bool, BackendError> {
-        self.0.inner.revoke_grant(grant, at).await
-    }
-
-    async fn revoke_grants_of_user(
-        &self,
-        user_id: &str,
-        at: SystemTime,
-    ) -> Result<usize, BackendError> {
-        self.0.inner.revoke_grants_of_user(user_id, at).await
-    }
-
-    async fn list_grants(&self, page: &GrantPageRequest) -> Result<Vec<KeyGrant>, BackendError> {
-        self.0.inner.list_grants(page).await
-    }
+    forward_to_backend!(self => self.0.inner; all of backend but insert, insert_made_by, update, delete, list_for_user, get_by_id, rotate, revoke_all_for_user, list, claim);
 }

@@ -11,8 +11,8 @@ use std::{
 
 use tokio::sync::watch;
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, ApiKeyStoreBuilder, BackendError, ChangeSink, KeyId,
-    KeySource, LookupKey, ManualClock, PageRequest, Peppers, Subscription, Touch,
+    ApiKeyBackend, ApiKeyStore, ApiKeyStoreBuilder, BackendError, KeyId, KeySource, ManualClock,
+    Peppers, Touch, forward_to_backend,
 };
 
 use crate::{
@@ -62,36 +62,10 @@ impl Noting {
 }
 
 impl KeySource for Noting {
-    async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
-        self.keys.get_many(keys).await
-    }
-
-    async fn subscribe(&self, sink: ChangeSink) -> Result<Subscription, BackendError> {
-        self.keys.subscribe(sink).await
-    }
+    forward_to_backend!(self => self.keys; all of source);
 }
 
 impl ApiKeyBackend for Noting {
-    async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
-        self.keys.insert(key).await
-    }
-
-    async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
-        self.keys.update(key, expected).await
-    }
-
-    async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
-        self.keys.delete(id).await
-    }
-
-    async fn list_for_user(
-        &self,
-        user_id: &str,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.keys.list_for_user(user_id, page).await
-    }
-
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
         self.calls.lock().unwrap().push(touches.to_vec());
         let mut hangs = self.hangs.subscribe();
@@ -102,6 +76,8 @@ impl ApiKeyBackend for Noting {
         }
         self.keys.touch(touches).await
     }
+
+    forward_to_backend!(self => self.keys; insert, update, delete, list_for_user);
 }
 
 /// A store and what it stands on.
