@@ -6,13 +6,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-
-use super::PageRequest;
-use crate::{
-    clock::{from_unix_millis, unix_millis},
-    key::{GrantId, GrantStatus, KeyGrant},
+use super::{
+    PageRequest,
+    page::{place_text, read_place},
 };
+use crate::key::{GrantId, GrantStatus, KeyGrant};
 
 /// Which part of which list of grants is asked for: of all, or of those for keys of a user, or of those that are
 /// pending; at most `limit`, after a cursor.
@@ -143,8 +141,6 @@ pub struct GrantCursor {
 }
 
 impl GrantCursor {
-    const LEN: usize = 8 + GrantId::LEN;
-
     /// The place of `grant`.
     #[must_use]
     pub fn of(grant: &KeyGrant) -> Self {
@@ -169,10 +165,7 @@ impl GrantCursor {
 
 impl fmt::Display for GrantCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = [0; Self::LEN];
-        bytes[..8].copy_from_slice(&unix_millis(self.made_at).to_be_bytes());
-        bytes[8..].copy_from_slice(self.id.as_bytes());
-        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(bytes))
+        f.write_str(&place_text(self.made_at, self.id.as_bytes()))
     }
 }
 
@@ -180,17 +173,9 @@ impl FromStr for GrantCursor {
     type Err = ParseGrantCursorError;
 
     fn from_str(text: &str) -> Result<Self, ParseGrantCursorError> {
-        let error = ParseGrantCursorError(());
-        let mut bytes = [0; Self::LEN];
-        match BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
-            Ok(Self::LEN) => {}
-            _ => return Err(error),
-        }
-        let (millis, id) = bytes.split_first_chunk::<8>().ok_or(error)?;
-        Ok(Self {
-            made_at: from_unix_millis(u64::from_be_bytes(*millis)).ok_or(error)?,
-            id: GrantId::from_bytes(id.try_into().map_err(|_| error)?),
-        })
+        let (made_at, id) = read_place(text).ok_or(ParseGrantCursorError(()))?;
+        let id = GrantId::from_bytes(id);
+        Ok(Self { made_at, id })
     }
 }
 

@@ -99,8 +99,6 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    const LEN: usize = 8 + KeyId::LEN;
-
     /// The place of `key`.
     #[must_use]
     pub fn of(key: &ApiKey) -> Self {
@@ -130,10 +128,7 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = [0; Self::LEN];
-        bytes[..8].copy_from_slice(&unix_millis(self.created_at).to_be_bytes());
-        bytes[8..].copy_from_slice(self.id.as_bytes());
-        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(bytes))
+        f.write_str(&place_text(self.created_at, self.id.as_bytes()))
     }
 }
 
@@ -141,17 +136,28 @@ impl FromStr for Cursor {
     type Err = ParseCursorError;
 
     fn from_str(text: &str) -> Result<Self, ParseCursorError> {
-        let mut bytes = [0; Self::LEN];
-        match BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
-            Ok(Self::LEN) => {}
-            _ => return Err(ParseCursorError(())),
-        }
-        let (millis, id) = bytes.split_first_chunk::<8>().ok_or(ParseCursorError(()))?;
-        let millis = u64::from_be_bytes(*millis);
-        let created_at = from_unix_millis(millis).ok_or(ParseCursorError(()))?;
-        let id = KeyId::from_bytes(id.try_into().map_err(|_| ParseCursorError(()))?);
+        let (created_at, id) = read_place(text).ok_or(ParseCursorError(()))?;
+        let id = KeyId::from_bytes(id);
         Ok(Self { created_at, id })
     }
+}
+
+/// A place in a list as text: eight bytes of a time, and the bytes of an id, in base64url.
+pub(super) fn place_text(time: SystemTime, id: &[u8]) -> String {
+    let place = [&unix_millis(time).to_be_bytes(), id].concat();
+    BASE64_URL_SAFE_NO_PAD.encode(place)
+}
+
+/// The other way; nothing where it is no such text.
+pub(super) fn read_place<const N: usize>(text: &str) -> Option<(SystemTime, [u8; N])> {
+    // Longer ones aren't decoded.
+    if base64::encoded_len(8 + N, false) != Some(text.len()) {
+        return None;
+    }
+    let place = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (millis, id) = place.split_first_chunk()?;
+    let time = from_unix_millis(u64::from_be_bytes(*millis))?;
+    Some((time, id.try_into().ok()?))
 }
 
 /// What a list is used for can't be undone, and a cursor that doesn't move never ends: so the keys have to be

@@ -63,6 +63,16 @@ impl Emitter {
         }
     }
 
+    /// What tells of `event` where a write answers that it was done.
+    pub(crate) fn if_done(&self, event: Event) -> impl FnOnce(&bool) + Send + use<> {
+        let emitter = self.clone();
+        move |is_done| {
+            if *is_done {
+                emitter.emit(event);
+            }
+        }
+    }
+
     /// Tells that a token wasn't accepted. Costs a look at a number where nobody listens.
     pub(crate) fn rejected(&self, key_id: impl Into<Option<KeyId>>, error: &VerifyError) {
         let key_id = key_id.into();

@@ -220,12 +220,7 @@ impl Shared {
         let rewrapped = Event::about(rewrapped, &key);
         let (backend, place) = (self.backend.clone(), key.lookup_key());
         let write = async move { backend.update(&key, expected).await };
-        let emitter = self.emitter.clone();
-        let tell = move |written: &bool| {
-            if *written {
-                emitter.emit(rewrapped);
-            }
-        };
+        let tell = self.emitter.if_done(rewrapped);
         // Where another was first, the next use tries again, with what is there then.
         let write = carry_out_and_tell(&self.cache, place, write, tell);
         ask_in_time(WRITE_TIMEOUT, write).await?;

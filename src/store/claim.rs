@@ -119,12 +119,7 @@ impl ApiKeyStore {
             or_look(write, was_done).await
         };
         let happened = Event::of(EventKind::Claimed).key(key_id).grant(grant);
-        let emitter = self.resolver.emitter().clone();
-        let tell = move |claimed: &bool| {
-            if *claimed {
-                emitter.emit(happened);
-            }
-        };
+        let tell = self.resolver.emitter().if_done(happened);
         Ok(carry_out_and_tell(self.resolver.cache(), place, claim, tell).await?)
     }
 

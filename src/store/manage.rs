@@ -239,12 +239,7 @@ impl ApiKeyStore {
             }
             deleted
         };
-        let emitter = self.resolver.emitter().clone();
-        let tell = move |deleted: &bool| {
-            if *deleted {
-                emitter.emit(deletion);
-            }
-        };
+        let tell = self.resolver.emitter().if_done(deletion);
         Ok(carry_out_and_tell(self.resolver.cache(), place, delete, tell).await?)
     }
 
@@ -263,12 +258,7 @@ impl ApiKeyStore {
                 None => backend.insert(&key).await,
             }
         };
-        let emitter = self.resolver.emitter().clone();
-        let tell = move |inserted: &bool| {
-            if *inserted {
-                emitter.emit(event);
-            }
-        };
+        let tell = self.resolver.emitter().if_done(event);
         carry_out_and_tell(self.resolver.cache(), place, insert, tell).await
     }
 
