@@ -31,6 +31,7 @@ mod endings;
 mod fields;
 mod filters;
 mod follow;
+mod grant_limits;
 mod grant_lists;
 mod grants;
 mod lists;

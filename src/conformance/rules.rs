@@ -1,8 +1,8 @@
 //! The rules, by name.
 
 use super::{
-    bench::Bench, changes, claims, digests, dropped, endings, fields, filters, grant_lists, grants,
-    lists, makers, peppers, reads, report::Run, rotations, touches, writes,
+    bench::Bench, changes, claims, digests, dropped, endings, fields, filters, grant_limits,
+    grant_lists, grants, lists, makers, peppers, reads, report::Run, rotations, touches, writes,
 };
 use crate::backend::ApiKeyBackend;
 
@@ -172,7 +172,7 @@ pub(super) async fn of_grants<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Run)
         grants::are_never_overwritten(b),
     )
     .await;
-    run.rule("pending grants are bounded", grants::are_bounded(b))
+    run.rule("pending grants are bounded", grant_limits::are_bounded(b))
         .await;
     run.rule("lists of grants are in order", grant_lists::are_in_order(b))
         .await;

@@ -1,10 +1,10 @@
 //! One-time tokens: the tickets of one process, and what keys are claimed with.
 
-mod key;
+mod handed_off;
 mod tokens;
 
 pub use self::{
-    key::HandedOff,
+    handed_off::HandedOff,
     tokens::{
         HandoffError, HandoffToken, HandoffTokenConfig, HandoffTokenStore, ParseHandoffTokenError,
     },
