@@ -13,6 +13,7 @@ mod sqlite {
     mod records;
     mod refused;
     mod stores;
+    mod upgrades;
     mod wrong_rows;
 }
 

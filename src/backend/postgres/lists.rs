@@ -21,6 +21,7 @@ use crate::{
 
 /// An operator's `infinity` is no end.
 const DIALECT: Dialect = Dialect {
+    and_columns: "",
     argument: '$',
     end: "LEAST(expires_at, retires_at)",
     is_an_end: Some("LEAST(expires_at, retires_at) < 'infinity'"),

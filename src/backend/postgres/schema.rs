@@ -13,6 +13,8 @@ use crate::{error::BackendError, sync::timeout};
 
 /// Each step takes the tables from the version of its place to the next one.
 pub(super) const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+/// The version that has the table of grants.
+const WITH_GRANTS: i64 = 2;
 /// PostgreSQL 13 is the first one with `xid8` and `pg_snapshot`.
 const MIN_SERVER: i32 = 130_000;
 /// How long a step may take, and the wait for another node that takes it: more than a statement of
@@ -23,7 +25,17 @@ const STEP_LIMIT: Duration = Duration::from_secs(60);
 struct Found {
     has_keys: bool,
     has_changes: bool,
+    has_grants: bool,
     has_state: bool,
+}
+
+impl Found {
+    /// Our tables of so many versions, and whether they are there.
+    fn tables(&self, version: i64) -> impl Iterator<Item = (bool, &'static str)> {
+        let grants = (version >= WITH_GRANTS).then_some((self.has_grants, "key_grants"));
+        let tables = [(self.has_keys, "keys"), (self.has_changes, "key_changes")];
+        tables.into_iter().chain(grants)
+    }
 }
 
 /// Brings the tables up to date. Where they are, nothing is written, and no right to do so is needed.
@@ -52,7 +64,7 @@ async fn prepare_now(
     if found < known {
         migrate(connection, names, steps, known).await?;
     }
-    check_tables(connection, names).await
+    check_tables(connection, names, known).await
 }
 
 async fn check_server(connection: &mut PgConnection) -> Result<(), OpenError> {
@@ -84,15 +96,14 @@ async fn version(
 ) -> Result<i64, OpenError> {
     let found = find(connection, names).await?;
     if !found.has_state {
-        if found.has_keys || found.has_changes {
-            let (keys, changes) = (names.table("keys"), names.table("key_changes"));
-            let there = if found.has_keys { keys } else { changes };
-            return Err(OpenError::NotOurs(format!(
-                "{there} is there already, and was not made by this crate: take another \
-                 `table_prefix` or `schema`"
-            )));
-        }
-        return Ok(0);
+        let there = found.tables(WITH_GRANTS).find(|(is_there, _)| *is_there);
+        return there.map_or(Ok(0), |(_, name)| {
+            Err(OpenError::NotOurs(format!(
+                "{} is there already, and was not made by this crate: take another \
+                 `table_prefix` or `schema`",
+                names.table(name)
+            )))
+        });
     }
     let state = names.table("key_schema");
     let text = names.fill("SELECT version, pruned FROM {state}");
@@ -117,6 +128,13 @@ async fn version(
             known,
         });
     }
+    if version < WITH_GRANTS && found.has_grants {
+        return Err(OpenError::NotOurs(format!(
+            "{} is there already, and was not made by this crate, which needs the name from now on: \
+             rename it",
+            names.table("key_grants")
+        )));
+    }
     Ok(version)
 }
 
@@ -126,13 +144,15 @@ async fn find(connection: &mut PgConnection, names: &Names) -> Result<Found, Ope
     let row = sqlx::query(
         "SELECT coalesce(bool_or(relname = $2), false) AS has_keys,
             coalesce(bool_or(relname = $3), false) AS has_changes,
-            coalesce(bool_or(relname = $4), false) AS has_state
+            coalesce(bool_or(relname = $4), false) AS has_grants,
+            coalesce(bool_or(relname = $5), false) AS has_state
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         WHERE n.nspname = $1",
     )
     .bind(&names.schema)
     .bind(names.bare("keys"))
     .bind(names.bare("key_changes"))
+    .bind(names.bare("key_grants"))
     .bind(names.bare("key_schema"))
     .fetch_one(connection)
     .await
@@ -141,6 +161,7 @@ async fn find(connection: &mut PgConnection, names: &Names) -> Result<Found, Ope
     Ok(Found {
         has_keys: has("has_keys")?,
         has_changes: has("has_changes")?,
+        has_grants: has("has_grants")?,
         has_state: has("has_state")?,
     })
 }
@@ -171,7 +192,7 @@ async fn migrate(
     if from == 0 {
         make_schema(&mut transaction, names).await?;
     } else {
-        check_are_there(&find(&mut transaction, names).await?, names)?;
+        check_are_there(&find(&mut transaction, names).await?, names, from)?;
     }
     for step in missing {
         let made = run(&mut transaction, names.fill(step)).await;
@@ -200,23 +221,29 @@ async fn make_schema(connection: &mut PgConnection, names: &Names) -> Result<(),
     Ok(())
 }
 
-fn check_are_there(found: &Found, names: &Names) -> Result<(), OpenError> {
-    let tables = [(found.has_keys, "keys"), (found.has_changes, "key_changes")];
-    match tables.iter().find(|(is_there, _)| !is_there) {
+fn check_are_there(found: &Found, names: &Names, version: i64) -> Result<(), OpenError> {
+    match found.tables(version).find(|(is_there, _)| !is_there) {
         None => Ok(()),
         Some((_, name)) => Err(OpenError::Damaged(format!("{} is gone", names.table(name)))),
     }
 }
 
 /// Whether the tables can be read, and changes to them are logged.
-async fn check_tables(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
-    check_are_there(&find(connection, names).await?, names)?;
+async fn check_tables(
+    connection: &mut PgConnection,
+    names: &Names,
+    version: i64,
+) -> Result<(), OpenError> {
+    check_are_there(&find(connection, names).await?, names, version)?;
     for name in ["keys", "key_changes"] {
         let table = names.table(name);
         let text = format!("SELECT FROM {table} LIMIT 0");
         run(connection, text)
             .await
             .map_err(|error| denied("read", &table, error))?;
+    }
+    if version >= WITH_GRANTS {
+        check_rights(connection, names).await?;
     }
     let text = super::statements::start_reading(names);
     let row = sqlx::query(AssertSqlSafe(text))
@@ -228,6 +255,25 @@ async fn check_tables(connection: &mut PgConnection, names: &Names) -> Result<()
     } else {
         Err(OpenError::Damaged(not_logged(names)))
     }
+}
+
+/// Whether the role may do with grants what it may do with keys: it will, when it revokes all of a user. To verify
+/// keys, nobody reads grants.
+async fn check_rights(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
+    let text = names.fill(
+        "SELECT string_agg(needed, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed
+        WHERE NOT has_table_privilege('{grants}', needed) AND has_table_privilege('{keys}',
+            CASE needed WHEN 'SELECT' THEN 'INSERT, UPDATE, DELETE' ELSE needed END)",
+    );
+    let lacks = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(connection);
+    let lacks: Option<String> = lacks.await.map_err(unavailable)?;
+    lacks.map_or(Ok(()), |lacks| {
+        let (keys, grants) = (names.table("keys"), names.table("key_grants"));
+        Err(OpenError::Denied {
+            action: format!("do with {grants} what it may do with {keys}"),
+            source: BackendError::unavailable(format!("it needs {lacks} on {grants}")),
+        })
+    })
 }
 
 pub(super) fn not_logged(names: &Names) -> String {

@@ -7,6 +7,8 @@ use crate::backend::{KeyFilter, PageRequest};
 
 /// How a database says what the others say in other words.
 pub(in crate::backend) struct Dialect {
+    /// What is read of a record behind its columns.
+    pub(in crate::backend) and_columns: &'static str,
     /// What stands before the number of an argument.
     pub(in crate::backend) argument: char,
     /// When a key ends, as its index has it.
@@ -82,7 +84,8 @@ pub(in crate::backend) fn listing<'a>(
         format!("WHERE {} ", conditions.join(" AND "))
     };
     let text = format!(
-        "SELECT {COLUMNS} FROM {keys} {all}ORDER BY created_at DESC, id DESC LIMIT {limit}"
+        "SELECT {COLUMNS}{} FROM {keys} {all}ORDER BY created_at DESC, id DESC LIMIT {limit}",
+        dialect.and_columns,
     );
     Listing { text, arguments }
 }

@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use sqlx::{AssertSqlSafe, Row as _, Sqlite, query::Query, sqlite::SqliteArguments};
 
-use super::{Shared, records::read_keys};
+use super::{
+    Shared,
+    records::{IS_DIGEST, read_keys},
+};
 use crate::{
     backend::{
         KeyFilter, KeyOfUser, PageRequest,
@@ -19,6 +22,7 @@ use crate::{
 pub(super) const END: &str = "min(ifnull(expires_at, retires_at), ifnull(retires_at, expires_at))";
 
 pub(super) const DIALECT: Dialect = Dialect {
+    and_columns: IS_DIGEST,
     argument: '?',
     end: END,
     is_an_end: None,

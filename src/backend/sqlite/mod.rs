@@ -66,6 +66,10 @@ use crate::{
 /// `id` is the 24 bytes and not the text of a key's id: one key is found by the first 16 characters of its
 /// token, `display_prefix = 'pk.key_J1L3aUriQ'`.
 ///
+/// A new version of this crate may change the tables when its first process opens them, in one transaction, and
+/// adds columns without making the table of keys anew: what a service has that refers to it stays. Others read
+/// meanwhile, and wait to write, some seconds for a hundred thousand keys.
+///
 /// # The file
 ///
 /// It must be on a disk of this machine, as SQLite's write-ahead log asks for. **Stop what uses it

@@ -12,6 +12,9 @@ use crate::{
     key::ApiKey,
 };
 
+/// Read behind the columns: a pepper that is empty is none where a digest is kept, and nonsense elsewhere.
+pub(super) const IS_DIGEST: &str = ", digest_key IS NOT NULL";
+
 /// # Errors
 ///
 /// [`BackendError::corrupt`] where one of them isn't a record.
@@ -22,6 +25,8 @@ pub(super) fn read_keys(rows: &[SqliteRow]) -> Result<Vec<ApiKey>, BackendError>
 }
 
 fn read_row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
+    let pepper: String = row.try_get(6)?;
+    let is_digest: bool = row.try_get(20)?;
     Ok(Row {
         id: row.try_get(0)?,
         user_id: row.try_get(1)?,
@@ -29,7 +34,7 @@ fn read_row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
         scopes: row.try_get(3)?,
         unrestricted: row.try_get(4)?,
         display_prefix: row.try_get(5)?,
-        pepper: row.try_get(6)?,
+        pepper: Some(pepper).filter(|pepper| !(is_digest && pepper.is_empty())),
         secret_hash: row.try_get(7)?,
         created_at: row.try_get(8)?,
         expires_at: row.try_get(9)?,
@@ -59,7 +64,7 @@ pub(super) fn write_key<'q>(
         .bind(row.scopes)
         .bind(row.unrestricted)
         .bind(row.display_prefix)
-        .bind(row.pepper)
+        .bind(row.pepper.unwrap_or_default())
         .bind(row.secret_hash)
         .bind(row.created_at)
         .bind(row.expires_at)

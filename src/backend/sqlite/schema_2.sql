@@ -1,50 +1,31 @@
--- Keys of which a digest is kept have no pepper, and are looked up by its first 24 bytes. SQLite can't take
--- NOT NULL back, so the table is made anew. Ids that name other keys aren't foreign keys: those may be
--- purged.
-CREATE TABLE {prefix}keys_2 (
-    id BLOB NOT NULL PRIMARY KEY CHECK (length(id) = 24),
-    user_id TEXT NOT NULL,
-    name TEXT,
-    scopes TEXT NOT NULL,
-    unrestricted INTEGER NOT NULL CHECK (unrestricted IN (0, 1)),
-    display_prefix TEXT NOT NULL,
-    pepper TEXT,
-    secret_hash TEXT NOT NULL CHECK (length(secret_hash) = 64 AND secret_hash NOT GLOB '*[^0-9a-f]*'),
-    digest_key BLOB UNIQUE,
-    metadata TEXT CHECK (length(CAST(metadata AS BLOB)) <= 4096),
-    created_at INTEGER NOT NULL CHECK (created_at BETWEEN 0 AND 253402300799999),
-    expires_at INTEGER CHECK (expires_at BETWEEN 0 AND 253402300799999),
-    retires_at INTEGER CHECK (retires_at BETWEEN 0 AND 253402300799999),
-    last_used_at INTEGER CHECK (last_used_at BETWEEN 0 AND 253402300799999),
-    revoked_at INTEGER CHECK (revoked_at BETWEEN 0 AND 253402300799999),
-    revocation_reason TEXT,
-    disabled_at INTEGER CHECK (disabled_at BETWEEN 0 AND 253402300799999),
-    predecessor BLOB CHECK (length(predecessor) = 24),
-    successor BLOB CHECK (length(successor) = 24),
-    made_by BLOB CHECK (length(made_by) = 24),
-    version INTEGER NOT NULL CHECK (version >= 1),
-    CHECK (unrestricted = 0 OR scopes = ''),
-    CHECK ((pepper IS NULL) = (digest_key IS NOT NULL)),
-    CHECK (digest_key IS NULL OR lower(hex(digest_key)) = substr(secret_hash, 1, 48))
-) STRICT, WITHOUT ROWID;
+-- Keys of which a digest is kept have no pepper, `''` here, and are looked up by its first 24 bytes. Columns are
+-- added and the table stays, since a service's own tables, views and triggers may hang on it. Ids that name other
+-- keys aren't foreign keys: those may be purged.
 
-INSERT INTO {prefix}keys_2 (id, user_id, name, scopes, unrestricted, display_prefix, pepper,
-    secret_hash, created_at, expires_at, last_used_at, revoked_at, disabled_at, version)
-SELECT id, user_id, name, scopes, unrestricted, display_prefix, pepper,
-    secret_hash, created_at, expires_at, last_used_at, revoked_at, disabled_at, version
-FROM {prefix}keys;
+-- No record had that for a pepper. One that was written so by hand stays what nobody can read.
+UPDATE {prefix}keys SET pepper = '?' WHERE pepper = '';
 
--- Its triggers go with it.
-DROP TABLE {prefix}keys;
-ALTER TABLE {prefix}keys_2 RENAME TO {prefix}keys;
+ALTER TABLE {prefix}keys ADD COLUMN retires_at INTEGER CHECK (retires_at BETWEEN 0 AND 253402300799999);
+ALTER TABLE {prefix}keys ADD COLUMN revocation_reason TEXT;
+ALTER TABLE {prefix}keys ADD COLUMN metadata TEXT CHECK (length(CAST(metadata AS BLOB)) <= 4096);
+ALTER TABLE {prefix}keys ADD COLUMN predecessor BLOB CHECK (length(predecessor) = 24);
+ALTER TABLE {prefix}keys ADD COLUMN successor BLOB CHECK (length(successor) = 24);
+ALTER TABLE {prefix}keys ADD COLUMN made_by BLOB CHECK (length(made_by) = 24);
+ALTER TABLE {prefix}keys ADD COLUMN digest_key BLOB
+    CHECK ((pepper = '') = (digest_key IS NOT NULL))
+    CHECK (digest_key IS NULL OR lower(hex(digest_key)) = substr(secret_hash, 1, 48));
 
-CREATE INDEX {prefix}keys_by_user ON {prefix}keys (user_id, created_at, id);
+CREATE UNIQUE INDEX {prefix}keys_by_digest ON {prefix}keys (digest_key) WHERE digest_key IS NOT NULL;
 CREATE INDEX {prefix}keys_by_age ON {prefix}keys (created_at, id);
 CREATE INDEX {prefix}keys_by_end ON {prefix}keys
     (min(ifnull(expires_at, retires_at), ifnull(retires_at, expires_at)));
 CREATE INDEX {prefix}keys_by_revocation ON {prefix}keys (revoked_at)
 WHERE revoked_at IS NOT NULL AND digest_key IS NULL;
 CREATE INDEX {prefix}keys_by_maker ON {prefix}keys (made_by) WHERE made_by IS NOT NULL;
+
+DROP TRIGGER IF EXISTS {prefix}key_inserted;
+DROP TRIGGER IF EXISTS {prefix}key_deleted;
+DROP TRIGGER IF EXISTS {prefix}key_updated;
 
 -- What is logged is what a record is looked up by.
 CREATE TRIGGER {prefix}key_inserted AFTER INSERT ON {prefix}keys

@@ -4,7 +4,7 @@ use std::{array, sync::Arc};
 
 use sqlx::AssertSqlSafe;
 
-use super::{grants::GrantStatements, lists::END, schema::TRIGGERS};
+use super::{grants::GrantStatements, lists::END, records::IS_DIGEST, schema::TRIGGERS};
 use crate::backend::sql::{COLUMNS, TablePrefix};
 
 /// A statement made of nothing but our own text and a checked prefix.
@@ -58,7 +58,7 @@ impl Statements {
         let grants = format!("main.{prefix}key_grants");
         let page = |after: &str| {
             Statement::from(format!(
-                "SELECT {COLUMNS} FROM {keys} WHERE user_id = ?1 {after} \
+                "SELECT {COLUMNS}{IS_DIGEST} FROM {keys} WHERE user_id = ?1 {after} \
                  ORDER BY created_at DESC, id DESC LIMIT ?2"
             ))
         };
@@ -70,8 +70,8 @@ impl Statements {
                 let places: Vec<_> = (1..=1 << size).map(|place| format!("?{place}")).collect();
                 let places = places.join(",");
                 format!(
-                    "SELECT {COLUMNS} FROM {keys} WHERE id IN ({places}) AND digest_key IS NULL \
-                     UNION ALL SELECT {COLUMNS} FROM {keys} WHERE digest_key IN ({places})"
+                    "SELECT {COLUMNS}{IS_DIGEST} FROM {keys} WHERE id IN ({places}) AND digest_key IS NULL \
+                     UNION ALL SELECT {COLUMNS}{IS_DIGEST} FROM {keys} WHERE digest_key IN ({places})"
                 )
                 .into()
             }),
@@ -86,7 +86,7 @@ impl Statements {
             }),
             get_by_id: array::from_fn(|size| {
                 let places = vec!["?"; 1 << size].join(",");
-                format!("SELECT {COLUMNS} FROM {keys} WHERE id IN ({places})").into()
+                format!("SELECT {COLUMNS}{IS_DIGEST} FROM {keys} WHERE id IN ({places})").into()
             }),
             insert: insert_where(&keys, "TRUE").into(),
             insert_made_by: insert_where(
@@ -110,9 +110,9 @@ impl Statements {
             first_page: page(""),
             next_page: page("AND (created_at, id) < (?3, ?4)"),
             pepper_usage: format!(
-                "SELECT pepper, count(*), count(*) FILTER (WHERE revoked_at IS NULL \
+                "SELECT iif(digest_key IS NULL, pepper, NULL) AS named, count(*), count(*) FILTER (WHERE revoked_at IS NULL \
                  AND ifnull(expires_at > ?1, TRUE) AND ifnull(retires_at > ?1, TRUE)) \
-                 FROM {keys} GROUP BY pepper"
+                 FROM {keys} GROUP BY named"
             )
             .into(),
             of_user: format!(
