@@ -202,7 +202,7 @@ impl Breakable {
     }
 }
 
-fn outage() -> BackendError {
+pub fn outage() -> BackendError {
     BackendError::unavailable(io::Error::other("the cable was pulled"))
 }
 
