@@ -264,7 +264,7 @@ pub use self::{
     },
     resolver::{CachedResolver, CachedResolverBuilder, KeyResolver},
     scope::{Scope, ScopeError, Scopes},
-    store::{ApiKeyStore, ApiKeyStoreBuilder},
+    store::{ApiKeyStore, ApiKeyStoreBuilder, LeakReport},
     stream::UntilRevoked,
     token::{
         ApiKeyToken, Brand, DigestFormat, DisplayPrefix, KeyId, LookupKey, MalformedToken,

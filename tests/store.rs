@@ -11,6 +11,8 @@ mod backends;
 mod handoff;
 #[path = "store/last_used.rs"]
 mod last_used;
+#[path = "store/leaked.rs"]
+mod leaked;
 #[path = "store/life.rs"]
 mod life;
 #[path = "store/listing.rs"]

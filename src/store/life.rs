@@ -1,12 +1,10 @@
-//! What becomes of a key: changed, suspended, reported as leaked.
+//! What becomes of a key: changed, suspended.
 
 use super::ApiKeyStore;
 use crate::{
     error::StoreError,
-    events::{Event, EventKind},
-    key::{ApiKey, KeyUpdate, RevocationReason},
+    key::{ApiKey, KeyUpdate},
     token::KeyId,
-    verify::VerifyError,
 };
 
 impl ApiKeyStore {
@@ -85,60 +83,6 @@ impl ApiKeyStore {
             Ok(key.revoked_at.is_none() && key.disabled_at.take().is_some())
         });
         Ok(enabled.await?.is_some())
-    }
-
-    /// Revokes those of `tokens` that are tokens of keys of ours, as [leaked](RevocationReason::Leaked), and
-    /// says of each, in their order, whether it was one: for what a scanner of public repositories reports, 1,000 at the most.
-    ///
-    /// White space around a token doesn't count. Only the right secret does, whatever state its key is in. What has the id of a key and another
-    /// secret is `false`, and revokes nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::TooMany`], and then nothing was looked at. Otherwise the first error: where the backend
-    /// can't be asked, the tokens after it weren't seen to, and otherwise they were. Report all of them again.
-    pub async fn report_leaked(
-        &self,
-        tokens: impl IntoIterator<Item: AsRef<[u8]>>,
-    ) -> Result<Vec<bool>, StoreError> {
-        let tokens: Vec<_> = tokens.into_iter().take(Self::MAX_LEAKED + 1).collect();
-        if tokens.len() > Self::MAX_LEAKED {
-            return Err(StoreError::TooMany {
-                at_most: Self::MAX_LEAKED,
-            });
-        }
-        let mut were_ours = Vec::with_capacity(tokens.len());
-        let mut failed = None;
-        for token in tokens {
-            match self.revoke_leaked(token.as_ref()).await {
-                Ok(was_ours) => were_ours.push(was_ours),
-                // One after the other would take as long as it takes to give up each.
-                Err(StoreError::Unavailable(error)) if error.is_outage() => {
-                    return Err(StoreError::Unavailable(error));
-                }
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        failed.map_or(Ok(were_ours), Err)
-    }
-
-    /// How many tokens can be reported at once.
-    pub const MAX_LEAKED: usize = 1_000;
-
-    async fn revoke_leaked(&self, token: &[u8]) -> Result<bool, StoreError> {
-        let Ok(token) = self.parse(token.trim_ascii()) else {
-            return Ok(false);
-        };
-        match self.resolver.identify(&token).await {
-            Ok((id, _)) => {
-                let reported = Event::of(EventKind::LeakReported).key(id);
-                self.resolver.emitter().emit(reported);
-                self.revoke_for(&id, Some(RevocationReason::Leaked)).await?;
-                Ok(true)
-            }
-            Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
-            Err(_) => Ok(false),
-        }
     }
 
     /// Changes the record of `id` as `change` says; returns what it is then, nothing where it is gone or

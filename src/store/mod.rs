@@ -4,6 +4,7 @@ mod builder;
 mod claim;
 mod hand_off;
 mod import;
+mod leaks;
 mod life;
 mod listing;
 mod manage;
@@ -13,7 +14,7 @@ mod rotate;
 
 use std::{fmt, sync::Arc};
 
-pub use self::builder::ApiKeyStoreBuilder;
+pub use self::{builder::ApiKeyStoreBuilder, leaks::LeakReport};
 use crate::{
     backend::{ApiKeyBackend, DynBackend, GrantLimits, MemoryBackend},
     cache::{CacheStats, CheckedConfig, Freshness},

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use tokio::runtime::Builder;
-use tower_api_key::{ConfigError, Event, EventKind, MemoryBackend, MissedEvents};
+use tower_api_key::{ConfigError, Event, EventKind, LeakReport, MemoryBackend, MissedEvents};
 
 use super::{builder, heard, names, new_key, store_with_room_for};
 use crate::support::{unknown_token, with_wrong_secret};
@@ -35,12 +35,12 @@ async fn whoever_floods_the_service_with_wrong_tokens_pushes_no_revocation_out()
 async fn whoever_reports_a_revoked_token_again_and_again_pushes_no_revocation_out() {
     let store = store_with_room_for(16).await;
     let ((token, leaked), (_, other)) = (new_key(&store).await, new_key(&store).await);
-    assert_eq!(store.report_leaked([&token]).await.unwrap(), [true]);
+    assert!(store.report_leaked([&token]).await.unwrap()[0].is_true_positive());
     let mut events = store.events();
     assert!(store.revoke(&other).await.unwrap());
     for _ in 0..2 {
         let reported = store.report_leaked(vec![&token; 1_000]).await.unwrap();
-        assert_eq!(reported, [true; 1_000]);
+        assert!(reported.iter().all(LeakReport::is_true_positive));
     }
     let told = heard(&mut events);
     assert_eq!(

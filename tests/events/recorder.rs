@@ -12,7 +12,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tower_api_key::{
-    ApiKeyStore, BackendError, Event, EventKind, EventRecorder, MemoryBackend, StoreError,
+    ApiKeyStore, BackendError, Event, EventKind, EventRecorder, LeakReport, MemoryBackend,
+    StoreError,
 };
 
 use super::{PATIENCE, SECOND, builder, names, new_key};
@@ -222,7 +223,7 @@ async fn what_comes_too_fast_to_be_recorded_is_counted_and_takes_no_change_along
 async fn leak_reports_that_come_too_fast_to_be_recorded_take_no_revocation_along() {
     let (store, recorder) = recorded(8).await;
     let ((token, _), (_, other)) = (new_key(&store).await, new_key(&store).await);
-    assert_eq!(store.report_leaked([&token]).await.unwrap(), [true]);
+    assert!(store.report_leaked([&token]).await.unwrap()[0].is_true_positive());
     recorder
         .until("all are recorded", |it| it.kept.len() == 4)
         .await;
@@ -238,7 +239,7 @@ async fn leak_reports_that_come_too_fast_to_be_recorded_take_no_revocation_along
     assert!(store.revoke(&other).await.unwrap());
     for _ in 0..2 {
         let reported = store.report_leaked(vec![&token; 1_000]).await.unwrap();
-        assert_eq!(reported, [true; 1_000]);
+        assert!(reported.iter().all(LeakReport::is_true_positive));
     }
     recorder
         .until("all are recorded", |it| it.kept.len() == 4 + 1 + 1 + 1 + 8)

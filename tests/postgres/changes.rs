@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tower_api_key::{ApiKeyBackend, CacheConfig, KeySource};
+use tower_api_key::{ApiKeyBackend, CacheConfig, KeySource, LeakReport, RevocationReason};
 
 use crate::{
     node::{Node, eventually, where_id},
-    support::{id_of, postgres::Server},
+    support::{id_of, postgres::Server, with_wrong_secret},
 };
 
 /// Below a heartbeat of these nodes: nothing but what was announced can be known by then.
@@ -29,6 +29,28 @@ async fn g2_a_revocation_on_one_node_reaches_another() {
     assert_eq!(one.verify(&token).await, "revoked");
     let took = other.becomes(&token, "revoked").await;
     assert!(took < SOON, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g2_what_is_reported_as_leaked_on_one_node_is_refused_on_another() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let (one, other) = (patient(&server).await, patient(&server).await);
+    let (leaked, good) = (one.token().await, one.token().await);
+    other.cache(&leaked).await;
+    other.cache(&good).await;
+    let tokens = [with_wrong_secret(&good), leaked.clone()];
+    let reports = one.store.report_leaked(&tokens).await.unwrap();
+    let ids: Vec<_> = reports.iter().map(LeakReport::key_id).collect();
+    assert_eq!(ids, [None, Some(&id_of(&leaked))]);
+    let took = other.becomes(&leaked, "revoked").await;
+    assert!(took < SOON, "{took:?}");
+    for node in [&one, &other] {
+        assert_eq!(node.verify(&good).await, "good");
+        let key = node.store.get(&id_of(&leaked)).await.unwrap().unwrap();
+        assert_eq!(key.revocation_reason, Some(RevocationReason::Leaked));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

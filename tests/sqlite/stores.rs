@@ -8,12 +8,13 @@ use std::{
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tower_api_key::{
-    ApiKeyStore, CacheConfig, KeySource, NewApiKey, Pepper, Peppers, Scopes, SqliteBackend, sqlx,
+    ApiKeyStore, CacheConfig, KeySource, LeakReport, NewApiKey, Pepper, Peppers, RevocationReason,
+    Scopes, SqliteBackend, sqlx,
 };
 
 use crate::{
     run, shell, store,
-    support::{PEPPER, USER, folder::Folder, outcome},
+    support::{PEPPER, USER, folder::Folder, id_of, outcome, with_wrong_secret},
 };
 
 /// How long a change may take that somebody tells of.
@@ -83,6 +84,28 @@ async fn g2_what_another_store_of_the_file_revokes_is_refused_within_a_poll() {
         assert!(there.revoke_token(&token).await.unwrap());
         let took = becomes(&here, &token, "revoked").await;
         assert!(took < SOON, "after {took:?}");
+    }
+}
+
+#[tokio::test]
+async fn g2_what_is_reported_as_leaked_to_another_store_of_the_file_is_refused_within_a_poll() {
+    let folder = Folder::new("sqlite-leaked");
+    let path = folder.join("keys.db");
+    let here = caching(SqliteBackend::open(&path).await.unwrap(), MUCH_LATER).await;
+    let there = store(SqliteBackend::open(&path).await.unwrap()).await;
+    let (leaked, other) = (create(&there).await, create(&there).await);
+    is_cached(&here, &leaked).await;
+    is_cached(&here, &other).await;
+    let tokens = [with_wrong_secret(&other), leaked.clone()];
+    let reports = there.report_leaked(&tokens).await.unwrap();
+    let ids: Vec<_> = reports.iter().map(LeakReport::key_id).collect();
+    assert_eq!(ids, [None, Some(&id_of(&leaked))]);
+    let took = becomes(&here, &leaked, "revoked").await;
+    assert!(took < SOON, "after {took:?}");
+    for store in [&here, &there] {
+        assert_eq!(outcome(&store.verify_fresh(&other).await), "good");
+        let key = store.get(&id_of(&leaked)).await.unwrap().unwrap();
+        assert_eq!(key.revocation_reason, Some(RevocationReason::Leaked));
     }
 }
 

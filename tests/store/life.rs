@@ -1,12 +1,12 @@
-//! Keys are changed, suspended, reported as leaked, and made by other keys.
+//! Keys are changed, suspended, and made by other keys.
 
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tower_api_key::{ApiKeyBackend, KeyStatus, KeyUpdate, NewApiKey, Scopes, StoreError};
+use tower_api_key::{ApiKeyBackend, KeyUpdate, NewApiKey, Scopes, StoreError};
 
 use super::{SECOND, is_the_outage, verified};
-use crate::support::{Fixture, USER, id_of, start, unknown_token, with_wrong_secret};
+use crate::support::{Fixture, USER, id_of, start, unknown_token};
 
 fn scopes(scopes: &[&str]) -> Scopes {
     Scopes::of(scopes).unwrap()
@@ -83,15 +83,6 @@ async fn an_update_that_names_nothing_changes_nothing() {
             .unwrap()
             .is_none()
     );
-}
-
-#[tokio::test]
-async fn a_leaked_token_is_known_with_the_white_space_of_its_line() {
-    let fixture = Fixture::new().await;
-    let token = fixture.token(&["notes:read"]).await;
-    let line = format!("  {token}\r\n");
-    assert_eq!(fixture.store.report_leaked([&line]).await.unwrap(), [true]);
-    assert_eq!(verified(&fixture.store, &token).await, "revoked");
 }
 
 #[tokio::test]
@@ -208,53 +199,6 @@ async fn an_update_that_is_overtaken_keeps_what_the_other_has_changed() {
 }
 
 #[tokio::test]
-async fn leaked_tokens_are_revoked_and_nothing_else_is() {
-    let fixture = Fixture::new().await;
-    let good = fixture.token(&["notes:read"]).await;
-    let other = fixture.token(&["notes:read"]).await;
-    let reported = [
-        good.clone(),
-        with_wrong_secret(&other),
-        unknown_token(),
-        "pk.nonsense".to_owned(),
-        String::new(),
-        fixture.expired_token().await,
-        fixture.revoked_token().await,
-        fixture.disabled_token().await,
-        good.clone(),
-    ];
-    let were_ours = fixture.store.report_leaked(&reported).await.unwrap();
-    let expected = [true, false, false, false, false, true, true, true, true];
-    assert_eq!(were_ours, expected);
-    assert_eq!(verified(&fixture.store, &good).await, "revoked");
-    assert_eq!(verified(&fixture.store, &other).await, "good");
-    for (token, was_ours) in reported.iter().zip(expected) {
-        if was_ours {
-            let key = fixture.store.get(&id_of(token)).await.unwrap().unwrap();
-            assert_eq!(key.status(start()), KeyStatus::Revoked);
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_thousand_leaked_tokens_can_be_reported_and_no_more() {
-    let fixture = Fixture::new().await;
-    let good = fixture.token(&[]).await;
-    let mut reported = vec![unknown_token(); 1_000];
-    reported.push(good.clone());
-    let error = fixture.store.report_leaked(&reported).await.unwrap_err();
-    assert!(
-        matches!(error, StoreError::TooMany { at_most: 1_000 }),
-        "{error}"
-    );
-    assert_eq!(verified(&fixture.store, &good).await, "good");
-    let were_ours = fixture.store.report_leaked(&reported[1..]).await.unwrap();
-    assert_eq!(were_ours.iter().filter(|ours| **ours).count(), 1);
-    let endless = std::iter::repeat("pk.x".to_owned());
-    assert!(fixture.store.report_leaked(endless).await.is_err());
-}
-
-#[tokio::test]
 async fn g3_an_outage_is_an_error_for_who_changes_keys() {
     let fixture = Fixture::new().await;
     let token = fixture.token(&["notes:read"]).await;
@@ -267,7 +211,6 @@ async fn g3_an_outage_is_an_error_for_who_changes_keys() {
         store.disable(&id).await.unwrap_err(),
         store.enable(&id).await.unwrap_err(),
         store.update(&id, KeyUpdate::new()).await.unwrap_err(),
-        store.report_leaked([&token]).await.unwrap_err(),
         store.create_as(&auth, new).await.unwrap_err(),
     ] {
         assert!(is_the_outage(&error), "{error}");

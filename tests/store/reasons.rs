@@ -51,7 +51,7 @@ async fn a_revocation_says_why_and_the_first_one_stays() {
             assert!(!store.revoke(&id).await.unwrap());
             let all = store.revoke_all_for_user_because(USER, other).await;
             assert_eq!(all.unwrap(), 0);
-            assert!(store.report_leaked([token]).await.unwrap()[0]);
+            assert!(store.report_leaked([token]).await.unwrap()[0].is_true_positive());
             assert_eq!(reason_of(store, token).await.as_deref(), Some(text));
         }
     }
@@ -84,7 +84,7 @@ async fn a_revocation_says_why_and_the_first_one_stays() {
 async fn a_reported_leak_is_the_reason() {
     let fixture = Fixture::new().await;
     let token = fixture.token(&[]).await;
-    assert!(fixture.store.report_leaked([&token]).await.unwrap()[0]);
+    assert!(fixture.store.report_leaked([&token]).await.unwrap()[0].is_true_positive());
     let reason = reason_of(&fixture.store, &token).await;
     assert_eq!(reason.as_deref(), Some("leaked"));
 }

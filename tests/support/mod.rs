@@ -201,7 +201,7 @@ impl Breakable {
     }
 }
 
-fn outage() -> BackendError {
+pub fn outage() -> BackendError {
     BackendError::unavailable(io::Error::other("the cable was pulled"))
 }
 
