@@ -9,7 +9,8 @@ use proptest::{collection::vec, prelude::*};
 use rand::{TryCryptoRng, TryRng};
 use serde::Deserialize;
 use tower_api_key::{
-    ApiKeyToken, Brand, DisplayPrefix, KeyId, Pepper, Peppers, SecretHash, TokenFormat,
+    ApiKeyToken, Brand, ClaimHash, DisplayPrefix, HandoffToken, KeyId, Pepper, Peppers, SecretHash,
+    TokenFormat,
 };
 
 const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -217,8 +218,12 @@ fn what_is_secret_has_no_equals_sign_that_could_compare_it_in_varying_time() {
     let token = &Subject::<ApiKeyToken>(PhantomData);
     let hash = &Subject::<SecretHash>(PhantomData);
     let pepper = &Subject::<Pepper>(PhantomData);
+    let one_time = &Subject::<HandoffToken>(PhantomData);
     assert!(shown.has_eq());
     assert!(!token.has_eq() && !hash.has_eq() && !pepper.has_eq());
+    assert!(!one_time.has_eq());
+    // That of a one-time token may be compared: nobody comes near it without the 128 random bits.
+    assert!((&Subject::<ClaimHash>(PhantomData)).has_eq());
 }
 
 /// The grammar once more: three parts between two dots, and nothing else.

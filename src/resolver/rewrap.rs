@@ -277,3 +277,7 @@ impl Drop for Writer {
         }
     }
 }
+
+// Shuttle has tasks of its own.
+#[cfg(all(test, not(shuttle)))]
+mod tests;

@@ -103,8 +103,16 @@ impl SecretHash {
 /// anew; without the buffer of a message that comes in pieces, which is an eighth of the rest.
 pub(super) type Keyed = HmacCore<Sha256>;
 
+#[cfg(test)]
+thread_local! {
+    /// How many were computed on this thread.
+    pub(crate) static HMACS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 pub(super) fn hmac(keyed: &Keyed, secret: &[u8; SECRET_LEN]) -> Words {
     const { assert!(SECRET_LEN < 64, "one block, with its padding") }
+    #[cfg(test)]
+    HMACS.set(HMACS.get() + 1);
     let mut keyed = keyed.clone();
     let mut hash = Output::<Keyed>::default();
     keyed.finalize_fixed_core(&mut Buffer::<Keyed>::new(secret), &mut hash);

@@ -16,6 +16,8 @@ use std::{fmt, str::FromStr};
 
 use zeroize::Zeroizing;
 
+#[cfg(all(test, not(shuttle)))]
+pub(crate) use self::hash::HMACS;
 pub(crate) use self::{alphabet::decode_16, hash::sha256, mint::random};
 pub use self::{
     brand::Brand,

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::Poll,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::{StreamExt, stream};
@@ -514,6 +514,34 @@ async fn a_context_made_by_hand_ends_with_its_expiry_alone() {
     let ended = auth.with_expiry(start() - 1_000_000_000 * SECOND);
     assert!(!ended.is_active().await.unwrap());
     ended.revoked().await;
+}
+
+/// By the time of day, which no runtime pauses.
+#[tokio::test]
+async fn a_context_made_by_hand_ends_when_its_expiry_comes_and_not_before() {
+    let end = SystemTime::now() + SECOND / 5;
+    let auth = AuthContext::new(KeyId::from_bytes([7; 24]), USER, Scopes::none()).with_expiry(end);
+    let ends_at = auth.expires_at().unwrap();
+    let is_active = auth.is_active().await.unwrap();
+    assert!(is_active || SystemTime::now() >= ends_at);
+    let mut stream = pin!(auth.until_revoked(stream::pending::<()>()));
+    let ended = async { tokio::join!(auth.revoked(), stream.next()) };
+    let ((), last) = timeout(30 * SECOND, ended).await.expect("it goes on");
+    assert!(SystemTime::now() >= ends_at, "it has ended early");
+    assert_eq!((last, auth.is_active().await.unwrap()), (None, false));
+}
+
+/// Timers pass at once here, and the time of day stays.
+#[tokio::test(start_paused = true)]
+async fn a_context_made_by_hand_ends_by_the_time_of_day_and_by_no_timer() {
+    let end = SystemTime::now() + 24 * 3_600 * SECOND;
+    let auth = AuthContext::new(KeyId::from_bytes([7; 24]), USER, Scopes::none()).with_expiry(end);
+    assert!(
+        timeout(30 * 24 * 3_600 * SECOND, auth.revoked())
+            .await
+            .is_err()
+    );
+    assert!(auth.is_active().await.unwrap());
 }
 
 #[tokio::test]
