@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ApiKeyBackend, KeySource};
-use crate::forward_to_backend;
+use super::{ApiKeyBackend, KeySource, forward::forward_to_backend};
 
 impl<S: KeySource> KeySource for Arc<S> {
     forward_to_backend!(self => (**self); all of source);

@@ -180,3 +180,4 @@ macro_rules! forward_to_backend {
         }
     };
 }
+pub(crate) use forward_to_backend;

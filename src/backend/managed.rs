@@ -16,7 +16,8 @@ use crate::{
 /// database of one's own.
 ///
 /// Five methods more than [`KeySource`], and [`ApiKeyStore::builder`](crate::ApiKeyStore::builder)
-/// takes it. The example `custom_backend` is one, whole.
+/// takes it. The example `custom_backend` is one, whole. One that wraps another passes on what it doesn't do itself
+/// by [`forward_to_backend!`](crate::forward_to_backend).
 ///
 /// # What a backend must see to
 ///
