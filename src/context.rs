@@ -3,10 +3,11 @@
 use std::{
     any::Any,
     fmt,
-    future::{pending, ready},
+    future::{pending, poll_fn, ready},
     num::NonZeroU64,
     pin::Pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, SystemTime},
 };
 
@@ -69,6 +70,9 @@ pub(crate) trait HasCaller: Send + Sync {
 
     /// Whether the caller's key is good now.
     fn is_active(&self) -> Answer<Result<bool, Unavailable>>;
+
+    /// The same key with what `caller` says of it.
+    fn shown_as(self: Arc<Self>, caller: Caller) -> Arc<dyn HasCaller>;
 }
 
 pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -158,6 +162,55 @@ impl HasCaller for Caller {
         let has_ended = self.expires_at().is_some_and(|end| until(end).is_zero());
         Box::pin(ready(Ok(!has_ended)))
     }
+
+    fn shown_as(self: Arc<Self>, caller: Caller) -> Arc<dyn HasCaller> {
+        Arc::new(caller)
+    }
+}
+
+/// A key of which something else is shown than is stored. It ends with the key all the same, or before.
+pub(crate) struct Shown {
+    pub(crate) caller: Caller,
+    pub(crate) of: Arc<dyn HasCaller>,
+}
+
+impl Shown {
+    /// Whether it is to end before the key does.
+    fn ends_before(&self) -> bool {
+        let ends = |caller: &Caller| caller.expires_at().unwrap_or(u64::MAX);
+        ends(&self.caller) < ends(self.of.caller())
+    }
+}
+
+impl HasCaller for Shown {
+    fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    fn ended(&self) -> Answer<()> {
+        let mut key = self.of.ended();
+        if !self.ends_before() {
+            return key;
+        }
+        let mut shown = self.caller.ended();
+        Box::pin(poll_fn(move |cx| match key.as_mut().poll(cx) {
+            Poll::Pending => shown.as_mut().poll(cx),
+            ended @ Poll::Ready(()) => ended,
+        }))
+    }
+
+    fn is_active(&self) -> Answer<Result<bool, Unavailable>> {
+        let key = self.of.is_active();
+        if !self.ends_before() {
+            return key;
+        }
+        let shown = self.caller.is_active();
+        Box::pin(async move { Ok(key.await? && shown.await?) })
+    }
+
+    fn shown_as(self: Arc<Self>, caller: Caller) -> Arc<dyn HasCaller> {
+        self.of.clone().shown_as(caller)
+    }
 }
 
 /// How long it is until `end`, in milliseconds since 1970.
@@ -203,21 +256,21 @@ impl AuthContext {
         } = self.caller().clone();
         let name = Some(name.as_ref());
         let caller = Caller::new(key_id, self.user_id(), name, scopes, expires_at);
-        Self {
-            caller: Arc::new(caller),
-            ..self
-        }
+        self.shown_as(caller)
     }
 
-    /// The same with the key's end, in whole milliseconds.
+    /// The same with the key's end, in whole milliseconds. Where the context is that of a stored key, it still
+    /// ends with that key, if that is earlier.
     #[must_use]
     pub fn with_expiry(self, expires_at: SystemTime) -> Self {
         let mut caller = self.caller().clone();
         caller.expires_at = Some(expiry(expires_at));
-        Self {
-            caller: Arc::new(caller),
-            ..self
-        }
+        self.shown_as(caller)
+    }
+
+    fn shown_as(mut self, caller: Caller) -> Self {
+        self.caller = self.caller.shown_as(caller);
+        self
     }
 
     fn caller(&self) -> &Caller {

@@ -1,6 +1,6 @@
 //! What a key may do, and what a route asks for. Pure: no I/O, no clock.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
 
 /// One permission: an RFC 6749 §3.3 scope-token without a comma, or a pattern over such tokens.
 ///
@@ -123,6 +123,9 @@ impl Default for Granted {
 impl Scopes {
     /// The most scopes that a key can hold.
     pub const MAX_COUNT: usize = 256;
+    /// How many bytes the scopes of a new key may have together, with a space between them.
+    pub const MAX_BYTES: usize = 4_096;
+    const FEW: usize = 16;
 
     /// The given scopes; repeated ones count once.
     ///
@@ -135,13 +138,23 @@ impl Scopes {
     {
         let mut list = String::new();
         let mut count = 0;
+        // Once there are many: to look through all for each takes a millisecond.
+        let mut known: Option<HashSet<String>> = None;
         for scope in scopes {
             let scope = scope.as_ref();
             check(scope)?;
-            if list.split(' ').any(|known| known == scope) {
+            let is_new = match &mut known {
+                Some(known) => known.insert(scope.to_owned()),
+                None => list.split(' ').all(|known| known != scope),
+            };
+            if !is_new {
                 continue;
             }
             count += 1;
+            if count == Self::FEW {
+                let all = list.split(' ').chain([scope]);
+                known = Some(all.map(str::to_owned).collect());
+            }
             if count > Self::MAX_COUNT {
                 return Err(ScopeError::TooMany);
             }
@@ -190,6 +203,14 @@ impl Scopes {
         match &self.granted {
             Granted::Unrestricted => true,
             Granted::List(_) => self.iter().any(|granted| covers(granted, required)),
+        }
+    }
+
+    /// How many bytes they have together, with a space between them.
+    pub(crate) fn len_in_bytes(&self) -> usize {
+        match &self.granted {
+            Granted::List(list) => list.len(),
+            Granted::Unrestricted => 0,
         }
     }
 

@@ -6,7 +6,7 @@ use super::open::{OpenKeys, ended};
 
 use crate::{
     clock::{Moment, unix_millis},
-    context::{Answer, Caller, HasCaller},
+    context::{Answer, Caller, HasCaller, Shown},
     error::Unavailable,
     key::ApiKey,
     sync::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -170,6 +170,10 @@ impl HasCaller for CachedKey {
                 )),
             }
         })
+    }
+
+    fn shown_as(self: Arc<Self>, caller: Caller) -> Arc<dyn HasCaller> {
+        Arc::new(Shown { caller, of: self })
     }
 }
 

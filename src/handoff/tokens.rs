@@ -243,18 +243,17 @@ impl HandoffTokenStore {
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        let mut pending = self.pending();
         // Two at a time: so there is room wherever one has expired, and no call pays for all of them.
         for _ in 0..2 {
-            pending.remove_first_expired(now);
+            self.pending().remove_first_expired(now);
         }
-        let max_pending = self.config.max_pending;
-        if pending.ends.len() >= max_pending {
-            return Err(HandoffError::Full { max_pending });
-        }
+        self.check_room(&self.pending())?;
         let end = now.checked_add(self.config.time_to_live).unwrap_or(now);
         for _ in 0..self.config.collision_attempts {
+            // Without the lock: whatever it does, it may do with this store, too.
             let bytes = draw().map_err(RandomError::new)?;
+            let mut pending = self.pending();
+            self.check_room(&pending)?;
             if pending.insert(bytes, end) {
                 return Ok(HandoffToken(bytes));
             }
@@ -311,6 +310,14 @@ impl HandoffTokenStore {
     #[must_use]
     pub fn pending_len(&self) -> usize {
         self.pending().ends.len()
+    }
+
+    fn check_room(&self, pending: &Pending) -> Result<(), HandoffError> {
+        let max_pending = self.config.max_pending;
+        if pending.ends.len() >= max_pending {
+            return Err(HandoffError::Full { max_pending });
+        }
+        Ok(())
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {

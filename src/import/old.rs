@@ -190,13 +190,13 @@ impl OldKey {
                 (id, hash, DisplayPrefix::of(known.format.brand(), &id))
             }
         };
-        let as_new = NewApiKey::for_user(&self.user_id, Scopes::none());
+        let scopes = scopes.of(self.scopes.iter().map(String::as_str))?;
+        let as_new = NewApiKey::for_user(&self.user_id, scopes.clone());
         let as_new = as_new.name(self.name.as_deref().unwrap_or_default());
         match &self.metadata {
             Some(metadata) => as_new.metadata(metadata.clone()).check()?,
             None => as_new.check()?,
         }
-        let scopes = scopes.of(self.scopes.iter().map(String::as_str))?;
         let mut key = ApiKey::new(id, self.user_id, scopes, hash);
         key.name = self.name;
         key.display_prefix = self.display_prefix.unwrap_or(prefix);

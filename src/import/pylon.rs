@@ -195,7 +195,7 @@ impl PylonImport {
         let scopes = self.scopes.of_text(scopes.as_deref())?;
         let prefix: Option<String> = column(row, "prefix")?;
 
-        let as_new = NewApiKey::for_user(&user_id, Scopes::none());
+        let as_new = NewApiKey::for_user(&user_id, scopes.clone());
         as_new.name(name.as_deref().unwrap_or_default()).check()?;
         let mut key = ApiKey::new(
             id,

@@ -221,6 +221,17 @@ fn check_text(field: &'static str, text: &str) -> Result<(), InvalidKey> {
     Ok(())
 }
 
+/// A cache holds keys by their number, so each has to be small.
+fn check_scopes(scopes: &Scopes) -> Result<(), InvalidKey> {
+    if scopes.len_in_bytes() > Scopes::MAX_BYTES {
+        return Err(InvalidKey {
+            field: "scopes",
+            problem: "are longer than 4,096 bytes together",
+        });
+    }
+    Ok(())
+}
+
 /// Control characters, line and paragraph separators, and what turns the direction of text.
 fn could_forge_a_line(char: char) -> bool {
     let marks = ['\u{61c}', '\u{200e}', '\u{200f}'];

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{ApiKey, ClaimHash, GrantId, KeyGrant, Metadata, check_text};
+use super::{ApiKey, ClaimHash, GrantId, KeyGrant, Metadata, check_scopes, check_text};
 use crate::{
     clock::{saturating_add, storable, storable_duration},
     error::InvalidKey,
@@ -164,6 +164,7 @@ impl NewApiKey {
         }
         check_text("user_id", &self.user_id)?;
         check_text("name", self.name.as_deref().unwrap_or_default())?;
+        check_scopes(&self.scopes)?;
         self.metadata.as_ref().map_or(Ok(()), Metadata::check)
     }
 }

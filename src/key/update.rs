@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{ApiKey, Metadata, check_text, new::Expiry};
+use super::{ApiKey, Metadata, check_scopes, check_text, new::Expiry};
 use crate::{error::InvalidKey, scope::Scopes};
 
 /// What is to change of a key, for [`ApiKeyStore::update`](crate::ApiKeyStore::update). What isn't named
@@ -136,6 +136,7 @@ impl KeyUpdate {
         if let Some(New::Is(name)) = &self.name {
             check_text("name", name)?;
         }
+        self.scopes.as_ref().map_or(Ok(()), check_scopes)?;
         match &self.metadata {
             Some(New::Is(metadata)) => metadata.check(),
             _ => Ok(()),

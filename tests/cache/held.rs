@@ -341,6 +341,33 @@ async fn ten_thousand_contexts_that_are_held_cost_no_polling() {
     assert!(told <= 600, "{told} polls for two hundred ends");
 }
 
+#[tokio::test(start_paused = true)]
+async fn g2_a_context_that_shows_another_name_or_end_ends_with_its_key() {
+    let node = Node::new().await;
+    let token = node.token().await;
+    let (auth, _) = held(&node, &token).await;
+    // The end of a context is told by the system's time.
+    let tomorrow = SystemTime::now() + 24 * 3_600 * SECOND;
+    let shown = [
+        auth.clone().with_name("shown"),
+        auth.clone().with_expiry(tomorrow).with_name("shown"),
+    ];
+    let watches = shown.each_ref().map(watch);
+    sleep(100 * SECOND).await;
+    assert!(watches.iter().all(|watch| !watch.is_finished()));
+    node.remote.revoke_elsewhere(&token).await;
+    let revoked_at = Instant::now();
+    for (shown, watch) in shown.iter().zip(watches) {
+        assert_eq!(shown.name(), Some("shown"));
+        assert!(ended_after(revoked_at, watch).await <= MAX_STALENESS);
+        assert!(!shown.is_active().await.unwrap());
+    }
+    let ends_before = node.store.verify(&node.token().await).await.unwrap();
+    let ends_before = ends_before.with_expiry(SystemTime::now());
+    ends_before.revoked().await;
+    assert!(!ends_before.is_active().await.unwrap());
+}
+
 /// A timer knows nothing of it: the machine was suspended, or somebody has set the time of day.
 #[tokio::test(start_paused = true)]
 async fn g6_a_context_ends_when_the_time_of_day_is_set_beyond_the_end_of_its_key() {
