@@ -10,7 +10,6 @@ use crate::{
     clock::storable,
     error::{InvalidKey, RandomError},
     key::{ApiKey, Metadata, NewApiKey},
-    scope::Scopes,
     token::{DisplayPrefix, KeyId, PepperId, Peppers, SecretHash, TokenFormat, random},
 };
 

@@ -10,7 +10,6 @@ use crate::{
     clock::from_unix_millis,
     error::BackendError,
     key::{ApiKey, NewApiKey},
-    scope::Scopes,
     token::{KeyId, PepperId, SecretHash},
 };
 
