@@ -55,7 +55,7 @@ async fn keys(store: &ApiKeyStore, user: &str) -> usize {
 async fn g10_a_key_is_made_when_it_is_claimed_and_once() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
-    let metadata = Metadata::from_stored(r#"{"device":"laptop"}"#).unwrap();
+    let metadata = Metadata::from_json(r#"{"device":"laptop"}"#).unwrap();
     let handed_off = handed_off(store, notes().metadata(metadata.clone())).await;
     assert_eq!(keys(store, USER).await, 0, "there is none before the claim");
 
