@@ -47,7 +47,8 @@ impl BackendError {
     }
 
     /// The backend has no such thing as `what`: what a method of
-    /// [`ApiKeyBackend`](crate::ApiKeyBackend) answers that wasn't written.
+    /// [`ApiKeyBackend`](crate::ApiKeyBackend) answers that wasn't written. The store passes it on as
+    /// [`StoreError::Unsupported`].
     #[must_use]
     pub fn unsupported(what: &'static str) -> Self {
         Self::new(BackendErrorKind::Unsupported, what)
@@ -193,6 +194,10 @@ pub enum StoreError {
     /// the same.
     #[error("the key store can't answer")]
     Unavailable(#[source] Unavailable),
+    /// The backend can't do what was asked of it, now or later: it has no such method, and trying again doesn't
+    /// help. Nothing was done.
+    #[error(transparent)]
+    Unsupported(BackendError),
     /// The operating system gave no randomness, so no key was made.
     #[error("no key can be made")]
     Random(#[from] RandomError),
@@ -250,7 +255,11 @@ impl fmt::Debug for StoreError {
 
 impl From<BackendError> for StoreError {
     fn from(error: BackendError) -> Self {
-        Self::Unavailable(error.into())
+        if error.is_unsupported() {
+            Self::Unsupported(error)
+        } else {
+            Self::Unavailable(error.into())
+        }
     }
 }
 
