@@ -29,6 +29,8 @@ impl ApiKeyStore {
     /// the old key: that can end it earlier, and not later. A successor can be rotated while the overlap of
     /// its predecessor runs.
     ///
+    /// An id is public. Where users rotate their own keys, look first whose key it is ([`get`](Self::get), `user_id`).
+    ///
     /// ```
     /// # async fn run(store: tower_api_key::ApiKeyStore, id: tower_api_key::KeyId) -> Result<(), Box<dyn std::error::Error>> {
     /// use std::time::Duration;
@@ -92,6 +94,8 @@ impl ApiKeyStore {
     /// Of a key that was rotated and is a successor itself, it is its own rotation. When a key was last used
     /// is to the minute, and of the uses on other nodes what they have written.
     ///
+    /// An id is public. Where users ask for their own keys, look first whose key it is ([`get`](Self::get), `user_id`).
+    ///
     /// # Errors
     ///
     /// [`StoreError::Unavailable`].
@@ -115,6 +119,8 @@ impl ApiKeyStore {
     /// [`Rotated`](RevocationReason::Rotated). Returns whether this call revoked it: `false` where it was
     /// revoked already. One whose overlap has run out is revoked, too.
     ///
+    /// An id is public. Where users end their own keys, look first whose key it is ([`get`](Self::get), `user_id`).
+    ///
     /// # Errors
     ///
     /// [`StoreError::Rotation`] where the key has no successor, or its rotation is being cancelled;
@@ -137,6 +143,8 @@ impl ApiKeyStore {
     ///
     /// The old key has its end taken away first. So where this is broken off, both keys work, and
     /// another call finishes it.
+    ///
+    /// An id is public. Where users take their own rotations back, look first whose key it is ([`get`](Self::get), `user_id`).
     ///
     /// # Errors
     ///

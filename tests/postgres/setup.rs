@@ -156,7 +156,8 @@ async fn tables_that_are_not_ours_are_left_alone() {
         error,
         OpenError::NewerSchema {
             found: 99,
-            known: 2
+            known: 2,
+            ..
         }
     ));
     server

@@ -253,7 +253,7 @@ async fn no_more_keys_wait_than_may_and_the_bound_is_told() {
     let first = handed_off(&store, notes()).await;
     let second = handed_off(&store, notes()).await;
     let user_is_full = async || match store.hand_off(notes(), MINUTE).await {
-        Err(StoreError::UserGrantsFull { at_most: 2 }) => true,
+        Err(StoreError::UserGrantsFull { at_most: 2, .. }) => true,
         Ok(_) => false,
         Err(error) => panic!("{error}"),
     };
@@ -263,7 +263,7 @@ async fn no_more_keys_wait_than_may_and_the_bound_is_told() {
     let error = store.hand_off(other("user_3"), MINUTE).await.unwrap_err();
     let text = error.to_string();
     assert!(
-        matches!(error, StoreError::GrantsFull { at_most: 3 }) && text.contains('3'),
+        matches!(error, StoreError::GrantsFull { at_most: 3, .. }) && text.contains('3'),
         "{text}"
     );
     // What is claimed, revoked or over makes room.
