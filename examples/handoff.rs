@@ -158,6 +158,8 @@ impl From<StoreError> for Refused {
             StoreError::InvalidKey(_) => StatusCode::BAD_REQUEST,
             StoreError::Rotation { .. } | StoreError::Conflict(_) => StatusCode::CONFLICT,
             StoreError::UserGrantsFull { .. } => StatusCode::TOO_MANY_REQUESTS,
+            // Another backend than this one may not have it.
+            StoreError::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         })
     }

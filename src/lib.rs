@@ -130,7 +130,8 @@
 //! # Looking after keys
 //!
 //! [`list`](ApiKeyStore::list) finds keys by a [`KeyFilter`]: those that end soon, those that nobody uses any more.
-//! A revocation can say [why](ApiKeyStore::revoke_because), and [`purge`](ApiKeyStore::purge) removes the records
+//! A revocation can say [why](ApiKeyStore::revoke_because), [`report_leaked`](ApiKeyStore::report_leaked) revokes the
+//! keys whose tokens were found where they don't belong, and [`purge`](ApiKeyStore::purge) removes the records
 //! of keys that ended long ago. What the service keeps with a key is its [`Metadata`].
 //!
 //! # What happened

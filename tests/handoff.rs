@@ -119,7 +119,13 @@ fn no_more_are_pending_than_may_be_and_expired_ones_make_room() {
         tickets.issue(now + SECOND).unwrap();
     }
     let full = tickets.issue(now + SECOND).unwrap_err();
-    assert!(matches!(full, HandoffError::Full { max_pending: 1_024 }));
+    assert!(matches!(
+        full,
+        HandoffError::Full {
+            max_pending: 1_024,
+            ..
+        }
+    ));
     assert!(full.to_string().contains("1024"), "{full}");
     assert_eq!(tickets.pending_len(), 1_024);
 
@@ -172,7 +178,10 @@ fn a_ticket_that_is_pending_already_is_drawn_again_sixteen_times() {
         Ok::<_, Dry>([1; 16])
     });
     let error = drawn.unwrap_err();
-    assert!(matches!(error, HandoffError::Collisions { attempts: 16 }));
+    assert!(matches!(
+        error,
+        HandoffError::Collisions { attempts: 16, .. }
+    ));
     assert!(error.to_string().contains("16"), "{error}");
     assert_eq!((count, tickets.pending_len()), (16, 2));
 }
@@ -196,7 +205,7 @@ fn settings_of_zero_are_raised_to_the_least_that_works() {
     let tickets = HandoffTokenStore::with_config(config);
     let first = tickets.issue(now).unwrap();
     let full = tickets.issue(now).unwrap_err();
-    assert!(matches!(full, HandoffError::Full { max_pending: 1 }));
+    assert!(matches!(full, HandoffError::Full { max_pending: 1, .. }));
     assert_eq!(tickets.pending_len(), 1);
     assert!(tickets.revoke(&first));
     tickets.issue(now).unwrap();

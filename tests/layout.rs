@@ -197,6 +197,32 @@ fn every_test_that_the_documents_name_exists() {
     }
 }
 
+/// What has fields and is made here alone can come to have more of them.
+#[test]
+fn variants_with_fields_of_public_enums_can_get_another_field() {
+    let mut found = 0;
+    for (file, code) in sources() {
+        let mut enum_name = None;
+        let mut before = "";
+        for line in code.lines().filter(|line| !line.trim().is_empty()) {
+            if let Some(name) = line.strip_prefix("pub enum ") {
+                enum_name = Some(identifier(name));
+            } else if line == "}" {
+                enum_name = None;
+            }
+            let variant = line.strip_prefix("    ").and_then(|it| it.strip_suffix(" {"));
+            let variant = variant.filter(|it| it.starts_with(|char: char| char.is_uppercase()));
+            if let (Some(name), Some(variant)) = (&enum_name, variant) {
+                found += 1;
+                let may_grow = before.trim() == "#[non_exhaustive]";
+                assert!(may_grow, "{file}: `{name}::{variant}`");
+            }
+            before = line;
+        }
+    }
+    assert!(found > 20, "only {found} were found");
+}
+
 #[test]
 fn every_name_that_the_log_has_is_listed_in_the_documentation() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

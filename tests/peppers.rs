@@ -35,7 +35,7 @@ fn an_empty_or_short_pepper_is_refused_and_a_weak_one_only_by_that_name() {
         assert_eq!(new.is_ok(), len >= 16, "{len}");
         assert_eq!(weak.is_ok(), len >= 1, "{len}");
         if let Err(error) = new {
-            let ConfigError::PepperTooShort { id, len: told } = error else {
+            let ConfigError::PepperTooShort { id, len: told, .. } = error else {
                 panic!("{error:?}");
             };
             assert_eq!((id.as_str(), told), ("v1", len));

@@ -50,6 +50,7 @@ impl Default for GrantLimits {
 
 /// What became of a grant that was to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GrantInsertion {
     /// It is stored.
     Stored,

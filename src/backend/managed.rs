@@ -33,15 +33,15 @@ use crate::{
 ///   DESC, id DESC LIMIT ?`.
 ///   User ids are compared byte by byte: beware of collations that ignore case. The store refuses a
 ///   list with another user's key, or out of order.
-/// * [`list`](Self::list) and [`purge`](Self::purge) are there for whoever looks after keys. Without them, the store says
-///   that the backend can't do that.
+/// * [`list`](Self::list), [`purge`](Self::purge) and [`pepper_usage`](Self::pepper_usage) are there for whoever looks
+///   after keys. Without them, the store answers [`StoreError::Unsupported`](crate::StoreError::Unsupported).
 /// * [`touch`](Self::touch) never moves `last_used_at` back, and leaves the version alone.
 ///
 /// # Keys that are handed off
 ///
 /// The seven methods from [`insert_grant`](Self::insert_grant) on are for
-/// [`ApiKeyStore::hand_off`](crate::ApiKeyStore::hand_off). Without them there is none, and everything else is as
-/// usual. Written, they are as strict as the others:
+/// [`ApiKeyStore::hand_off`](crate::ApiKeyStore::hand_off). Without them there is none, as without the other three, and
+/// everything else is as usual. Written, they are as strict as the others:
 ///
 /// * [`claim`](Self::claim) is one transaction, in which the grant is compared and marked by the statement that writes
 ///   (`UPDATE … WHERE id = ? AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > ?`), and which holds the record

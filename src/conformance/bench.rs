@@ -138,7 +138,7 @@ impl<B: ApiKeyBackend> Bench<B> {
             .map(|_| RevocationReason::Other(format!("{number}")));
         key.disabled_at = number.is_multiple_of(3).then(|| at(number + 3));
         key.retires_at = number.is_multiple_of(5).then(|| at(number + 4));
-        key.metadata = Some(Metadata::from_stored(format!("{{\"number\":{number}}}"))?);
+        key.metadata = Some(Metadata::from_json(format!("{{\"number\":{number}}}"))?);
         key.successor = number.is_multiple_of(7).then(|| self.id());
         Ok(())
     }

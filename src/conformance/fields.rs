@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     backend::ApiKeyBackend,
-    key::{ApiKey, NewApiKey},
+    key::{ApiKey, Metadata, NewApiKey},
     scope::{Scope, Scopes},
     token::{PepperId, SecretHash},
 };
@@ -105,6 +105,18 @@ pub(super) async fn texts<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
             name,
             ..bench.key(&user)?
         };
+        survives(bench, key, &what).await?;
+    }
+    // To the byte: it is text, and not what a database makes of JSON.
+    let longest = format!("\"{}\"", "é".repeat(Metadata::MAX_LEN / 2 - 1));
+    for metadata in [
+        longest.as_str(),
+        "\r\n\t {\"b\": 1.50e+00, \"a\" :[null ],\"a\":2}\n",
+        "\"\\u0000\\ud83d\\udd11 🔑 ' % \u{7f}\u{85}\u{9f}\u{2028}\"",
+    ] {
+        let what = format!("a key with the metadata {metadata:?}");
+        let mut key = bench.key(&bench.user("metadata"))?;
+        key.metadata = Some(Metadata::from_json(metadata)?);
         survives(bench, key, &what).await?;
     }
     let mut key = bench.key(&bench.user("prefix"))?;

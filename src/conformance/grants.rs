@@ -34,7 +34,7 @@ impl<B: ApiKeyBackend> Bench<B> {
         let (id, hash) = (GrantId::from_bytes(short), ClaimHash::from_bytes(hash));
         let mut grant = KeyGrant::new(id, hash, user, scopes);
         grant.name = Some(format!("name {number}"));
-        grant.metadata = Some(Metadata::from_stored(format!("{{\"number\":{number}}}"))?);
+        grant.metadata = Some(Metadata::from_json(format!("{{\"number\":{number}}}"))?);
         grant.key_expires_at = Some(at(number + 1));
         grant.key_lifetime = Some(Duration::from_millis(number));
         grant.made_by = Some(self.id());

@@ -47,7 +47,8 @@ impl BackendError {
     }
 
     /// The backend has no such thing as `what`: what a method of
-    /// [`ApiKeyBackend`](crate::ApiKeyBackend) answers that wasn't written.
+    /// [`ApiKeyBackend`](crate::ApiKeyBackend) answers that wasn't written. The store passes it on as
+    /// [`StoreError::Unsupported`].
     #[must_use]
     pub fn unsupported(what: &'static str) -> Self {
         Self::new(BackendErrorKind::Unsupported, what)
@@ -193,6 +194,10 @@ pub enum StoreError {
     /// the same.
     #[error("the key store can't answer")]
     Unavailable(#[source] Unavailable),
+    /// The backend can't do what was asked of it, now or later: it has no such method, and trying again doesn't
+    /// help. Nothing was done.
+    #[error(transparent)]
+    Unsupported(BackendError),
     /// The operating system gave no randomness, so no key was made.
     #[error("no key can be made")]
     Random(#[from] RandomError),
@@ -209,6 +214,7 @@ pub enum StoreError {
     Conflict(KeyId),
     /// A key isn't rotated, or its rotation not ended that way.
     #[error("the rotation of {id} is refused")]
+    #[non_exhaustive]
     Rotation {
         /// Which key.
         id: KeyId,
@@ -224,18 +230,21 @@ pub enum StoreError {
     NotClaimable(#[source] ClaimRefusal),
     /// As many keys of one user wait to be claimed as may.
     #[error("{at_most} keys of this user wait to be claimed, and no more may")]
+    #[non_exhaustive]
     UserGrantsFull {
         /// How many may.
         at_most: usize,
     },
     /// As many keys wait to be claimed as may.
     #[error("{at_most} keys wait to be claimed, and no more may")]
+    #[non_exhaustive]
     GrantsFull {
         /// How many may.
         at_most: usize,
     },
     /// More was asked for at once than can be done.
     #[error("no more than {at_most} at once")]
+    #[non_exhaustive]
     TooMany {
         /// How many can be.
         at_most: usize,
@@ -250,7 +259,11 @@ impl fmt::Debug for StoreError {
 
 impl From<BackendError> for StoreError {
     fn from(error: BackendError) -> Self {
-        Self::Unavailable(error.into())
+        if error.is_unsupported() {
+            Self::Unsupported(error)
+        } else {
+            Self::Unavailable(error.into())
+        }
     }
 }
 
@@ -305,6 +318,7 @@ pub enum ConfigError {
     /// A pepper's id is not 1 to 15 characters of `[A-Za-z0-9._-]`. It isn't repeated: it may be
     /// the pepper, given in the wrong place.
     #[error("a pepper's id is 1 to 15 characters of [A-Za-z0-9._-]; this one has {len} bytes")]
+    #[non_exhaustive]
     PepperId {
         /// The length of what was given, in bytes.
         len: usize,
@@ -314,6 +328,7 @@ pub enum ConfigError {
         "pepper {id} has {len} bytes, but needs at least {}: take 32 random ones",
         Pepper::MIN_LEN
     )]
+    #[non_exhaustive]
     PepperTooShort {
         /// Which pepper.
         id: PepperId,
@@ -335,6 +350,7 @@ pub enum ConfigError {
     PepperNotSet(String),
     /// The file that holds a pepper can't be read or made.
     #[error("the pepper file {path} can't be used")]
+    #[non_exhaustive]
     PepperFile {
         /// The file.
         path: String,
@@ -344,6 +360,7 @@ pub enum ConfigError {
     },
     /// A setting of the cache can't work.
     #[error("`CacheConfig::{setting}` {problem}")]
+    #[non_exhaustive]
     Cache {
         /// The method of [`CacheConfig`](crate::CacheConfig) that set it.
         setting: &'static str,
@@ -353,6 +370,7 @@ pub enum ConfigError {
     /// A [`DigestFormat`](crate::DigestFormat) can't be one, or can't stand beside the brand. The prefix isn't
     /// repeated: it may be a token, given in the wrong place.
     #[error("a digest format {problem}")]
+    #[non_exhaustive]
     DigestFormat {
         /// What is wrong with it.
         problem: &'static str,

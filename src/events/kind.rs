@@ -9,13 +9,18 @@ use crate::{
     verify::VerifyErrorKind,
 };
 
-/// What happened.
+/// What happened. What all events may say, whose key it was and which, is in [`Event`](crate::Event); a variant has what
+/// it alone says.
+///
+/// To go on compiling when a variant comes to say more, match `Updated { .. }` and not `Updated`, where its
+/// documentation calls it non-exhaustive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
     /// A key was made by [`create`](crate::ApiKeyStore::create) or
     /// [`create_as`](crate::ApiKeyStore::create_as). Keys that are made by a claim or a rotation are told by
     /// [`Claimed`](Self::Claimed) and [`Rotated`](Self::Rotated).
+    #[non_exhaustive]
     Created {
         /// The key with which it was made, where a key made it.
         made_by: Option<KeyId>,
@@ -23,12 +28,14 @@ pub enum EventKind {
     /// A key that was made elsewhere was taken over.
     Imported,
     /// A key's name, scopes, end or metadata were changed.
+    #[non_exhaustive]
     Updated,
     /// A key was suspended.
     Disabled,
     /// A suspended key works again.
     Enabled,
     /// Another key takes a key's place.
+    #[non_exhaustive]
     Rotated {
         /// The other key.
         successor: KeyId,
@@ -36,6 +43,7 @@ pub enum EventKind {
     /// The rotation of a key was taken back.
     RotationCancelled,
     /// A key was revoked.
+    #[non_exhaustive]
     Revoked {
         /// Why, where that was said.
         reason: Option<RevocationReason>,
@@ -43,6 +51,7 @@ pub enum EventKind {
     /// A key's record was removed.
     Deleted,
     /// The records of keys and grants that had ended were removed.
+    #[non_exhaustive]
     Purged {
         /// How many, 1,000 at the most.
         records: u64,
@@ -51,6 +60,7 @@ pub enum EventKind {
     /// revoked yet, is an event of its own.
     LeakReported,
     /// A key's hash was made anew under another pepper.
+    #[non_exhaustive]
     PepperRewrapped {
         /// The pepper that it was under.
         from: PepperId,
@@ -58,6 +68,7 @@ pub enum EventKind {
         to: PepperId,
     },
     /// A key was handed off: whoever has the token of the grant can claim it.
+    #[non_exhaustive]
     GrantMade {
         /// The key with which it was handed off, where a key did.
         made_by: Option<KeyId>,
@@ -66,13 +77,16 @@ pub enum EventKind {
     Claimed,
     /// Somebody wanted to claim a key and wasn't let. A second claim is one: somebody may have got hold of
     /// the token before its owner did.
+    #[non_exhaustive]
     ClaimRefused {
         /// Why.
         reason: ClaimRefusal,
     },
     /// A grant was revoked before it was claimed. Without the grant's id: all of the user's that were pending.
+    #[non_exhaustive]
     GrantRevoked,
     /// A token was presented and not accepted.
+    #[non_exhaustive]
     Rejected {
         /// Why.
         reason: VerifyErrorKind,

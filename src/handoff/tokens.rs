@@ -152,12 +152,14 @@ pub enum HandoffError {
     Mismatch,
     /// As many tickets are pending as may be.
     #[error("{max_pending} tickets are pending, and no more may be")]
+    #[non_exhaustive]
     Full {
         /// How many may be.
         max_pending: usize,
     },
     /// Every ticket that was drawn is pending already: the source of randomness repeats itself.
     #[error("{attempts} tickets were drawn, and all of them are pending already")]
+    #[non_exhaustive]
     Collisions {
         /// How many were drawn.
         attempts: usize,

@@ -133,12 +133,14 @@ pub enum RefusedReason {
     Pattern(String),
     /// A time is missing, or lies before 1970 or after 9999.
     #[error("`{column}` is missing, or not between 1970 and 9999 in seconds")]
+    #[non_exhaustive]
     Time {
         /// The column.
         column: &'static str,
     },
     /// A value is missing, or isn't of the type that it should be.
     #[error("`{column}` is missing, or of another type")]
+    #[non_exhaustive]
     Column {
         /// The column.
         column: &'static str,

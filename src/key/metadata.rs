@@ -3,12 +3,14 @@
 #[cfg(feature = "json")]
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::json::is_json;
 use crate::error::InvalidKey;
 
-/// What a service keeps with a key: one JSON text of at most 4 KiB, which this crate doesn't look into.
+/// What a service keeps with a key: one JSON text of at most 4 KiB. What it says is the service's own business.
 /// It is no place for secrets: `Debug` shows it, with what could forge a line of a log escaped.
 ///
-/// With the feature `json` it is made of anything that serde can write, and read as what it was:
+/// [`from_json`](Self::from_json) takes a text. With the feature `json` it is made of anything that serde can write,
+/// too, and read as what it was:
 ///
 #[cfg_attr(feature = "json", doc = "```")]
 #[cfg_attr(not(feature = "json"), doc = "```ignore")]
@@ -37,27 +39,33 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`InvalidKey`] where it can't be written as JSON, or is longer than [`Self::MAX_LEN`].
+    /// [`InvalidKey`] where it can't be written as JSON, and those of [`from_json`](Self::from_json).
     #[cfg(feature = "json")]
     pub fn new(value: &(impl Serialize + ?Sized)) -> Result<Self, InvalidKey> {
         let text = serde_json::to_string(value).map_err(|_| refused("can't be written as JSON"))?;
-        Self::from_stored(text)
+        Self::from_json(text)
     }
 
     /// A JSON text as it stands.
     ///
+    /// ```
+    /// use tower_api_key::Metadata;
+    ///
+    /// let metadata = Metadata::from_json(r#"{"by":"ops"}"#)?;
+    /// assert_eq!(metadata.as_str(), r#"{"by":"ops"}"#);
+    /// assert!(Metadata::from_json("by ops").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`InvalidKey`] where it isn't valid JSON, is nested more than 127 deep, has a number beyond those of
-    /// 64 bits, or is longer than [`Self::MAX_LEN`].
-    #[cfg(feature = "json")]
+    /// [`InvalidKey`] where it isn't JSON (RFC 8259), or is longer than [`Self::MAX_LEN`]; and where many programs
+    /// couldn't read it: nested more than 127 deep, with a number beyond those of 64 bits, or with an escape that is
+    /// half a character.
     pub fn from_json(text: impl Into<Box<str>>) -> Result<Self, InvalidKey> {
         let metadata = Self::from_stored(text)?;
-        // As something, so that whatever is accepted can be read again.
-        match metadata.get::<serde_json::Value>() {
-            Ok(_) => Ok(metadata),
-            Err(_) => Err(refused("isn't JSON")),
-        }
+        metadata.check()?;
+        Ok(metadata)
     }
 
     /// What the text stands for.
@@ -70,7 +78,8 @@ impl Metadata {
         serde_json::from_str(&self.0).map_err(ReadMetadataError)
     }
 
-    /// What a backend has stored. It isn't looked at whether it is JSON.
+    /// What a backend has stored, for [`ApiKey::metadata`](crate::ApiKey::metadata) when a record is read. It isn't
+    /// looked at whether it is JSON. No key is created with it, or changed to have it, where it isn't.
     ///
     /// # Errors
     ///
@@ -89,14 +98,13 @@ impl Metadata {
         &self.0
     }
 
-    /// No JSON text is empty, or has other control characters than white space. Not every database takes
-    /// those.
+    /// Where it isn't JSON, it can't be stored. So NUL is in none, which not every database takes.
     pub(crate) fn check(&self) -> Result<(), InvalidKey> {
-        let is_other = |char: char| char.is_control() && !['\t', '\n', '\r'].contains(&char);
-        if self.0.is_empty() || self.0.chars().any(is_other) {
-            return Err(refused("isn't JSON"));
+        if is_json(&self.0) {
+            Ok(())
+        } else {
+            Err(refused("isn't JSON that can be read"))
         }
-        Ok(())
     }
 }
 

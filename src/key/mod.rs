@@ -1,6 +1,7 @@
 //! The stored record of a key, and what one is made from.
 
 mod grant;
+mod json;
 mod metadata;
 mod new;
 mod reason;

@@ -41,6 +41,7 @@ pub enum RejectionReason {
     /// The token is right, its key is suspended.
     Disabled,
     /// The key lacks scopes.
+    #[non_exhaustive]
     InsufficientScope {
         /// The scopes that the route asks for, separated by spaces.
         required: Arc<str>,

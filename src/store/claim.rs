@@ -29,7 +29,7 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`]: the grant may be used up, and its key then is nobody's. The same goes for a
     /// caller who goes away before the answer. Hand off another one. [`StoreError::Conflict`] where the key that it was
-    /// handed off with changes all the time, [`StoreError::Random`], [`StoreError::Taken`].
+    /// handed off with changes all the time, [`StoreError::Random`], [`StoreError::Taken`], [`StoreError::Unsupported`].
     pub async fn claim(&self, token: &HandoffToken) -> Result<IssuedKey, StoreError> {
         let mut attempts = 0;
         loop {
@@ -65,7 +65,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotClaimable`] says why it wouldn't; [`StoreError::Unavailable`].
+    /// [`StoreError::NotClaimable`] says why it wouldn't; [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn claimable(&self, token: &HandoffToken) -> Result<KeyGrant, StoreError> {
         let Some(grant) = self.grant_of(token).await? else {
             return Err(StoreError::NotClaimable(ClaimRefusal::Unknown));

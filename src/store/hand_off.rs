@@ -43,8 +43,8 @@ impl ApiKeyStore {
     /// # Errors
     ///
     /// [`StoreError::InvalidKey`], [`StoreError::UserGrantsFull`] and [`StoreError::GrantsFull`] where as many wait
-    /// as [may](super::ApiKeyStoreBuilder::grant_limits), [`StoreError::Random`], [`StoreError::Unavailable`]
-    /// (also where the backend can't keep grants).
+    /// as [may](super::ApiKeyStoreBuilder::grant_limits), [`StoreError::Random`], [`StoreError::Unavailable`],
+    /// [`StoreError::Unsupported`] where the backend can't keep grants.
     pub async fn hand_off(&self, new: NewApiKey, ttl: Duration) -> Result<HandedOff, StoreError> {
         new.check()?;
         let now = self.resolver.now();
@@ -112,7 +112,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`].
+    /// [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn grants(&self, page: GrantPageRequest) -> Result<GrantPage, StoreError> {
         let page = page.at(self.resolver.now());
         let listed = page.clone().and_one_more();
@@ -129,7 +129,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`].
+    /// [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn grant(&self, id: &GrantId) -> Result<Option<KeyGrant>, StoreError> {
         let grant = self.backend.get_grant_by_id(id).await?;
         Ok(only_if(grant, |grant| grant.id == *id)?)
@@ -140,7 +140,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`].
+    /// [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn grant_of(&self, token: &HandoffToken) -> Result<Option<KeyGrant>, StoreError> {
         let hash = token.claim_hash();
         let grant = self.backend.get_grant(&hash).await?;
@@ -156,7 +156,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] (the grant may be revoked or not).
+    /// [`StoreError::Unavailable`] (the grant may be revoked or not), [`StoreError::Unsupported`].
     pub async fn revoke_grant(&self, id: &GrantId) -> Result<bool, StoreError> {
         let (backend, id, now) = (self.backend.clone(), *id, self.resolver.now());
         let emitter = self.resolver.emitter().clone();

@@ -51,8 +51,8 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] (it may have been stored or not; import it again), also where the backend
-    /// [can't keep](crate::ApiKeyBackend::get_by_id) keys with a digest; [`StoreError::Random`].
+    /// [`StoreError::Unavailable`] (it may have been stored or not; import it again); [`StoreError::Unsupported`]
+    /// where the backend [can't keep](crate::ApiKeyBackend::get_by_id) keys with a digest; [`StoreError::Random`].
     /// A key that can't be taken over is no error, but [`Imported::Refused`].
     pub async fn import(&self, old: OldKey, scopes: &OldScopes) -> Result<Imported, StoreError> {
         self.import_one(old, scopes, 1, true).await

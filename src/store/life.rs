@@ -12,6 +12,8 @@ impl ApiKeyStore {
     /// where there is no such key. What it says counts at once here, and elsewhere as a revocation does. One that names
     /// nothing changes nothing.
     ///
+    /// An id is public. Where users change their own keys, look first whose key it is ([`get`](Self::get), `user_id`).
+    ///
     /// A hash that comes [under the current pepper](super::ApiKeyStoreBuilder::rewrap_retired_peppers) behind a request
     /// raises the version, too.
     ///
@@ -58,6 +60,8 @@ impl ApiKeyStore {
     /// Suspends a key until it is [enabled](Self::enable) again; returns whether this call did: `false` if
     /// there is no such key, or it is suspended or revoked already.
     ///
+    /// An id is public. Where users suspend their own keys, look first whose key it is ([`get`](Self::get), `user_id`).
+    ///
     /// # Errors
     ///
     /// As [`revoke`](Self::revoke).
@@ -74,6 +78,8 @@ impl ApiKeyStore {
     }
 
     /// Ends the suspension of a key; returns whether this call did. A revoked key stays as it is.
+    ///
+    /// An id is public. Where users end it for their own keys, look first whose key it is ([`get`](Self::get), `user_id`).
     ///
     /// # Errors
     ///

@@ -48,8 +48,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`]; its cause [is unsupported](BackendError::is_unsupported) where the backend
-    /// has no such lists.
+    /// [`StoreError::Unavailable`]; [`StoreError::Unsupported`] where the backend has no such lists.
     pub async fn list(&self, filter: KeyFilter, page: PageRequest) -> Result<Page, StoreError> {
         let listed = self.backend.list(&filter, &page.and_one_more()).await?;
         self.page_of(listed, &filter, &page)
@@ -85,8 +84,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`]; its cause [is unsupported](BackendError::is_unsupported) where the backend
-    /// can't purge.
+    /// [`StoreError::Unavailable`]; [`StoreError::Unsupported`] where the backend can't purge.
     pub async fn purge(&self, before: SystemTime) -> Result<usize, StoreError> {
         let before = storable(before).min(self.resolver.now());
         let mut removed = 0;

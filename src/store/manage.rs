@@ -211,6 +211,8 @@ impl ApiKeyStore {
     ///
     /// Revoke a key that has leaked: the record tells later what it was.
     ///
+    /// An id is public. Where users remove their own keys, look first whose key it is ([`get`](Self::get), `user_id`).
+    ///
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] (the record may be gone or not).

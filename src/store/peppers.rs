@@ -30,7 +30,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`], also where the backend has no
+    /// [`StoreError::Unavailable`]; [`StoreError::Unsupported`] where the backend has no
     /// [such count](crate::ApiKeyBackend::pepper_usage).
     pub async fn pepper_usage(&self) -> Result<Vec<PepperUsage>, StoreError> {
         let mut usage = self.backend.pepper_usage(self.resolver.now()).await?;

@@ -29,6 +29,8 @@ impl ApiKeyStore {
     /// the old key: that can end it earlier, and not later. A successor can be rotated while the overlap of
     /// its predecessor runs.
     ///
+    /// An id is public. Where users rotate their own keys, look first whose key it is ([`get`](Self::get), `user_id`).
+    ///
     /// ```
     /// # async fn run(store: tower_api_key::ApiKeyStore, id: tower_api_key::KeyId) -> Result<(), Box<dyn std::error::Error>> {
     /// use std::time::Duration;
@@ -81,6 +83,8 @@ impl ApiKeyStore {
     /// Of a key that is both, a successor and rotated, it is the key's own rotation. When a key was last used is
     /// accurate to a minute; uses on other nodes show once they are written there.
     ///
+    /// An id is public. Where users ask for their own keys, look first whose key it is ([`get`](Self::get), `user_id`).
+    ///
     /// # Errors
     ///
     /// [`StoreError::Unavailable`].
@@ -105,6 +109,8 @@ impl ApiKeyStore {
     /// revoked already. One whose overlap has run out is revoked, too. Whether the successor works isn't looked
     /// at: [`rotation`](Self::rotation) says so.
     ///
+    /// An id is public. Where users end their own keys, look first whose key it is ([`get`](Self::get), `user_id`).
+    ///
     /// # Errors
     ///
     /// [`StoreError::Rotation`] where the key has no successor, or its rotation is being cancelled;
@@ -127,6 +133,8 @@ impl ApiKeyStore {
     ///
     /// The old key has its end taken away first. So where this is broken off, both keys work, and
     /// another call finishes it.
+    ///
+    /// An id is public. Where users take their own rotations back, look first whose key it is ([`get`](Self::get), `user_id`).
     ///
     /// # Errors
     ///

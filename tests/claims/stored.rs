@@ -29,8 +29,8 @@ async fn no_more_wait_than_may_however_many_nodes_hand_off_at_once() {
             match outcome {
                 Ok(_) => done += 1,
                 Err(
-                    StoreError::UserGrantsFull { at_most: 10 }
-                    | StoreError::GrantsFull { at_most: 25 },
+                    StoreError::UserGrantsFull { at_most: 10, .. }
+                    | StoreError::GrantsFull { at_most: 25, .. },
                 ) => {}
                 Err(error) => panic!("{error:?}"),
             }

@@ -15,8 +15,8 @@ use tokio::{
     time::sleep,
 };
 use tower_api_key::{
-    ApiKey, BackendError, Change, ChangeSink, KeyGrant, KeyId, KeySource, LookupKey, Scopes,
-    Subscription,
+    ApiKey, BackendError, Change, ChangeSink, KeyGrant, KeyId, KeySource, LookupKey, Metadata,
+    Scopes, Subscription,
 };
 
 use super::broken_writes::Feed;
@@ -87,6 +87,7 @@ pub enum Fault {
     LosesMillis,
     EmptyNameIsNone,
     TrimsNames,
+    RewritesMetadata,
     ReadsAtMost999,
     FailsOnNothing,
     SkipsCorrupt,
@@ -227,6 +228,13 @@ impl Broken {
             }
             Fault::EmptyNameIsNone => key.name = key.name.filter(|name| !name.is_empty()),
             Fault::TrimsNames => key.name = key.name.map(|name| name.trim().to_owned()),
+            Fault::RewritesMetadata => {
+                let text = |metadata: Metadata| metadata.as_str().trim().to_owned();
+                let rewritten = key
+                    .metadata
+                    .map(|it| Metadata::from_json(text(it)).unwrap());
+                key.metadata = rewritten;
+            }
             _ => {}
         }
         key

@@ -172,6 +172,7 @@ const FAULTS: &[(Fault, bool, &str)] = &[
     ),
     (Fault::EmptyNameIsNone, false, "texts survive"),
     (Fault::TrimsNames, false, "texts survive"),
+    (Fault::RewritesMetadata, false, "texts survive"),
     (
         Fault::ReadsAtMost999,
         false,

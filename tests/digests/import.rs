@@ -29,7 +29,7 @@ fn at(seconds: u64) -> SystemTime {
 #[tokio::test]
 async fn all_that_is_said_of_a_key_is_kept() {
     let store = memory().await;
-    let metadata = Metadata::from_stored("{\"plan\":\"pro\"}").unwrap();
+    let metadata = Metadata::from_json("{\"plan\":\"pro\"}").unwrap();
     let full = OldKey::by_digest(old().key_hash, USER)
         .name("CI")
         .scopes(["notes:read", "tags:write"])

@@ -19,7 +19,7 @@ fn hmac(id: &str, hash: &str, pepper: &str) -> OldKey {
 }
 
 const NOT_HEX: &str = "a secret's hash is 64 hex digits";
-const METADATA: &str = "`metadata` isn't JSON";
+const METADATA: &str = "`metadata` isn't JSON that can be read";
 const FORGES: &str =
     "has a character that controls lines or the direction of text, and could forge a log line";
 

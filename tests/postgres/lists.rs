@@ -314,7 +314,7 @@ async fn reasons_and_metadata_survive() {
     let backend = PostgresBackend::connect(&server.url()).await.unwrap();
     let mut stored = record(1);
     stored.revocation_reason = Some(RevocationReason::Other("é 'quoted'".to_owned()));
-    stored.metadata = Some(Metadata::from_stored(format!("\"{}\"", "é".repeat(2_047))).unwrap());
+    stored.metadata = Some(Metadata::from_json(format!("\"{}\"", "é".repeat(2_047))).unwrap());
     backend.insert(&stored).await.unwrap();
     let read = backend.get_many(&[stored.lookup_key()]).await.unwrap();
     assert_eq!(format!("{:?}", read[0]), format!("{stored:?}"));

@@ -160,7 +160,8 @@ async fn tables_that_are_not_ours_are_left_alone() {
         error,
         OpenError::NewerSchema {
             found: 99,
-            known: 2
+            known: 2,
+            ..
         }
     ));
     server

@@ -171,7 +171,7 @@ async fn reasons_and_metadata_survive() {
     let mut stored = key(1, USER);
     stored.revoked_at = Some(start());
     stored.revocation_reason = Some(RevocationReason::Other("é 'quoted'".to_owned()));
-    stored.metadata = Some(Metadata::from_stored(format!("\"{}\"", "é".repeat(2_047))).unwrap());
+    stored.metadata = Some(Metadata::from_json(format!("\"{}\"", "é".repeat(2_047))).unwrap());
     backend.insert(&stored).await.unwrap();
     let read = backend.get_many(&[stored.lookup_key()]).await.unwrap();
     assert_eq!(text(&read[0]), text(&stored));

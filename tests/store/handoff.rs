@@ -55,7 +55,7 @@ async fn keys(store: &ApiKeyStore, user: &str) -> usize {
 async fn g10_a_key_is_made_when_it_is_claimed_and_once() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
-    let metadata = Metadata::from_stored(r#"{"device":"laptop"}"#).unwrap();
+    let metadata = Metadata::from_json(r#"{"device":"laptop"}"#).unwrap();
     let handed_off = handed_off(store, notes().metadata(metadata.clone())).await;
     assert_eq!(keys(store, USER).await, 0, "there is none before the claim");
 
@@ -253,7 +253,7 @@ async fn no_more_keys_wait_than_may_and_the_bound_is_told() {
     let first = handed_off(&store, notes()).await;
     let second = handed_off(&store, notes()).await;
     let user_is_full = async || match store.hand_off(notes(), MINUTE).await {
-        Err(StoreError::UserGrantsFull { at_most: 2 }) => true,
+        Err(StoreError::UserGrantsFull { at_most: 2, .. }) => true,
         Ok(_) => false,
         Err(error) => panic!("{error}"),
     };
@@ -263,7 +263,7 @@ async fn no_more_keys_wait_than_may_and_the_bound_is_told() {
     let error = store.hand_off(other("user_3"), MINUTE).await.unwrap_err();
     let text = error.to_string();
     assert!(
-        matches!(error, StoreError::GrantsFull { at_most: 3 }) && text.contains('3'),
+        matches!(error, StoreError::GrantsFull { at_most: 3, .. }) && text.contains('3'),
         "{text}"
     );
     // What is claimed, revoked or over makes room.

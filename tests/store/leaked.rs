@@ -87,7 +87,7 @@ async fn a_thousand_leaked_tokens_can_be_reported_and_no_more() {
     reported.push(good.clone());
     let error = fixture.store.report_leaked(&reported).await.unwrap_err();
     assert!(
-        matches!(error, StoreError::TooMany { at_most: 1_000 }),
+        matches!(error, StoreError::TooMany { at_most: 1_000, .. }),
         "{error}"
     );
     assert_eq!(verified(&fixture.store, &good).await, "good");

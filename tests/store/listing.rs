@@ -203,7 +203,7 @@ async fn an_answer_that_does_not_fit_or_is_out_of_order_is_refused() {
 }
 
 #[tokio::test]
-async fn g3_an_outage_and_a_backend_without_lists_are_errors() {
+async fn g3_an_outage_is_an_error_for_who_looks_after_keys() {
     let fixture = Fixture::new().await;
     fixture.set_broken(true);
     let list = fixture.store.list(KeyFilter::new(), PageRequest::new());
@@ -211,12 +211,6 @@ async fn g3_an_outage_and_a_backend_without_lists_are_errors() {
     assert!(is_the_outage(
         &fixture.store.purge(start()).await.unwrap_err()
     ));
-
-    let without = store_on(Careless(Vec::new()), Peppers::new(pepper("v1"))).await;
-    let StoreError::Unavailable(cause) = without.purge(start()).await.unwrap_err() else {
-        panic!("not told that it can't");
-    };
-    assert!(cause.backend().unwrap().is_unsupported());
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ pub enum OpenError {
     #[error(
         "the tables have the schema {found}, and this version of the crate knows up to {known}"
     )]
+    #[non_exhaustive]
     NewerSchema {
         /// What stands there.
         found: i64,
@@ -25,6 +26,7 @@ pub enum OpenError {
     },
     /// The database's role lacks a right.
     #[error("the role may not {action}")]
+    #[non_exhaustive]
     Denied {
         /// What it may not do.
         action: String,
@@ -45,6 +47,7 @@ pub enum OpenError {
     Identifier(String),
     /// A setting can't work.
     #[error("`{setting}` {problem}")]
+    #[non_exhaustive]
     Setting {
         /// The method of the builder that set it.
         setting: &'static str,
