@@ -49,18 +49,11 @@ async fn g2_a_context_ends_with_what_ends_its_key_on_another_node() {
             revoked,
             leaked,
             at_once,
-            finished,
             bystander,
-        ] = [(); 8].map(|()| pair.key());
-        let [disabled, deleted, expired, revoked] =
-            [disabled.await, deleted.await, expired.await, revoked.await];
-        let [leaked, at_once, finished, bystander] =
-            [leaked.await, at_once.await, finished.await, bystander.await];
+        ] = pair.cached_keys().await;
+        let finished = pair.key().await;
         let _ = here.rotate(&finished.id, DAY).await.unwrap();
-        let keys = [
-            &disabled, &deleted, &expired, &revoked, &leaked, &at_once, &finished, &bystander,
-        ];
-        pair.cache_there(keys.map(|key| (&*key.token, "good")).into_iter())
+        pair.cache_there([(&*finished.token, "good")].into_iter())
             .await;
         let there = async |key| Held::there(&pair, key).await;
         let mut goes_on = there(&bystander).await;
