@@ -14,5 +14,7 @@ mod databases;
 mod once;
 #[path = "claims/revoked.rs"]
 mod revoked;
+#[path = "claims/secrets.rs"]
+mod secrets;
 #[path = "claims/stored.rs"]
 mod stored;

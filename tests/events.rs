@@ -17,6 +17,9 @@ mod lives;
 mod logged;
 #[path = "events/lost.rs"]
 mod lost;
+#[cfg(feature = "tracing")]
+#[path = "events/named.rs"]
+mod named;
 #[path = "events/readers.rs"]
 mod readers;
 #[path = "events/recorder.rs"]

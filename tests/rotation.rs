@@ -9,29 +9,26 @@ mod rotation {
     mod all_end;
     mod answers;
     mod cancelling;
-    pub(crate) mod databases;
     mod ends;
     mod nodes;
     mod rewrap;
     mod rewrap_faults;
     mod usage;
     mod whole;
+
+    use crate::support::databases;
 }
 
 use std::time::Duration;
 
-use support::{USER, outcome};
+use support::{USER, databases::pepper, outcome};
 use tower_api_key::{
-    ApiKey, ApiKeyStore, IssuedKey, KeyId, NewApiKey, Pepper, RotationError, Scopes, StoreError,
+    ApiKey, ApiKeyStore, IssuedKey, KeyId, NewApiKey, RotationError, Scopes, StoreError,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-fn pepper(id: &str) -> Pepper {
-    Pepper::new(id, format!("the pepper of these tests, {id}")).unwrap()
-}
 
 fn new_key() -> NewApiKey {
     NewApiKey::for_user(USER, Scopes::of(["notes:read"]).unwrap())

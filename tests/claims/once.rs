@@ -1,10 +1,15 @@
 //! A key is claimed at most once.
 
-use std::sync::Arc;
+use std::{
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use tokio::{sync::Barrier, task::JoinSet};
 use tower_api_key::{
-    ApiKeyStore, ClaimRefusal, GrantStatus, HandoffToken, IssuedKey, PageRequest, StoreError,
+    ApiKeyStore, ClaimRefusal, Event, EventKind, Events, GrantStatus, HandoffToken, IssuedKey,
+    KeyGrant, PageRequest, StoreError,
 };
 
 use super::databases::{Database, handed_off, refusal};
@@ -126,5 +131,70 @@ async fn g10_claims_whose_callers_go_away_leave_nothing_half_done() {
             assert!(won.iter().all(|issued| issued.key().id == key));
         }
         assert_eq!(keys(&stores[0]).await.len(), 40, "each has one key");
+    }
+}
+
+/// What has come already, of refused claims.
+fn refusals(events: &mut Events) -> Vec<Event> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut heard = Vec::new();
+    while let Poll::Ready(Some(event)) = pin!(events.next()).poll(&mut cx) {
+        heard.push(event);
+    }
+    heard.retain(|event| event.name() == "grant.claim_refused");
+    heard
+}
+
+fn is_of_a_second_claim(event: &Event, grant: &KeyGrant) -> bool {
+    let reason = ClaimRefusal::Claimed;
+    event.kind == EventKind::ClaimRefused { reason }
+        && event.grant_id == Some(grant.id)
+        && event.user_id.as_deref() == Some(USER)
+        && event.at == start()
+}
+
+/// The one whom the key was for may come to another node than whoever has intercepted the token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn g10_a_second_claim_on_another_node_is_refused_and_told_there() {
+    for database in Database::all("claims-second") {
+        let stores = database.two().await;
+        let mut events = stores.each_ref().map(ApiKeyStore::events);
+        for (first, second) in [(0, 1), (1, 0)] {
+            let handed_off = handed_off(&stores[0]).await;
+            // It has seen that the grant is pending.
+            let pending = stores[second].claimable(handed_off.token()).await.unwrap();
+            assert_eq!(pending.id, handed_off.grant().id);
+            let issued = stores[first].claim(handed_off.token()).await.unwrap();
+            for _ in 0..2 {
+                let why = refusal(&stores[second], handed_off.token()).await;
+                assert_eq!(why, ClaimRefusal::Claimed);
+                let told = refusals(&mut events[second]);
+                assert_eq!(told.len(), 1);
+                assert!(is_of_a_second_claim(&told[0], &pending), "{told:?}");
+            }
+            assert_eq!(refusals(&mut events[first]), []);
+            let grant = stores[second].grant_of(handed_off.token()).await.unwrap();
+            assert_eq!(grant.unwrap().key_id, Some(issued.key().id));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn g10_each_of_many_claims_at_once_that_loses_is_told_on_its_node() {
+    for database in Database::all("claims-losers") {
+        let stores = database.two().await;
+        let mut events = stores.each_ref().map(ApiKeyStore::events);
+        for _ in 0..5 {
+            let handed_off = handed_off(&stores[0]).await;
+            let (won, lost) = race(&stores, handed_off.token()).await;
+            assert_eq!((won.len(), lost.len()), (1, CLAIMERS - 1));
+            let told = events.each_mut().map(refusals);
+            let mut counts = told.each_ref().map(Vec::len);
+            counts.sort_unstable();
+            assert_eq!(counts, [CLAIMERS / 2 - 1, CLAIMERS / 2]);
+            for event in told.iter().flatten() {
+                assert!(is_of_a_second_claim(event, handed_off.grant()), "{event:?}");
+            }
+        }
     }
 }

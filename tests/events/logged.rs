@@ -12,11 +12,11 @@ use super::heard;
 use crate::support::{Fixture, USER, id_of, unknown_token, with_wrong_secret};
 
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
     /// What was logged since it was asked the last time.
-    fn take(&self) -> Vec<String> {
+    pub(super) fn take(&self) -> Vec<String> {
         let bytes = std::mem::take(&mut *self.0.lock().unwrap());
         let text = String::from_utf8(bytes).unwrap();
         text.lines().map(str::to_owned).collect()
@@ -42,7 +42,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-fn log() -> (Lines, tracing::subscriber::DefaultGuard) {
+pub(super) fn log() -> (Lines, tracing::subscriber::DefaultGuard) {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)

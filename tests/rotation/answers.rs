@@ -22,7 +22,7 @@ async fn node() -> (tower_api_key::ApiKeyStore, ManualClock) {
 #[tokio::test]
 async fn a_successor_is_the_same_key_with_another_token() {
     let (store, clock) = node().await;
-    let metadata = Metadata::from_stored(r#"{"team":"build"}"#).unwrap();
+    let metadata = Metadata::from_json(r#"{"team":"build"}"#).unwrap();
     let new = new_key().name("CI").expires_in(30 * DAY);
     let new = new.metadata(metadata.clone());
     let old = store.create(new).await.unwrap();

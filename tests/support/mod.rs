@@ -8,6 +8,8 @@
 )]
 
 pub mod bare;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+pub mod databases;
 #[cfg(feature = "axum")]
 pub mod echo;
 pub mod feed;

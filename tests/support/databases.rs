@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use tower_api_key::{
-    ApiKeyBackend, ApiKeyStore, ApiKeyStoreBuilder, ManualClock, MemoryBackend, Peppers,
+    ApiKeyBackend, ApiKeyStore, ApiKeyStoreBuilder, ManualClock, MemoryBackend, Pepper, Peppers,
     PostgresBackend, SqliteBackend,
 };
 
-use crate::{
-    pepper,
-    support::{folder::Folder, postgres::Server, start},
-};
+use super::{folder::Folder, postgres::Server, start};
 
-pub(crate) enum Database {
+pub enum Database {
     Memory(MemoryBackend),
     Sqlite(Folder),
     Postgres(Server),
@@ -20,7 +17,7 @@ pub(crate) enum Database {
 
 impl Database {
     /// One of each kind, empty, with its name.
-    pub(crate) fn all(test: &str) -> Vec<(&'static str, Self)> {
+    pub fn all(test: &str) -> Vec<(&'static str, Self)> {
         let mut all = vec![
             ("memory", Self::Memory(MemoryBackend::new())),
             ("SQLite", Self::Sqlite(Folder::new(test))),
@@ -32,7 +29,7 @@ impl Database {
     }
 
     /// A builder over a handle of its own.
-    pub(crate) async fn builder(&self) -> ApiKeyStoreBuilder {
+    pub async fn builder(&self) -> ApiKeyStoreBuilder {
         match self {
             Self::Memory(backend) => ApiKeyStore::builder(backend.clone()),
             Self::Sqlite(folder) => ApiKeyStore::builder(sqlite(folder).await),
@@ -41,32 +38,37 @@ impl Database {
     }
 
     /// Another node, whose clock is `clock`.
-    pub(crate) async fn node(&self, clock: &ManualClock) -> ApiKeyStore {
+    pub async fn node(&self, clock: &ManualClock) -> ApiKeyStore {
         let builder = self.builder().await.peppers(Peppers::new(pepper("v1")));
         builder.clock(clock.clone()).build().await.unwrap()
     }
 }
 
-/// Longer than anything takes on a machine that is busy with other things.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Another one for each id.
+pub fn pepper(id: &str) -> Pepper {
+    Pepper::new(id, format!("the pepper of these tests, {id}")).unwrap()
+}
 
-pub(crate) async fn sqlite(folder: &Folder) -> SqliteBackend {
+/// Longer than anything takes on a machine that is busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub async fn sqlite(folder: &Folder) -> SqliteBackend {
     let builder = SqliteBackend::builder().busy_timeout(PATIENCE);
     builder.open(folder.join("keys.db")).await.unwrap()
 }
 
-pub(crate) async fn postgres(server: &Server) -> PostgresBackend {
+pub async fn postgres(server: &Server) -> PostgresBackend {
     let builder = PostgresBackend::builder().acquire_timeout(PATIENCE);
     let builder = builder.statement_timeout(PATIENCE);
     builder.connect(&server.url()).await.unwrap()
 }
 
-pub(crate) fn clock() -> ManualClock {
+pub fn clock() -> ManualClock {
     ManualClock::new(start())
 }
 
 /// A node alone on a backend in memory.
-pub(crate) async fn node_on(backend: impl ApiKeyBackend, clock: &ManualClock) -> ApiKeyStore {
+pub async fn node_on(backend: impl ApiKeyBackend, clock: &ManualClock) -> ApiKeyStore {
     let builder = ApiKeyStore::builder(backend).peppers(Peppers::new(pepper("v1")));
     builder.clock(clock.clone()).build().await.unwrap()
 }
