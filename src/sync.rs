@@ -14,7 +14,7 @@ mod real {
     #[cfg(feature = "postgres")]
     pub(crate) use tokio::sync::SemaphorePermit;
     pub(crate) use tokio::{
-        sync::{Semaphore, watch},
+        sync::{OwnedSemaphorePermit, Semaphore, watch},
         task::{AbortHandle, JoinHandle},
         time::{sleep, timeout},
     };
@@ -65,7 +65,7 @@ mod real {
     };
     pub(crate) use shuttle_dashmap::{DashMap, Entry};
     pub(crate) use shuttle_tokio::{
-        sync::{Semaphore, watch},
+        sync::{OwnedSemaphorePermit, Semaphore, watch},
         task::{AbortHandle, JoinHandle},
         time::{sleep, timeout},
     };

@@ -233,7 +233,10 @@ fn settings_of_zero_are_raised_to_the_least_that_works() {
     issue().unwrap();
     assert_eq!(drawn.load(Ordering::SeqCst), 1);
     let collided = issue().unwrap_err();
-    assert!(matches!(collided, HandoffError::Collisions { attempts: 1 }));
+    assert!(matches!(
+        collided,
+        HandoffError::Collisions { attempts: 1, .. }
+    ));
     assert_eq!(drawn.load(Ordering::SeqCst), 2);
 }
 

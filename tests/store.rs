@@ -23,6 +23,8 @@ mod managing;
 mod purging;
 #[path = "store/reasons.rs"]
 mod reasons;
+#[path = "store/turns.rs"]
+mod turns;
 #[path = "store/unsupported.rs"]
 mod unsupported;
 #[path = "store/verifying.rs"]

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::ApiKeyStore;
+use super::{ApiKeyStore, turns::Turns};
 use crate::{
     backend::{DynBackend, GrantLimits},
     cache::{CacheConfig, CheckedConfig},
@@ -132,6 +132,7 @@ impl ApiKeyStoreBuilder {
             backend: self.backend,
             resolver: self.resolver.build().await?,
             grant_limits: self.grant_limits,
+            turns: Turns::new(),
         })
     }
 
@@ -142,6 +143,7 @@ impl ApiKeyStoreBuilder {
                 .resolver
                 .build_with(peppers, cache, TokenFormat::default()),
             grant_limits: self.grant_limits,
+            turns: Turns::new(),
         }
     }
 }

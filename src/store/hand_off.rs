@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::{ApiKeyStore, manage::MAX_DRAWN, write::detached};
+use super::{
+    ApiKeyStore,
+    manage::MAX_DRAWN,
+    turns::{Turn, in_turn},
+    write::detached,
+};
 use crate::{
     backend::{GrantCursor, GrantInsertion, GrantPage, GrantPageRequest},
     context::AuthContext,
@@ -47,12 +52,22 @@ impl ApiKeyStore {
     /// [`StoreError::Unsupported`] where the backend can't keep grants.
     pub async fn hand_off(&self, new: NewApiKey, ttl: Duration) -> Result<HandedOff, StoreError> {
         new.check()?;
+        let turn = self.turns.hand_off().await?;
+        self.hand_off_in(turn, new, ttl).await
+    }
+
+    async fn hand_off_in(
+        &self,
+        turn: Turn,
+        new: NewApiKey,
+        ttl: Duration,
+    ) -> Result<HandedOff, StoreError> {
         let now = self.resolver.now();
         for _ in 0..MAX_DRAWN {
             let token = HandoffToken::generate()?;
             let id = GrantId::from_bytes(random()?);
             let grant = new.clone().into_grant(id, token.claim_hash(), now, ttl);
-            match self.insert_grant(grant.clone()).await? {
+            match self.insert_grant(grant.clone(), turn.clone()).await? {
                 GrantInsertion::Stored => return Ok(HandedOff::new(token, grant)),
                 GrantInsertion::Taken => {}
                 GrantInsertion::UserIsFull => {
@@ -83,8 +98,10 @@ impl ApiKeyStore {
         new: NewApiKey,
         ttl: Duration,
     ) -> Result<HandedOff, StoreError> {
+        new.check()?;
+        let turn = self.turns.hand_off().await?;
         let maker = self.held_by(caller, &new).await?;
-        self.hand_off(new.made_by(&maker), ttl).await
+        self.hand_off_in(turn, new.made_by(&maker), ttl).await
     }
 
     /// The grants for keys of a user, or of everybody, the newest first, whatever has become of them: who made
@@ -142,6 +159,14 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn grant_of(&self, token: &HandoffToken) -> Result<Option<KeyGrant>, StoreError> {
+        let _turn = self.turns.change().await?;
+        self.find_grant(token).await
+    }
+
+    pub(super) async fn find_grant(
+        &self,
+        token: &HandoffToken,
+    ) -> Result<Option<KeyGrant>, StoreError> {
         let hash = token.claim_hash();
         let grant = self.backend.get_grant(&hash).await?;
         Ok(only_if(grant, |grant| grant.claim_hash == hash)?)
@@ -158,6 +183,7 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the grant may be revoked or not), [`StoreError::Unsupported`].
     pub async fn revoke_grant(&self, id: &GrantId) -> Result<bool, StoreError> {
+        let turn = self.turns.end().await?;
         let (backend, id, now) = (self.backend.clone(), *id, self.resolver.now());
         let emitter = self.resolver.emitter().clone();
         let revoke = async move {
@@ -169,7 +195,7 @@ impl ApiKeyStore {
             }
             Ok::<_, BackendError>(revoked)
         };
-        Ok(detached(revoke).await?)
+        Ok(detached(in_turn(turn, revoke)).await?)
     }
 
     /// Where the backend keeps no grants, there is none.
@@ -189,7 +215,11 @@ impl ApiKeyStore {
         }
     }
 
-    async fn insert_grant(&self, grant: KeyGrant) -> Result<GrantInsertion, BackendError> {
+    async fn insert_grant(
+        &self,
+        grant: KeyGrant,
+        turn: Turn,
+    ) -> Result<GrantInsertion, BackendError> {
         let (backend, limits) = (self.backend.clone(), self.grant_limits);
         let emitter = self.resolver.emitter().clone();
         let insert = async move {
@@ -200,7 +230,7 @@ impl ApiKeyStore {
             }
             Ok(inserted)
         };
-        detached(insert).await
+        detached(in_turn(turn, insert)).await
     }
 }
 

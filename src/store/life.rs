@@ -1,6 +1,6 @@
 //! What becomes of a key: changed, suspended.
 
-use super::ApiKeyStore;
+use super::{ApiKeyStore, turns::Turn};
 use crate::{
     error::StoreError,
     key::{ApiKey, KeyUpdate},
@@ -46,8 +46,8 @@ impl ApiKeyStore {
                 Err(StoreError::Conflict(*id))
             };
         }
-        let now = self.resolver.now();
-        self.change_by_id(id, move |key| {
+        let (turn, now) = (self.turns.change().await?, self.resolver.now());
+        self.change_by_id(id, turn, move |key| {
             if !update.is_for(key) {
                 return Err(StoreError::Conflict(key.id));
             }
@@ -66,8 +66,8 @@ impl ApiKeyStore {
     ///
     /// As [`revoke`](Self::revoke).
     pub async fn disable(&self, id: &KeyId) -> Result<bool, StoreError> {
-        let now = self.resolver.now();
-        let disabled = self.change_by_id(id, move |key| {
+        let (turn, now) = (self.turns.end().await?, self.resolver.now());
+        let disabled = self.change_by_id(id, turn, move |key| {
             let changes = key.disabled_at.is_none() && key.revoked_at.is_none();
             if changes {
                 key.disabled_at = Some(now);
@@ -85,7 +85,8 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the key may be suspended still or not), [`StoreError::Conflict`].
     pub async fn enable(&self, id: &KeyId) -> Result<bool, StoreError> {
-        let enabled = self.change_by_id(id, |key| {
+        let turn = self.turns.change().await?;
+        let enabled = self.change_by_id(id, turn, |key| {
             Ok(key.revoked_at.is_none() && key.disabled_at.take().is_some())
         });
         Ok(enabled.await?.is_some())
@@ -96,10 +97,11 @@ impl ApiKeyStore {
     async fn change_by_id(
         &self,
         id: &KeyId,
+        turn: Turn,
         change: impl Fn(&mut ApiKey) -> Result<bool, StoreError> + Send + 'static,
     ) -> Result<Option<ApiKey>, StoreError> {
         if let Some(key) = self.get(id).await? {
-            return self.change(key, change).await;
+            return self.change(key, turn, change).await;
         }
         self.ended_already(id);
         Ok(None)

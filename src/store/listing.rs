@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{ApiKeyStore, write::detached};
+use super::{ApiKeyStore, turns::in_turn, write::detached};
 use crate::{
     backend::{Cursor, KeyFilter, Page, PageRequest, check_list},
     clock::storable,
@@ -87,6 +87,7 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`]; [`StoreError::Unsupported`] where the backend can't purge.
     pub async fn purge(&self, before: SystemTime) -> Result<usize, StoreError> {
         let before = storable(before).min(self.resolver.now());
+        let turn = self.turns.change().await?;
         let mut removed = 0;
         loop {
             let (backend, emitter) = (self.backend.clone(), self.resolver.emitter().clone());
@@ -98,7 +99,7 @@ impl ApiKeyStore {
                 }
                 Ok::<_, BackendError>(removed)
             };
-            match detached(purge).await? {
+            match detached(in_turn(turn.clone(), purge)).await? {
                 0 => return Ok(removed),
                 more @ 1..=BATCH => removed += more,
                 _ => {

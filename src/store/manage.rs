@@ -2,7 +2,11 @@
 
 use std::time::SystemTime;
 
-use super::{ApiKeyStore, write::carry_out_and_tell};
+use super::{
+    ApiKeyStore,
+    turns::{Turn, in_turn},
+    write::carry_out_and_tell,
+};
 use crate::{
     backend::{KeyFilter, Page, PageRequest},
     context::AuthContext,
@@ -31,9 +35,10 @@ impl ApiKeyStore {
     /// [`StoreError::Taken`], [`StoreError::Unavailable`].
     pub async fn create(&self, new: NewApiKey) -> Result<IssuedKey, StoreError> {
         new.check()?;
+        let turn = self.turns.change().await?;
         let mut drawn = 0;
         loop {
-            match self.issue(new.clone(), None).await? {
+            match self.issue(new.clone(), None, &turn).await? {
                 Ok(issued) => return Ok(issued),
                 Err(id) => {
                     drawn += 1;
@@ -77,11 +82,12 @@ impl ApiKeyStore {
         new: NewApiKey,
     ) -> Result<IssuedKey, StoreError> {
         new.check()?;
+        let turn = self.turns.change().await?;
         for _ in 0..ATTEMPTS {
             let maker = self.held_by(caller, &new).await?;
             let held = Some((maker.id, maker.version));
             // Where it isn't as it was looked at any more, it is looked at anew.
-            if let Ok(issued) = self.issue(new.clone().made_by(&maker), held).await? {
+            if let Ok(issued) = self.issue(new.clone().made_by(&maker), held, &turn).await? {
                 return Ok(issued);
             }
         }
@@ -94,13 +100,14 @@ impl ApiKeyStore {
         &self,
         new: NewApiKey,
         maker: Option<(KeyId, u64)>,
+        turn: &Turn,
     ) -> Result<Result<IssuedKey, KeyId>, StoreError> {
         let token = ApiKeyToken::generate(self.resolver.brand())?;
         let hash = self.resolver.peppers().hash(&token)?;
         let key = new.into_key(&token, hash, self.resolver.now());
         let made_by = key.made_by;
         let created = EventKind::Created { made_by };
-        Ok(if self.insert(key.clone(), maker, created).await? {
+        Ok(if self.insert(key.clone(), maker, created, turn).await? {
             Ok(IssuedKey { token, key })
         } else {
             Err(key.id)
@@ -217,6 +224,7 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the record may be gone or not).
     pub async fn delete(&self, id: &KeyId) -> Result<bool, StoreError> {
+        let turn = self.turns.end().await?;
         let (backend, id) = (self.backend.clone(), *id);
         let found = match backend.get(&id).await {
             Ok(Some(key)) => Some(key),
@@ -242,6 +250,7 @@ impl ApiKeyStore {
             deleted
         };
         let tell = self.resolver.emitter().if_done(deletion);
+        let delete = in_turn(turn, delete);
         Ok(carry_out_and_tell(self.resolver.cache(), place, delete, tell).await?)
     }
 
@@ -251,6 +260,7 @@ impl ApiKeyStore {
         key: ApiKey,
         maker: Option<(KeyId, u64)>,
         kind: EventKind,
+        turn: &Turn,
     ) -> Result<bool, BackendError> {
         let (backend, place) = (self.backend.clone(), key.lookup_key());
         let event = Event::about(kind, &key);
@@ -261,6 +271,7 @@ impl ApiKeyStore {
             }
         };
         let tell = self.resolver.emitter().if_done(event);
+        let insert = in_turn(turn.clone(), insert);
         carry_out_and_tell(self.resolver.cache(), place, insert, tell).await
     }
 
@@ -275,6 +286,7 @@ impl ApiKeyStore {
     pub(super) async fn change(
         &self,
         mut key: ApiKey,
+        turn: Turn,
         change: impl Fn(&mut ApiKey) -> Result<bool, StoreError> + Send + 'static,
     ) -> Result<Option<ApiKey>, StoreError> {
         let (backend, id) = (self.backend.clone(), key.id);
@@ -303,6 +315,7 @@ impl ApiKeyStore {
                 emitter.emit(Event::about(kind.clone(), key));
             }
         };
+        let changed = in_turn(turn, changed);
         let changed = carry_out_and_tell(self.resolver.cache(), place, changed, tell);
         Ok(changed.await?.map(|(key, _)| key))
     }

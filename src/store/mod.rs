@@ -11,9 +11,11 @@ mod manage;
 mod peppers;
 mod revoking;
 mod rotate;
+mod turns;
 
 use std::{fmt, sync::Arc};
 
+use self::turns::Turns;
 pub use self::{builder::ApiKeyStoreBuilder, leaks::LeakReport};
 use crate::{
     backend::{ApiKeyBackend, DynBackend, GrantLimits, MemoryBackend},
@@ -53,6 +55,7 @@ pub struct ApiKeyStore {
     backend: Arc<dyn DynBackend>,
     resolver: CachedResolver,
     grant_limits: GrantLimits,
+    turns: Turns,
 }
 
 impl ApiKeyStore {

@@ -1,6 +1,6 @@
 //! Ending keys, and saying why.
 
-use super::{ApiKeyStore, write::carry_out_for_user};
+use super::{ApiKeyStore, turns::in_turn, write::carry_out_for_user};
 use crate::{
     backend::KeyOfUser,
     error::{BackendError, StoreError},
@@ -72,12 +72,13 @@ impl ApiKeyStore {
         id: &KeyId,
         reason: Option<RevocationReason>,
     ) -> Result<bool, StoreError> {
+        let turn = self.turns.end().await?;
         let Some(key) = self.get(id).await? else {
             self.ended_already(id);
             return Ok(false);
         };
         let now = self.resolver.now();
-        let revoked = self.change(key, move |key| {
+        let revoked = self.change(key, turn, move |key| {
             let changes = key.revoked_at.is_none();
             if changes {
                 key.revoked_at = Some(now);
@@ -112,6 +113,7 @@ impl ApiKeyStore {
         user_id: &str,
         reason: Option<RevocationReason>,
     ) -> Result<usize, StoreError> {
+        let turn = self.turns.end().await?;
         let (backend, user) = (self.backend.clone(), user_id.to_owned());
         let (now, why) = (self.resolver.now(), reason.clone());
         let (emitter, store) = (self.resolver.emitter().clone(), self.clone());
@@ -146,7 +148,8 @@ impl ApiKeyStore {
             }
         };
         let cache = self.resolver.cache();
-        let keys = carry_out_for_user(cache, user_id.to_owned(), write, tell).await?;
+        let keys =
+            carry_out_for_user(cache, user_id.to_owned(), in_turn(turn, write), tell).await?;
         Ok(keys.iter().filter(|key| key.is_newly_revoked).count())
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::{
     ApiKeyStore,
     manage::{ATTEMPTS, MAX_DRAWN},
+    turns::{Turn, in_turn},
     write::{carry_out, carry_out_and_tell, or_look},
 };
 use crate::{
@@ -52,6 +53,7 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`]: it may have been rotated, and nobody has the token; then
     /// [`cancel_rotation`](Self::cancel_rotation) takes it back while the old key works.
     pub async fn rotate(&self, id: &KeyId, overlap: Duration) -> Result<IssuedKey, StoreError> {
+        let turn = self.turns.change().await?;
         let mut drawn = 0;
         let mut tried = None;
         for _ in 0..ATTEMPTS {
@@ -70,7 +72,7 @@ impl ApiKeyStore {
                 }
             }
             let key = self.successor_of(&old, &token, now)?;
-            if self.replace(old, &key, now, overlap).await? {
+            if self.replace(old, &key, now, overlap, &turn).await? {
                 return Ok(IssuedKey { token, key });
             }
         }
@@ -116,9 +118,10 @@ impl ApiKeyStore {
     /// [`StoreError::Rotation`] where the key has no successor, or its rotation is being cancelled;
     /// [`StoreError::Unavailable`] (it may be revoked or not), [`StoreError::Conflict`].
     pub async fn finish_rotation(&self, old: &KeyId) -> Result<bool, StoreError> {
+        let turn = self.turns.end().await?;
         let key = self.to_rotate(old).await?;
         let now = self.resolver.now();
-        let finished = self.change(key, move |key| {
+        let finished = self.change(key, turn, move |key| {
             if key.successor.is_none() || key.retires_at.is_none() {
                 return refused(&key.id, RotationError::NotRotated);
             }
@@ -142,21 +145,22 @@ impl ApiKeyStore {
     /// successor: then nothing was changed. [`StoreError::Unavailable`] and [`StoreError::Conflict`]: call it
     /// again.
     pub async fn cancel_rotation(&self, old: &KeyId) -> Result<(), StoreError> {
+        let turn = self.turns.change().await?;
         let key = self.to_rotate(old).await?;
         let (store, place) = (self.clone(), key.lookup_key());
-        let cancel = async move { store.cancel(key).await };
+        let cancel = async move { store.cancel(key, turn).await };
         carry_out(self.resolver.cache(), place, cancel).await
     }
 
     /// Each of the three writes finds what the one before has left, whoever comes in between: while the old
     /// key has a successor and no end of the overlap, nobody else ends it by this rotation, or rotates it.
-    async fn cancel(self, old: ApiKey) -> Result<(), StoreError> {
+    async fn cancel(self, old: ApiKey, turn: Turn) -> Result<(), StoreError> {
         let id = old.id;
         let Some(successor) = old.successor else {
             return refused(&id, RotationError::NotRotated);
         };
         let resolver = self.resolver.clone();
-        let goes_on = self.change(old, move |key| {
+        let goes_on = self.change(old, turn.clone(), move |key| {
             if key.successor != Some(successor) {
                 return refused(&key.id, RotationError::NotRotated);
             }
@@ -169,12 +173,12 @@ impl ApiKeyStore {
         };
         if let Some(key) = self.get(&successor).await? {
             let now = self.resolver.now();
-            self.change(key, move |key| {
+            self.change(key, turn.clone(), move |key| {
                 Ok(end(key, now, RevocationReason::Superseded))
             })
             .await?;
         }
-        self.change(old, move |key| {
+        self.change(old, turn, move |key| {
             let is_ours = key.successor == Some(successor) && key.retires_at.is_none();
             if is_ours {
                 key.successor = None;
@@ -220,6 +224,7 @@ impl ApiKeyStore {
         successor: &ApiKey,
         now: SystemTime,
         overlap: Duration,
+        turn: &Turn,
     ) -> Result<bool, StoreError> {
         let retires_at = saturating_add(now, overlap);
         let retires_at = old.ends_at().map_or(retires_at, |end| end.min(retires_at));
@@ -260,6 +265,7 @@ impl ApiKeyStore {
             };
             or_look(carry_out(&cache, new_place, write), was_done).await
         };
+        let rotate = in_turn(turn.clone(), rotate);
         Ok(carry_out_and_tell(self.resolver.cache(), place, rotate, tell).await?)
     }
 }

@@ -57,6 +57,9 @@ impl Turns {
 }
 
 async fn turn(turns: &Arc<Semaphore>) -> Result<Turn, StoreError> {
+    if let Ok(turn) = turns.clone().try_acquire_owned() {
+        return Ok(Arc::new(turn));
+    }
     let turn = timeout(MAX_WAIT, turns.clone().acquire_owned()).await;
     match turn {
         Ok(Ok(turn)) => Ok(Arc::new(turn)),
