@@ -24,12 +24,15 @@ use tokio_tungstenite::{
         protocol::frame::coding::CloseCode,
     },
 };
-use tower_api_key::{ApiKeyLayer, ApiKeyStore, AuthContext, NewApiKey, Scopes, SqliteBackend};
+use tower_api_key::{
+    ApiKeyLayer, ApiKeyStore, AuthContext, CacheConfig, NewApiKey, Pepper, Peppers, Scopes,
+    SqliteBackend,
+};
 
 use super::processes::Second;
 use crate::{
     store,
-    support::{Server, USER, folder::Folder, http1},
+    support::{PEPPER, Server, USER, folder::Folder, http1, id_of},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -67,7 +70,12 @@ async fn repeat(socket: &mut WebSocket) {
 
 /// A server on the file, and a key.
 async fn serve(path: &Path) -> (Server, String) {
-    let store = open(path).await;
+    // So late that nothing but the poll can have told.
+    let cache = CacheConfig::new().max_staleness(2 * PATIENCE);
+    let builder = ApiKeyStore::builder(SqliteBackend::open(path).await.unwrap());
+    let pepper = Pepper::new("v1", PEPPER).unwrap();
+    let builder = builder.peppers(Peppers::new(pepper)).cache(cache);
+    let store = builder.build().await.unwrap();
     let new = NewApiKey::for_user(USER, Scopes::none());
     let issued = store.create(new).await.unwrap();
     let app = Router::new()
@@ -76,10 +84,6 @@ async fn serve(path: &Path) -> (Server, String) {
         .route_layer(ApiKeyLayer::new(store));
     let token = issued.token().expose().to_owned();
     (Server::start(app).await, token)
-}
-
-async fn open(path: &Path) -> ApiKeyStore {
-    store(SqliteBackend::open(path).await.unwrap()).await
 }
 
 /// A stream and a socket that are open.
@@ -145,11 +149,11 @@ async fn g2_streams_and_sockets_end_within_a_second_of_a_revocation_by_another_p
 async fn g2_streams_and_sockets_end_within_a_second_of_what_another_store_of_the_file_ends() {
     let folder = Folder::new("sqlite-live-store");
     let path = folder.join("keys.db");
-    let other = open(&path).await;
+    let other = store(SqliteBackend::open(&path).await.unwrap()).await;
     for way in 0..3 {
         let (server, token) = serve(&path).await;
         let clients = Clients::connect(&server, &token).await;
-        let id = crate::support::id_of(&token);
+        let id = id_of(&token);
         assert!(match way {
             0 => other.revoke(&id).await.unwrap(),
             1 => other.disable(&id).await.unwrap(),
