@@ -7,6 +7,7 @@ mod support;
 
 mod sqlite {
     mod lists;
+    mod live;
     mod opening;
     mod pools;
     mod processes;

@@ -223,7 +223,8 @@ fn what_is_secret_has_no_equals_sign_that_could_compare_it_in_varying_time() {
     assert!(!token.has_eq() && !hash.has_eq() && !pepper.has_eq());
     assert!(!one_time.has_eq());
     // That of a one-time token may be compared: nobody comes near it without the 128 random bits.
-    assert!((&Subject::<ClaimHash>(PhantomData)).has_eq());
+    let claim_hash = &Subject::<ClaimHash>(PhantomData);
+    assert!(claim_hash.has_eq());
 }
 
 /// The grammar once more: three parts between two dots, and nothing else.

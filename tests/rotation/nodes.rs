@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use tokio::{task::JoinSet, time::sleep};
-use tower_api_key::{ApiKeyStore, PageRequest, RotationError};
+use tower_api_key::{ApiKeyStore, PageRequest, Peppers, RotationError};
 
 use super::databases::{Database, clock};
 use crate::{
-    DAY, HOUR, key, problem, record,
-    support::{USER, id_of},
+    DAY, HOUR, SECOND, key, pepper, problem, record,
+    support::{USER, id_of, start},
     token_of, verified,
 };
 
@@ -161,6 +161,83 @@ async fn rotations_survive_beside_updates_and_uses_of_the_same_key() {
             assert_eq!(old.version, 8, "{name}: 6 updates and a rotation");
             assert_eq!(old.successor, Some(rotated.key().id), "{name}");
             assert!(old.retires_at.is_some() && old.name.is_some(), "{name}");
+        }
+    }
+}
+
+/// Here as soon as it is used, and elsewhere once that is written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_rotation_shows_the_last_uses_of_both_keys_on_other_nodes_once_they_have_written_them() {
+    for (name, database) in Database::all("rotation-uses-elsewhere") {
+        let clock = clock();
+        // Nobody writes before it is told to.
+        let node = async || {
+            let builder = database.builder().await.peppers(Peppers::new(pepper("v1")));
+            let builder = builder.clock(clock.clone()).note_use_every(DAY);
+            builder.build().await.unwrap()
+        };
+        let (here, there) = (node().await, node().await);
+        let (old, id) = key(&here).await;
+        let new = token_of(&here.rotate(&id, DAY).await.unwrap());
+        let shown = async |store: &ApiKeyStore| {
+            let mut shown = Vec::new();
+            for by in [id, id_of(&new)] {
+                let rotation = store.rotation(&by).await.unwrap().unwrap();
+                let successor = rotation.successor.unwrap();
+                assert_eq!((rotation.old.id, successor.id), (id, id_of(&new)), "{name}");
+                shown.push((rotation.old.last_used_at, successor.last_used_at));
+            }
+            assert_eq!(shown[0], shown[1], "{name}");
+            shown[0]
+        };
+        assert_eq!(verified(&there, &old).await, "good");
+        clock.advance(HOUR);
+        assert_eq!(verified(&there, &new).await, "good");
+        let (first, second) = (Some(start()), Some(start() + HOUR));
+        assert_eq!(shown(&there).await, (first, second), "{name}");
+        assert_eq!(
+            shown(&here).await,
+            (None, None),
+            "{name}: nothing is written"
+        );
+        there.shutdown().await.unwrap();
+        assert_eq!(shown(&here).await, (first, second), "{name}");
+
+        // Of what was written there and what is noted here, the later counts.
+        clock.advance(HOUR);
+        assert_eq!(verified(&here, &old).await, "good");
+        let third = Some(start() + 2 * HOUR);
+        assert_eq!(shown(&here).await, (third, second), "{name}");
+        assert_eq!(shown(&there).await, (first, second), "{name}");
+        here.shutdown().await.unwrap();
+        assert_eq!(shown(&there).await, (third, second), "{name}");
+    }
+}
+
+/// A node that goes on writes by itself, every few seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_goes_on_writes_the_last_uses_that_a_rotation_shows_elsewhere() {
+    for (name, database) in Database::all("rotation-uses-written") {
+        let clock = clock();
+        let here = database.node(&clock).await;
+        let builder = database.builder().await.peppers(Peppers::new(pepper("v1")));
+        let builder = builder.clock(clock.clone()).note_use_every(SECOND / 100);
+        let there = builder.build().await.unwrap();
+        let (old, id) = key(&here).await;
+        let new = token_of(&here.rotate(&id, DAY).await.unwrap());
+        for token in [&old, &new] {
+            assert_eq!(verified(&there, token).await, "good");
+        }
+        let since = Instant::now();
+        loop {
+            let rotation = here.rotation(&id).await.unwrap().unwrap();
+            let uses = [Some(rotation.old), rotation.successor];
+            let uses = uses.map(|key| key.unwrap().last_used_at);
+            if uses == [Some(start()); 2] {
+                break;
+            }
+            assert!(since.elapsed() < PATIENCE, "{name}: {uses:?}");
+            sleep(Duration::from_millis(2)).await;
         }
     }
 }

@@ -25,13 +25,18 @@ const FILE: &str = "TOWER_API_KEY_TEST_FILE";
 const ANSWER: &str = "answer: ";
 
 /// A second process, which runs the test that is named after it.
-struct Second {
+pub(super) struct Second {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Second {
+    /// One that revokes each token that it is asked with.
+    pub(super) fn that_revokes(file: &Path) -> Self {
+        Self::start("revokes_what_it_is_told_to", file)
+    }
+
     fn start(test: &str, file: &Path) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
             .args([
@@ -52,7 +57,7 @@ impl Second {
         }
     }
 
-    fn ask(&mut self, line: &str) -> String {
+    pub(super) fn ask(&mut self, line: &str) -> String {
         writeln!(self.stdin, "{line}").unwrap();
         self.answer().expect("it has ended")
     }
@@ -218,7 +223,7 @@ async fn revokes_what_it_is_told_to() {
     let path = folder.join("keys.db");
     let store = open(&path).await;
     let token = create(&store).await;
-    let mut second = Second::start("revokes_what_it_is_told_to", &path);
+    let mut second = Second::that_revokes(&path);
     assert_eq!(second.ask(&token), "revoked");
     assert_eq!(second.ask(&token), "nothing");
     assert_eq!(outcome(&store.verify_fresh(&token).await), "revoked");
@@ -236,7 +241,7 @@ async fn g2_a_key_revoked_by_another_process_is_refused_within_a_poll() {
         .build()
         .await
         .unwrap();
-    let mut second = Second::start("revokes_what_it_is_told_to", &path);
+    let mut second = Second::that_revokes(&path);
     let mut took = Vec::new();
     for _ in 0..20 {
         let token = create(&store).await;
