@@ -231,8 +231,8 @@ pub use self::{
 pub use self::{
     backend::{
         ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, GrantCursor, GrantInsertion,
-        GrantLimits, GrantPage, GrantPageRequest, KeyFilter, KeyOfUser, KeySource, MemoryBackend,
-        Page, PageRequest, ParseCursorError, ParseGrantCursorError, PepperUsage, Subscription,
+        GrantLimits, GrantPage, GrantPageRequest, KeyFilter, KeySource, MemoryBackend,
+        Page, PageRequest, ParseCursorError, ParseGrantCursorError, PepperUsage, RevokedKey, Subscription,
         Touch,
     },
     cache::{CacheConfig, CacheStats},

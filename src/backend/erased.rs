@@ -3,8 +3,8 @@
 use std::{pin::Pin, time::SystemTime};
 
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyOfUser,
-    KeySource, PageRequest, PepperUsage, Subscription, Touch,
+    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeySource,
+    PageRequest, PepperUsage, RevokedKey, Subscription, Touch,
 };
 use crate::{
     error::BackendError,
@@ -39,12 +39,19 @@ pub(crate) trait DynBackend: DynSource {
         old: &'a ApiKey,
         expected: u64,
     ) -> Answer<'a, bool>;
-    fn revoke_all_for_user<'a>(
+    fn revoke<'a>(
+        &'a self,
+        id: &'a KeyId,
+        at: SystemTime,
+        reason: Option<&'a RevocationReason>,
+    ) -> Answer<'a, bool>;
+    fn revoke_for_user<'a>(
         &'a self,
         user_id: &'a str,
         at: SystemTime,
         reason: Option<&'a RevocationReason>,
-    ) -> Answer<'a, Vec<KeyOfUser>>;
+        at_most: usize,
+    ) -> Answer<'a, Vec<RevokedKey>>;
     fn list<'a>(&'a self, filter: &'a KeyFilter, page: &'a PageRequest) -> Answer<'a, Vec<ApiKey>>;
     fn purge(&self, before: SystemTime, at_most: usize) -> Answer<'_, usize>;
     fn pepper_usage(&self, now: SystemTime) -> Answer<'_, Vec<PepperUsage>>;
@@ -118,14 +125,24 @@ impl<B: ApiKeyBackend> DynBackend for B {
         Box::pin(ApiKeyBackend::rotate(self, successor, old, expected))
     }
 
-    fn revoke_all_for_user<'a>(
+    fn revoke<'a>(
+        &'a self,
+        id: &'a KeyId,
+        at: SystemTime,
+        reason: Option<&'a RevocationReason>,
+    ) -> Answer<'a, bool> {
+        Box::pin(ApiKeyBackend::revoke(self, id, at, reason))
+    }
+
+    fn revoke_for_user<'a>(
         &'a self,
         user_id: &'a str,
         at: SystemTime,
         reason: Option<&'a RevocationReason>,
-    ) -> Answer<'a, Vec<KeyOfUser>> {
-        Box::pin(ApiKeyBackend::revoke_all_for_user(
-            self, user_id, at, reason,
+        at_most: usize,
+    ) -> Answer<'a, Vec<RevokedKey>> {
+        Box::pin(ApiKeyBackend::revoke_for_user(
+            self, user_id, at, reason, at_most,
         ))
     }
 

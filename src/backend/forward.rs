@@ -60,7 +60,8 @@ macro_rules! forward_to_backend {
     (@touch $self:ident $to:tt [touch $($but:ident)*]) => {};
     (@get_by_id $self:ident $to:tt [get_by_id $($but:ident)*]) => {};
     (@rotate $self:ident $to:tt [rotate $($but:ident)*]) => {};
-    (@revoke_all_for_user $self:ident $to:tt [revoke_all_for_user $($but:ident)*]) => {};
+    (@revoke $self:ident $to:tt [revoke $($but:ident)*]) => {};
+    (@revoke_for_user $self:ident $to:tt [revoke_for_user $($but:ident)*]) => {};
     (@list $self:ident $to:tt [list $($but:ident)*]) => {};
     (@purge $self:ident $to:tt [purge $($but:ident)*]) => {};
     (@pepper_usage $self:ident $to:tt [pepper_usage $($but:ident)*]) => {};
@@ -124,9 +125,14 @@ macro_rules! forward_to_backend {
             $to.rotate(successor, old, expected).await
         }
     };
-    (@revoke_all_for_user $self:ident ($to:expr) []) => {
-        async fn revoke_all_for_user(&$self, user_id: &str, at: ::std::time::SystemTime, reason: ::std::option::Option<&$crate::RevocationReason>) -> ::std::result::Result<::std::vec::Vec<$crate::KeyOfUser>, $crate::BackendError> {
-            $to.revoke_all_for_user(user_id, at, reason).await
+    (@revoke $self:ident ($to:expr) []) => {
+        async fn revoke(&$self, id: &$crate::KeyId, at: ::std::time::SystemTime, reason: ::std::option::Option<&$crate::RevocationReason>) -> ::std::result::Result<bool, $crate::BackendError> {
+            $to.revoke(id, at, reason).await
+        }
+    };
+    (@revoke_for_user $self:ident ($to:expr) []) => {
+        async fn revoke_for_user(&$self, user_id: &str, at: ::std::time::SystemTime, reason: ::std::option::Option<&$crate::RevocationReason>, at_most: usize) -> ::std::result::Result<::std::vec::Vec<$crate::RevokedKey>, $crate::BackendError> {
+            $to.revoke_for_user(user_id, at, reason, at_most).await
         }
     };
     (@list $self:ident ($to:expr) []) => {

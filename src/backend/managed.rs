@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::{
-    GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyOfUser, KeySource, PageRequest,
+    GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeySource, PageRequest,
     PepperUsage, revocation,
 };
 use crate::{
@@ -209,24 +209,42 @@ pub trait ApiKeyBackend: KeySource {
         }
     }
 
-    /// Marks all keys of `user_id` that aren't revoked as revoked at `at`, for `reason`, and raises their
-    /// versions. Says which keys the user has then, with those that were revoked before.
+    /// Marks the key as revoked at `at`, for `reason`, and raises its version, where it isn't revoked already;
+    /// returns whether it did.
     ///
-    /// One statement does it whatever stands in the other columns: a record that can't be read has to end,
-    /// too, and must not keep the others from it. Without this method, they are
-    /// [listed](Self::list_for_user) and [updated](Self::update), and where one can't be read, all that are on
-    /// its page stay as they are.
+    /// One statement does it, which compares no version and reads no other column: nobody who changes the key all
+    /// the time, and nothing that stands in its record, must keep it from ending. Without this method, it is
+    /// [read](Self::get_by_id) and [updated](Self::update), and tried again where others come in between.
     ///
     /// # Errors
     ///
-    /// Whenever it isn't known that all of them are revoked. Some may be.
-    fn revoke_all_for_user(
+    /// Whenever it isn't known that it is revoked. It may be.
+    fn revoke(
+        &self,
+        id: &KeyId,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        revocation::by_update(self, id, at, reason)
+    }
+
+    /// The same for keys of `user_id`, `at_most` so many, the oldest first; says which. None only where the user has
+    /// none that isn't revoked. It is called until then, so that a user with a million keys is not one statement.
+    ///
+    /// Without this method, they are [listed](Self::list_for_user) and [updated](Self::update), and where one can't be
+    /// read, all that are on its page stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known which of them are revoked. Some may be.
+    fn revoke_for_user(
         &self,
         user_id: &str,
         at: SystemTime,
         reason: Option<&RevocationReason>,
-    ) -> impl Future<Output = Result<Vec<KeyOfUser>, BackendError>> + Send {
-        revocation::by_list(self, user_id, at, reason)
+        at_most: usize,
+    ) -> impl Future<Output = Result<Vec<RevokedKey>, BackendError>> + Send {
+        revocation::by_list(self, user_id, at, reason, at_most)
     }
 
     /// The keys that [fit](KeyFilter::fits) `filter`, in the order of
@@ -286,8 +304,9 @@ pub trait ApiKeyBackend: KeySource {
     /// its `made_at` as may be, whoever else inserts one at the same moment. Where both bounds are reached, either
     /// answer is right.
     ///
-    /// Grants that were [made with](KeyGrant::made_by) a key that is deleted, revoked or past its end by then don't
-    /// count: they can't be claimed any more. A suspended key may go on, so its grants count.
+    /// Where there is no room, grants that were [made with](KeyGrant::made_by) a key that is deleted, revoked or past
+    /// its end by then are marked as revoked first, at that time: they can't be claimed any more, and must neither take
+    /// up room nor pile up. A suspended key may go on, so its grants stay.
     ///
     /// # Errors
     ///

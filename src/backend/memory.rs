@@ -15,7 +15,7 @@ use std::{
 use self::grants::Grants;
 use super::{
     ApiKeyBackend, Change, ChangeSink, Cursor, GrantInsertion, GrantLimits, GrantPageRequest,
-    KeyFilter, KeyOfUser, KeySource, PageRequest, PepperUsage, Subscription, Touch,
+    KeyFilter, KeySource, PageRequest, PepperUsage, RevokedKey, Subscription, Touch,
 };
 use crate::{
     error::BackendError,
@@ -217,32 +217,41 @@ impl ApiKeyBackend for MemoryBackend {
         Ok(ids.iter().filter_map(record).collect())
     }
 
-    async fn revoke_all_for_user(
+    async fn revoke(
+        &self,
+        id: &KeyId,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<bool, BackendError> {
+        let place = self.place_of(id);
+        let is_revoked = {
+            let _index = self.index();
+            self.end(&place, |record| record.id == *id, at, reason)
+        };
+        if is_revoked {
+            self.tell(place);
+        }
+        Ok(is_revoked)
+    }
+
+    async fn revoke_for_user(
         &self,
         user_id: &str,
         at: SystemTime,
         reason: Option<&RevocationReason>,
-    ) -> Result<Vec<KeyOfUser>, BackendError> {
-        let mut keys = Vec::new();
-        {
+        at_most: usize,
+    ) -> Result<Vec<RevokedKey>, BackendError> {
+        let revoked: Vec<_> = {
             let index = self.index();
-            for key in index.get(user_id).into_iter().flat_map(BTreeMap::values) {
-                let Some(mut record) = self.0.records.get_mut(key) else {
-                    continue;
-                };
-                let is_new = record.revoked_at.is_none();
-                if is_new {
-                    record.revoked_at = Some(at);
-                    record.revocation_reason = reason.cloned();
-                    record.version = record.version.saturating_add(1);
-                }
-                keys.push(KeyOfUser::new(record.id, *key, is_new));
-            }
-        }
-        for key in keys.iter().filter(|key| key.is_newly_revoked) {
+            let oldest_first = index.get(user_id).into_iter().flatten().rev();
+            let revoked = oldest_first.filter(|(_, key)| self.end(key, |_| true, at, reason));
+            let named = revoked.map(|(Reverse((_, id)), key)| RevokedKey::new(*id, *key));
+            named.take(at_most).collect()
+        };
+        for key in &revoked {
             self.tell(key.lookup_key);
         }
-        Ok(keys)
+        Ok(revoked)
     }
 
     async fn list(

@@ -35,7 +35,7 @@ pub use self::{
     memory::MemoryBackend,
     page::{Cursor, Page, PageRequest, ParseCursorError},
     pepper_usage::PepperUsage,
-    revocation::KeyOfUser,
+    revocation::RevokedKey,
     source::KeySource,
 };
 pub(crate) use self::{

@@ -1,4 +1,4 @@
-//! Ending all keys of a user.
+//! Ending keys, for backends that have no better way.
 
 use std::time::SystemTime;
 
@@ -9,64 +9,82 @@ use crate::{
     token::{KeyId, LookupKey},
 };
 
-/// A key of a user whose keys were all revoked.
+/// A key that was revoked with others of its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct KeyOfUser {
+pub struct RevokedKey {
     /// Its id.
     pub id: KeyId,
     /// What its record is found under.
     pub lookup_key: LookupKey,
-    /// Whether it was revoked now, and not before.
-    pub is_newly_revoked: bool,
 }
 
-impl KeyOfUser {
+impl RevokedKey {
     /// The key `id`, whose record is found under `lookup_key`.
     #[must_use]
-    pub const fn new(id: KeyId, lookup_key: LookupKey, is_newly_revoked: bool) -> Self {
-        Self {
-            id,
-            lookup_key,
-            is_newly_revoked,
-        }
+    pub const fn new(id: KeyId, lookup_key: LookupKey) -> Self {
+        Self { id, lookup_key }
     }
 }
 
 /// How often a key is tried again that others change at the same time.
 const ATTEMPTS: usize = 16;
 
-/// One after the other, for backends that have no better way. Where one can't be revoked, the others are
-/// tried all the same.
+/// By comparing versions: whoever changes the key all the time may be in the way.
+pub(super) async fn by_update<B: ApiKeyBackend + ?Sized>(
+    backend: &B,
+    id: &KeyId,
+    at: SystemTime,
+    reason: Option<&RevocationReason>,
+) -> Result<bool, BackendError> {
+    match read(backend, id).await? {
+        Some(key) => revoke(backend, key, at, reason).await,
+        None => Ok(false),
+    }
+}
+
+/// One after the other. Where one can't be revoked, the others are tried all the same.
 pub(super) async fn by_list<B: ApiKeyBackend + ?Sized>(
     backend: &B,
     user_id: &str,
     at: SystemTime,
     reason: Option<&RevocationReason>,
-) -> Result<Vec<KeyOfUser>, BackendError> {
+    at_most: usize,
+) -> Result<Vec<RevokedKey>, BackendError> {
     let everything = KeyFilter::new().user(user_id).with_revoked();
     let mut page = PageRequest::new().limit(PageRequest::MAX_LIMIT);
-    let mut found = Vec::new();
+    let mut revoked = Vec::new();
     let mut failed = None;
     loop {
-        let keys = match backend.list_for_user(user_id, &page).await {
+        let listed = backend.list_for_user(user_id, &page).await;
+        let checked = listed.and_then(|keys| check_list(&keys, &everything, &page).map(|()| keys));
+        let keys = match checked {
             Ok(keys) => keys,
-            Err(error) => return Err(failed.unwrap_or(error)),
+            Err(error) => {
+                failed = failed.or(Some(error));
+                break;
+            }
         };
-        if let Err(error) = check_list(&keys, &everything, &page) {
-            return Err(failed.unwrap_or(error));
-        }
         let Some(last) = keys.last().map(super::Cursor::of) else {
-            return failed.map_or(Ok(found), Err);
+            break;
         };
         for key in keys {
-            let (id, lookup_key) = (key.id, key.lookup_key());
+            if revoked.len() == at_most {
+                return Ok(revoked);
+            }
+            let named = RevokedKey::new(key.id, key.lookup_key());
             match revoke(backend, key, at, reason).await {
-                Ok(revoked) => found.push(KeyOfUser::new(id, lookup_key, revoked)),
+                Ok(true) => revoked.push(named),
+                Ok(false) => {}
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
         page = page.after(last);
+    }
+    match failed {
+        // What was done is said first; the next call comes upon the same.
+        Some(error) if revoked.is_empty() => Err(error),
+        _ => Ok(revoked),
     }
 }
 
@@ -77,19 +95,15 @@ async fn revoke<B: ApiKeyBackend + ?Sized>(
     reason: Option<&RevocationReason>,
 ) -> Result<bool, BackendError> {
     for _ in 0..ATTEMPTS {
-        if key.revoked_at.is_some() {
+        let expected = key.version;
+        if !key.revoke(at, reason) {
             return Ok(false);
         }
-        let expected = key.version;
-        key.revoked_at = Some(at);
-        key.revocation_reason = reason.cloned();
         key.version = key.next_version()?;
         if backend.update(&key, expected).await? {
             return Ok(true);
         }
-        let mut newer = backend.get_by_id(&[key.id]).await?;
-        newer.retain(|newer| newer.id == key.id);
-        match newer.pop() {
+        match read(backend, &key.id).await? {
             Some(newer) => key = newer,
             None => return Ok(false),
         }
@@ -97,4 +111,13 @@ async fn revoke<B: ApiKeyBackend + ?Sized>(
     Err(BackendError::unavailable(
         "others change the key again and again",
     ))
+}
+
+async fn read<B: ApiKeyBackend + ?Sized>(
+    backend: &B,
+    id: &KeyId,
+) -> Result<Option<ApiKey>, BackendError> {
+    let mut found = backend.get_by_id(std::slice::from_ref(id)).await?;
+    found.retain(|key| key.id == *id);
+    Ok(found.pop())
 }

@@ -48,6 +48,15 @@ pub enum EventKind {
         /// Why, where that was said.
         reason: Option<RevocationReason>,
     },
+    /// Many keys of a user were revoked at once, over a hundred: this tells of all of them, in the place of an event
+    /// of each.
+    #[non_exhaustive]
+    ManyRevoked {
+        /// How many, 1,000 at the most.
+        keys: u64,
+        /// Why, where that was said.
+        reason: Option<RevocationReason>,
+    },
     /// A key's record was removed.
     Deleted,
     /// The records of keys and grants that had ended were removed.
@@ -173,11 +182,11 @@ impl EventKind {
         }
     }
 
-    /// How many records were removed.
+    /// How many records were removed, or revoked at once.
     #[must_use]
     pub fn records(&self) -> Option<u64> {
         match self {
-            Self::Purged { records } => Some(*records),
+            Self::Purged { records } | Self::ManyRevoked { keys: records, .. } => Some(*records),
             _ => None,
         }
     }
@@ -194,6 +203,7 @@ impl EventKind {
             Self::Rotated { .. } => "key.rotated",
             Self::RotationCancelled => "key.rotation_cancelled",
             Self::Revoked { .. } => "key.revoked",
+            Self::ManyRevoked { .. } => "keys.revoked",
             Self::Deleted => "key.deleted",
             Self::Purged { .. } => "records.purged",
             Self::LeakReported => "key.leak_reported",

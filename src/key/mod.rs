@@ -155,6 +155,16 @@ impl ApiKey {
         self.revoked_at.is_none() && self.ends_at().is_none_or(|end| now < end)
     }
 
+    /// Marks it as revoked; whether it wasn't already. The version is left alone.
+    pub(crate) fn revoke(&mut self, at: SystemTime, reason: Option<&RevocationReason>) -> bool {
+        let changes = self.revoked_at.is_none();
+        if changes {
+            self.revoked_at = Some(at);
+            self.revocation_reason = reason.cloned();
+        }
+        changes
+    }
+
     /// # Errors
     ///
     /// Where there is none: no record was changed so often.

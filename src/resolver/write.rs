@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{backend::KeyOfUser, cache::Cache, error::BackendError, sync::spawn, token::LookupKey};
+use crate::{cache::Cache, error::BackendError, sync::spawn, token::LookupKey};
 
 /// Carries out `write`, which changes the record under `key`, [in a task of its own](detached): a caller who goes
 /// away leaves it neither half done nor unnoticed.
@@ -80,53 +80,43 @@ pub(crate) async fn or_look(
     }
 }
 
-/// The same for a write that changes the keys of a user, and says which those are, also where not all of it was
-/// done. Then all that is known of any key that may be the user's is invalidated.
-pub(crate) async fn carry_out_for_user<E>(
+/// The same for a write that changes the keys of a user: all that is known of any key that may be the user's is
+/// invalidated before and afterwards, whatever became of it.
+pub(crate) async fn carry_out_for_user<T, E>(
     cache: &Arc<Cache>,
     user_id: String,
-    write: impl Future<Output = (Vec<KeyOfUser>, Result<(), E>)> + Send + 'static,
-    tell: impl FnOnce(&[KeyOfUser]) + Send + 'static,
-) -> Result<Vec<KeyOfUser>, E>
+    write: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E>
 where
+    T: Send + 'static,
     E: From<BackendError> + Send + 'static,
 {
-    let invalidate = InvalidateUserUnlessDone {
+    let invalidate = InvalidateUserAfterwards {
         cache: cache.clone(),
-        user_id: Some(user_id),
+        user_id,
     };
     let write = Box::pin(write);
     detached(async move {
-        let mut invalidate = invalidate;
         invalidate.now();
-        let (keys, outcome) = write.await;
-        for key in &keys {
-            invalidate.cache.invalidate(&key.lookup_key);
-        }
-        if outcome.is_ok() {
-            invalidate.user_id = None;
-        }
+        let written = write.await;
         drop(invalidate);
-        tell(&keys);
-        outcome.map(|()| keys)
+        written
     })
     .await
 }
 
-struct InvalidateUserUnlessDone {
+struct InvalidateUserAfterwards {
     cache: Arc<Cache>,
-    user_id: Option<String>,
+    user_id: String,
 }
 
-impl InvalidateUserUnlessDone {
+impl InvalidateUserAfterwards {
     fn now(&self) {
-        if let Some(user_id) = &self.user_id {
-            self.cache.invalidate_user(user_id);
-        }
+        self.cache.invalidate_user(&self.user_id);
     }
 }
 
-impl Drop for InvalidateUserUnlessDone {
+impl Drop for InvalidateUserAfterwards {
     fn drop(&mut self) {
         self.now();
     }

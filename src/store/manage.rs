@@ -14,7 +14,7 @@ use crate::{
     events::{Event, EventKind},
     key::{ApiKey, IssuedKey, KeyStatus, NewApiKey},
     scope::Scopes,
-    token::{ApiKeyToken, KeyId},
+    token::{ApiKeyToken, KeyId, LookupKey},
 };
 
 /// How many tokens are drawn for one key. With 192 bits a second one is never needed, unless the
@@ -236,22 +236,43 @@ impl ApiKeyStore {
             Err(error) if error.is_corrupt() => None,
             Err(error) => return Err(error.into()),
         };
-        let (place, deletion) = match &found {
-            Some(key) => (key.lookup_key(), Event::about(EventKind::Deleted, key)),
-            None => (id.lookup_key(), Event::of(EventKind::Deleted).key(id)),
-        };
-        let resolver = self.resolver.clone();
-        let delete = async move {
-            let deleted = backend.delete(&id).await;
-            if found.is_none() {
-                // It may have been looked up by something else than its id.
-                resolver.forget(&id);
-            }
-            deleted
-        };
+        let (place, deletion) = self.ending_of(&id, found.as_ref(), EventKind::Deleted);
+        let delete = async move { backend.delete(&id).await };
+        let delete = self.also_unread(id, found.is_none(), delete);
         let tell = self.resolver.emitter().if_done(deletion);
         let delete = in_turn(turn, delete);
         Ok(carry_out_and_tell(self.resolver.cache(), place, delete, tell).await?)
+    }
+
+    /// What the record of `id` is cached under, and the event of its end. `found` is none where it can't be read.
+    pub(super) fn ending_of(
+        &self,
+        id: &KeyId,
+        found: Option<&ApiKey>,
+        kind: EventKind,
+    ) -> (LookupKey, Event) {
+        match found {
+            Some(key) => (key.lookup_key(), Event::about(kind, key)),
+            None => (id.lookup_key(), Event::of(kind).key(*id)),
+        }
+    }
+
+    /// `write`, after which nothing is believed of a record that couldn't be read, and may have been looked up by
+    /// something else than its id.
+    pub(super) fn also_unread<T>(
+        &self,
+        id: KeyId,
+        is_unread: bool,
+        write: impl Future<Output = T>,
+    ) -> impl Future<Output = T> {
+        let resolver = self.resolver.clone();
+        async move {
+            let written = write.await;
+            if is_unread {
+                resolver.forget(&id);
+            }
+            written
+        }
     }
 
     /// Stores `key`, where there is no such key yet, and where `maker` has that version still.

@@ -1,8 +1,12 @@
 //! Ending keys, and saying why.
 
-use super::{ApiKeyStore, turns::in_turn, write::carry_out_for_user};
+use super::{
+    ApiKeyStore,
+    turns::in_turn,
+    write::{carry_out_and_tell, carry_out_for_user},
+};
 use crate::{
-    backend::KeyOfUser,
+    backend::RevokedKey,
     error::{BackendError, StoreError},
     events::{Event, EventKind},
     key::{KeyStatus, RevocationReason},
@@ -10,9 +14,14 @@ use crate::{
     verify::VerifyError,
 };
 
-/// How often the keys of a user are gone through until none is left. What is made meanwhile is made with a key that
-/// works still, so each time there is less that makes more.
-const MAX_PASSES: usize = 100;
+/// How many keys are ended at once.
+const BATCH: usize = 1_000;
+/// How often, until none is left. What is made meanwhile is made with a key that works still, and the oldest end
+/// first.
+const MAX_PASSES: usize = 10_000;
+/// Of more keys in a batch, one event tells, and not one of each: who has made many must not push out what others
+/// have to be told.
+const TOLD_ONE_BY_ONE: usize = 100;
 
 impl ApiKeyStore {
     /// As [`revoke`](Self::revoke), for a reason that is kept with the key. The first revocation stays, and so
@@ -73,20 +82,25 @@ impl ApiKeyStore {
         reason: Option<RevocationReason>,
     ) -> Result<bool, StoreError> {
         let turn = self.turns.end().await?;
-        let Some(key) = self.get(id).await? else {
-            self.ended_already(id);
-            return Ok(false);
-        };
-        let now = self.resolver.now();
-        let revoked = self.change(key, turn, move |key| {
-            let changes = key.revoked_at.is_none();
-            if changes {
-                key.revoked_at = Some(now);
-                key.revocation_reason.clone_from(&reason);
+        let (backend, id, now) = (self.backend.clone(), *id, self.resolver.now());
+        let found = match backend.get(&id).await {
+            Ok(Some(key)) => Some(key),
+            Ok(None) => {
+                self.ended_already(&id);
+                return Ok(false);
             }
-            Ok(changes)
-        });
-        Ok(revoked.await?.is_some())
+            // What can't be read can be ended.
+            Err(error) if error.is_corrupt() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let kind = EventKind::Revoked {
+            reason: reason.clone(),
+        };
+        let (place, event) = self.ending_of(&id, found.as_ref(), kind);
+        let revoke = async move { backend.revoke(&id, now, reason.as_ref()).await };
+        let revoke = in_turn(turn, self.also_unread(id, found.is_none(), revoke));
+        let tell = self.resolver.emitter().if_done(event);
+        Ok(carry_out_and_tell(self.resolver.cache(), place, revoke, tell).await?)
     }
 
     pub(super) async fn revoke_token_for(
@@ -114,42 +128,51 @@ impl ApiKeyStore {
         reason: Option<RevocationReason>,
     ) -> Result<usize, StoreError> {
         let turn = self.turns.end().await?;
-        let (backend, user) = (self.backend.clone(), user_id.to_owned());
-        let (now, why) = (self.resolver.now(), reason.clone());
-        let (emitter, store) = (self.resolver.emitter().clone(), self.clone());
-        let write = async move {
-            let mut keys = Vec::new();
-            for pass in 0..MAX_PASSES {
-                // Before the keys: else a claim could make one when the others have been ended already.
-                let grants = store.revoke_grants_of_user(&user).await;
-                let ended = backend.revoke_all_for_user(&user, now, why.as_ref());
-                let ended = match ended.await {
-                    Ok(ended) => ended,
-                    Err(error) => return (keys, Err(error.into())),
-                };
-                let has_ended_keys = ended.iter().any(|key| key.is_newly_revoked);
-                keys.extend(ended);
-                // Twice at the least: what came to be while the first went on is there by the second.
-                match grants {
-                    Ok(0) if pass > 0 && !has_ended_keys => return (keys, Ok(())),
-                    Err(error) if pass > 0 && !has_ended_keys => return (keys, Err(error)),
-                    _ => {}
-                }
+        let (store, user) = (self.clone(), user_id.to_owned());
+        let revoke = in_turn(turn, async move { store.revoke_batches(&user, reason).await });
+        carry_out_for_user(self.resolver.cache(), user_id.to_owned(), revoke).await
+    }
+
+    async fn revoke_batches(
+        self,
+        user_id: &str,
+        reason: Option<RevocationReason>,
+    ) -> Result<usize, StoreError> {
+        let now = self.resolver.now();
+        let mut count = 0;
+        for pass in 0..MAX_PASSES {
+            // Before the keys: else a claim could make one when the others have been ended already.
+            let grants = self.revoke_grants_of_user(user_id).await;
+            let revoked = self
+                .backend
+                .revoke_for_user(user_id, now, reason.as_ref(), BATCH)
+                .await?;
+            for key in &revoked {
+                self.resolver.cache().invalidate(&key.lookup_key);
             }
-            let too_fast = "keys of the user came as fast as they were ended";
-            (keys, Err(BackendError::unavailable(too_fast).into()))
-        };
-        let user = user_id.to_owned();
-        let tell = move |keys: &[KeyOfUser]| {
-            for key in keys.iter().filter(|key| key.is_newly_revoked) {
-                let reason = reason.clone();
-                let revoked = Event::of(EventKind::Revoked { reason }).key(key.id);
-                emitter.emit(revoked.user(&user));
+            self.tell_of(user_id, &revoked, reason.as_ref());
+            count += revoked.len();
+            // Twice at the least: what came to be while the first went on is there by the second.
+            if pass > 0 && revoked.is_empty() && !matches!(grants, Ok(1..)) {
+                return grants.map(|_| count);
             }
-        };
-        let cache = self.resolver.cache();
-        let keys =
-            carry_out_for_user(cache, user_id.to_owned(), in_turn(turn, write), tell).await?;
-        Ok(keys.iter().filter(|key| key.is_newly_revoked).count())
+        }
+        Err(BackendError::unavailable("keys of the user came as fast as they were ended").into())
+    }
+
+    fn tell_of(&self, user_id: &str, revoked: &[RevokedKey], reason: Option<&RevocationReason>) {
+        let emitter = self.resolver.emitter();
+        let reason = || reason.cloned();
+        if revoked.len() > TOLD_ONE_BY_ONE {
+            let all = EventKind::ManyRevoked {
+                keys: revoked.len() as u64,
+                reason: reason(),
+            };
+            return emitter.emit(Event::of(all).user(user_id));
+        }
+        for key in revoked {
+            let revoked = EventKind::Revoked { reason: reason() };
+            emitter.emit(Event::of(revoked).key(key.id).user(user_id));
+        }
     }
 }

@@ -26,33 +26,48 @@ pub(super) struct Grants {
 type Place = Reverse<(SystemTime, GrantId)>;
 
 impl Grants {
-    /// What waits and was made with a key that `may_make` nothing any more can't be claimed, and doesn't count.
+    /// Where there is no room, what was made with a key that `may_make` nothing any more is revoked first.
     pub(super) fn insert(
         &mut self,
         grant: &KeyGrant,
         limits: &GrantLimits,
         may_make: impl Fn(&KeyId) -> bool,
     ) -> GrantInsertion {
+        if self.records.contains_key(&grant.id) || self.by_hash.contains_key(&grant.claim_hash) {
+            return GrantInsertion::Taken;
+        }
+        if self.room(grant, limits).is_err() {
+            let has_ended = |it: &&KeyGrant| it.made_by.as_ref().is_some_and(|it| !may_make(it));
+            let ended = self.pending(grant.made_at).filter(has_ended);
+            let ended: Vec<_> = ended.map(|it| it.id).collect();
+            for id in ended {
+                self.revoke(&id, grant.made_at);
+            }
+        }
+        if let Err(full) = self.room(grant, limits) {
+            return full;
+        }
+        self.by_hash.insert(grant.claim_hash, grant.id);
+        self.places.insert(Reverse((grant.made_at, grant.id)));
+        if grant.claimed_at.is_none() && grant.revoked_at.is_none() {
+            self.open.insert((grant.expires_at, grant.id));
+        }
+        self.records.insert(grant.id, grant.clone());
+        GrantInsertion::Stored
+    }
+
+    fn room(&self, grant: &KeyGrant, limits: &GrantLimits) -> Result<(), GrantInsertion> {
         let (mut of_user, mut in_all) = (0, 0);
-        let counts = |it: &&KeyGrant| it.made_by.as_ref().is_none_or(&may_make);
-        for pending in self.pending(grant.made_at).filter(counts) {
+        for pending in self.pending(grant.made_at) {
             in_all += 1;
             of_user += usize::from(pending.user_id == grant.user_id);
         }
-        if self.records.contains_key(&grant.id) || self.by_hash.contains_key(&grant.claim_hash) {
-            GrantInsertion::Taken
-        } else if of_user >= limits.max_per_user() {
-            GrantInsertion::UserIsFull
+        if of_user >= limits.max_per_user() {
+            Err(GrantInsertion::UserIsFull)
         } else if in_all >= limits.max_in_all() {
-            GrantInsertion::Full
+            Err(GrantInsertion::Full)
         } else {
-            self.by_hash.insert(grant.claim_hash, grant.id);
-            self.places.insert(Reverse((grant.made_at, grant.id)));
-            if grant.claimed_at.is_none() && grant.revoked_at.is_none() {
-                self.open.insert((grant.expires_at, grant.id));
-            }
-            self.records.insert(grant.id, grant.clone());
-            GrantInsertion::Stored
+            Ok(())
         }
     }
 

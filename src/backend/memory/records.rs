@@ -1,11 +1,11 @@
 //! Records as they come, change and go, without a word to anybody.
 
-use std::mem;
+use std::{mem, time::SystemTime};
 
 use super::{Index, MemoryBackend, place};
 use crate::{
     backend::Cursor,
-    key::ApiKey,
+    key::{ApiKey, RevocationReason},
     sync::Entry,
     token::{KeyId, LookupKey},
 };
@@ -49,6 +49,23 @@ impl MemoryBackend {
                     made_by: record.made_by,
                     ..key.clone()
                 };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it is there, is the one that is meant, and wasn't revoked before.
+    pub(super) fn end(
+        &self,
+        place: &LookupKey,
+        is_it: impl Fn(&ApiKey) -> bool,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> bool {
+        match self.0.records.get_mut(place) {
+            Some(mut record) if is_it(&record) && record.revoke(at, reason) => {
+                record.version = record.version.saturating_add(1);
                 true
             }
             _ => false,
