@@ -189,12 +189,14 @@ impl Shared {
 impl KeySource for PostgresBackend {
     async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
-        let query = match *keys {
-            [] => return Ok(Vec::new()),
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let query = || match *keys {
             [key] => query(&self.0.statements.get_one).bind(key),
-            _ => query(&self.0.statements.get_many).bind(keys),
+            _ => query(&self.0.statements.get_many).bind(keys.clone()),
         };
-        row::keys(&self.0.sessions.rows(query).await?)
+        row::keys(&self.0.sessions.looked_up(query).await?)
     }
 
     /// The sink isn't kept: changes come from the log alone.

@@ -46,9 +46,9 @@ impl Feed {
         shared.check_file()?;
         let written = shared.written.subscribe();
         let mut via = match &shared.file {
-            None => Via::Only(shared.readers.clone()),
+            None => Via::Only(shared.pools.readers.clone()),
             Some(file) => {
-                let mut options = (*shared.readers.connect_options())
+                let mut options = (*shared.pools.readers.connect_options())
                     .clone()
                     .create_if_missing(false)
                     .busy_timeout(BUSY_TIMEOUT);
