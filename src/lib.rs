@@ -231,9 +231,9 @@ pub use self::{
 pub use self::{
     backend::{
         ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, GrantCursor, GrantInsertion,
-        GrantLimits, GrantPage, GrantPageRequest, KeyFilter, KeySource, MemoryBackend,
-        Page, PageRequest, ParseCursorError, ParseGrantCursorError, PepperUsage, RevokedKey, Subscription,
-        Touch,
+        GrantLimits, GrantPage, GrantPageRequest, KeyFilter, KeySource, MemoryBackend, Page,
+        PageRequest, ParseCursorError, ParseGrantCursorError, PepperUsage, RevokedKey,
+        Subscription, Touch,
     },
     cache::{CacheConfig, CacheStats},
     clock::{Clock, SystemClock},

@@ -40,7 +40,7 @@ macro_rules! forward_to_backend {
     ($self:ident => $to:expr; all of backend $(but $($but:ident),+)?) => {
         $crate::forward_to_backend!(@each $self ($to) [
             insert insert_made_by update delete list_for_user touch get_by_id rotate
-            revoke_all_for_user list purge pepper_usage insert_grant get_grant get_grant_by_id
+            revoke revoke_for_user list purge pepper_usage insert_grant get_grant get_grant_by_id
             claim revoke_grant revoke_grants_of_user list_grants
         ] [$($($but)+)?]);
     };

@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use super::{
-    GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeySource, PageRequest,
-    PepperUsage, revocation,
+    GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeySource, PageRequest, PepperUsage,
+    RevokedKey, revocation,
 };
 use crate::{
     error::BackendError,
@@ -228,8 +228,9 @@ pub trait ApiKeyBackend: KeySource {
         revocation::by_update(self, id, at, reason)
     }
 
-    /// The same for keys of `user_id`, `at_most` so many, the oldest first; says which. None only where the user has
-    /// none that isn't revoked. It is called until then, so that a user with a million keys is not one statement.
+    /// The same for `at_most` so many keys of `user_id`; says which. None only where the user has none left that isn't
+    /// revoked. It is called until then, so that a user with a million keys is not one statement, and best takes the
+    /// oldest first: they have made the others.
     ///
     /// Without this method, they are [listed](Self::list_for_user) and [updated](Self::update), and where one can't be
     /// read, all that are on its page stay as they are.

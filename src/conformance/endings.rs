@@ -8,7 +8,7 @@ use super::{
     report::{Broken, Outcome, ensure},
 };
 use crate::{
-    backend::{ApiKeyBackend, KeyOfUser},
+    backend::{ApiKeyBackend, RevokedKey},
     key::{ApiKey, RevocationReason},
 };
 
@@ -28,43 +28,80 @@ pub(super) async fn of_a_user_are_revoked<B: ApiKeyBackend>(bench: &Bench<B>) ->
     }
     let other = bench.stored(&bench.user("Ended")).await?;
     let mut followers = changes::followers(bench).await?;
-    for reason in [Some(reason), None] {
+    const AT_MOST: usize = 7;
+    let mut left = keys.iter().filter(|key| key.revoked_at.is_none()).count();
+    // The last call finds nothing left.
+    for round in 0.. {
+        let reason = Some(&reason).filter(|_| round % 2 == 0);
         let named = bench
-            .here()
-            .revoke_all_for_user(&user, at(7), reason.as_ref())
+            .node(round)
+            .revoke_for_user(&user, at(7), reason, AT_MOST)
             .await?;
         ensure!(
-            named.len() == keys.len(),
-            "of {} keys of the user, {} were named",
-            keys.len(),
+            named.len() <= AT_MOST && (!named.is_empty() || left == 0),
+            "of {left} keys of the user that weren't revoked, {AT_MOST} at the most were to be, and {} were named",
             named.len()
         );
+        left = left.saturating_sub(named.len());
         let mut revoked = Vec::new();
         for key in &mut keys {
-            let is_new = key.revoked_at.is_none();
-            let expected = KeyOfUser::new(key.id, key.lookup_key(), is_new);
-            ensure!(
-                named.contains(&expected),
-                "{} wasn't named, or not as one that {} before",
-                key.id,
-                if is_new { "worked" } else { "was revoked" }
-            );
-            if is_new {
+            if named.contains(&RevokedKey::new(key.id, key.lookup_key())) {
+                ensure!(
+                    key.revoked_at.is_none(),
+                    "{} was named, and was revoked before",
+                    key.id
+                );
                 revoked.push(key.id);
                 key.revoked_at = Some(at(7));
-                key.revocation_reason.clone_from(&reason);
+                key.revocation_reason = reason.cloned();
                 key.version += 1;
             }
         }
-        changes::each_told(&mut followers, &revoked, "a revocation of all keys").await?;
+        ensure!(
+            revoked.len() == named.len(),
+            "keys were named that aren't the user's, or by another look-up key"
+        );
+        changes::each_told(&mut followers, &revoked, "a revocation of a user's keys").await?;
         for key in &keys {
             bench
-                .holds(key, "after all of its user's were revoked")
+                .holds(key, "after keys of its user were revoked")
                 .await?;
         }
         bench
             .holds(&other, "after those of another were revoked")
             .await?;
+        if named.is_empty() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Whatever version it has; a second time, it changes nothing.
+pub(super) async fn is_once<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
+    let user = bench.user("revoked");
+    let unknown = bench.node(1).revoke(&bench.id(), at(7), None).await?;
+    ensure!(
+        !unknown,
+        "`revoke` of an unknown id answered that it was done"
+    );
+    let reason = RevocationReason::Other("a reason".to_owned());
+    let mut followers = changes::followers(bench).await?;
+    for reason in [Some(&reason), None] {
+        let mut key = bench.key(&user)?;
+        (key.revoked_at, key.revocation_reason) = (None, None);
+        bench.store(&key).await?;
+        let revoked = bench.here().revoke(&key.id, at(7), reason).await?;
+        ensure!(revoked, "`revoke` didn't find the key");
+        key.revoked_at = Some(at(7));
+        key.revocation_reason = reason.cloned();
+        key.version += 1;
+        changes::each_told(&mut followers, &[key.id], "a revocation").await?;
+        bench.holds(&key, "after it was revoked").await?;
+        let other = RevocationReason::Leaked;
+        let again = bench.there().revoke(&key.id, at(9), Some(&other)).await?;
+        ensure!(!again, "a second `revoke` answered that it was done");
+        bench.holds(&key, "after it was revoked again").await?;
     }
     Ok(())
 }

@@ -238,6 +238,8 @@ pub(super) async fn of_rotations<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut R
 /// What backends have to keep where keys of everybody are looked at.
 pub(super) async fn of_many_keys<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Run) {
     let b = bench;
+    run.rule("a revocation is done once", endings::is_once(b))
+        .await;
     run.rule(
         "all keys of a user are revoked and named",
         endings::of_a_user_are_revoked(b),

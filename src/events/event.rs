@@ -62,7 +62,9 @@ impl Event {
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match &self.kind {
-            EventKind::Revoked { reason } | EventKind::ManyRevoked { reason, .. } => reason.as_ref().map(RevocationReason::as_str),
+            EventKind::Revoked { reason } | EventKind::ManyRevoked { reason, .. } => {
+                reason.as_ref().map(RevocationReason::as_str)
+            }
             EventKind::ClaimRefused { reason } => Some(reason.as_str()),
             EventKind::Rejected { reason } => Some(reason.as_str()),
             _ => None,

@@ -259,12 +259,12 @@ impl ApiKeyStore {
 
     /// `write`, after which nothing is believed of a record that couldn't be read, and may have been looked up by
     /// something else than its id.
-    pub(super) fn also_unread<T>(
+    pub(super) fn also_unread<W: Future>(
         &self,
         id: KeyId,
         is_unread: bool,
-        write: impl Future<Output = T>,
-    ) -> impl Future<Output = T> {
+        write: W,
+    ) -> impl Future<Output = W::Output> + use<W> {
         let resolver = self.resolver.clone();
         async move {
             let written = write.await;

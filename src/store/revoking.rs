@@ -129,7 +129,10 @@ impl ApiKeyStore {
     ) -> Result<usize, StoreError> {
         let turn = self.turns.end().await?;
         let (store, user) = (self.clone(), user_id.to_owned());
-        let revoke = in_turn(turn, async move { store.revoke_batches(&user, reason).await });
+        let revoke = in_turn(
+            turn,
+            async move { store.revoke_batches(&user, reason).await },
+        );
         carry_out_for_user(self.resolver.cache(), user_id.to_owned(), revoke).await
     }
 

@@ -14,8 +14,8 @@ use tokio::{
 };
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, ClaimHash, Cursor, GrantId,
-    GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyGrant, KeyId, KeyOfUser,
-    PageRequest, PepperUsage, RevocationReason, SecretHash, Touch,
+    GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyGrant, KeyId, PageRequest,
+    PepperUsage, RevocationReason, SecretHash, Touch,
 };
 
 use super::broken::{Broken, Fault};
@@ -160,12 +160,40 @@ impl ApiKeyBackend for Broken {
         Ok(was_there || self.is(Fault::DeleteAlwaysTrue))
     }
 
-    async fn revoke_all_for_user(
+    async fn revoke(
+        &self,
+        id: &KeyId,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<bool, BackendError> {
+        let place = id.lookup_key();
+        {
+            let mut records = self.records();
+            let Some(key) = records.get_mut(&place) else {
+                return Ok(false);
+            };
+            if key.revoked_at.is_some() && !self.is(Fault::RevokesAgain) {
+                return Ok(false);
+            }
+            key.revoked_at = Some(at);
+            key.revocation_reason = reason
+                .cloned()
+                .filter(|_| !self.is(Fault::RevokesForgetsReason));
+            key.version += 1;
+        }
+        if !self.is(Fault::RevokesSilently) {
+            self.tell(place).await;
+        }
+        Ok(true)
+    }
+
+    async fn revoke_for_user(
         &self,
         user_id: &str,
         at: SystemTime,
         reason: Option<&RevocationReason>,
-    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        at_most: usize,
+    ) -> Result<Vec<RevokedKey>, BackendError> {
         let mut named = Vec::new();
         for key in self.records().values_mut() {
             if !(key.user_id == user_id
@@ -173,20 +201,20 @@ impl ApiKeyBackend for Broken {
             {
                 continue;
             }
+            let is_full = named.len() == at_most && !self.is(Fault::RevokesAllAtOnce);
             let is_new = key.revoked_at.is_none();
-            if is_new || self.is(Fault::RevokesAllAgain) {
-                key.revoked_at = Some(at);
-                key.revocation_reason = reason
-                    .cloned()
-                    .filter(|_| !self.is(Fault::RevokesAllForgetsReason));
-                key.version += 1;
+            if is_full || !is_new && !self.is(Fault::RevokesAllAgain) {
+                continue;
             }
-            if is_new || !self.is(Fault::RevokesAllNamesNewOnly) {
-                named.push(KeyOfUser::new(key.id, key.lookup_key(), is_new));
-            }
+            key.revoked_at = Some(at);
+            key.revocation_reason = reason
+                .cloned()
+                .filter(|_| !self.is(Fault::RevokesAllForgetsReason));
+            key.version += 1;
+            named.push(RevokedKey::new(key.id, key.lookup_key()));
         }
         for key in &named {
-            if key.is_newly_revoked && !self.is(Fault::RevokesAllSilently) {
+            if !self.is(Fault::RevokesAllSilently) {
                 self.tell(key.lookup_key).await;
             }
         }

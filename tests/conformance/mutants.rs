@@ -430,10 +430,17 @@ const FAULTS: &[(Fault, bool, &str)] = &[
         "all keys of a user are revoked and named",
     ),
     (
-        Fault::RevokesAllNamesNewOnly,
+        Fault::RevokesAllAtOnce,
         false,
         "all keys of a user are revoked and named",
     ),
+    (Fault::RevokesAgain, false, "a revocation is done once"),
+    (
+        Fault::RevokesForgetsReason,
+        false,
+        "a revocation is done once",
+    ),
+    (Fault::RevokesSilently, false, "a revocation is done once"),
     (
         Fault::RevokesAllOfOthers,
         false,

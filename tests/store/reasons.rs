@@ -9,8 +9,8 @@ use std::{
 };
 
 use tower_api_key::{
-    ApiKeyBackend, ApiKeyStore, BackendError, KeyOfUser, KeySource, MemoryBackend, NewApiKey,
-    Peppers, RevocationReason, Scopes, StoreError, forward_to_backend,
+    ApiKeyBackend, ApiKeyStore, BackendError, KeySource, MemoryBackend, NewApiKey, Peppers,
+    RevocationReason, RevokedKey, Scopes, StoreError, forward_to_backend,
 };
 
 use super::{is_the_outage, new_key, pepper, store_on, verified};
@@ -194,14 +194,16 @@ impl KeySource for Untold {
 }
 
 impl ApiKeyBackend for Untold {
-    async fn revoke_all_for_user(
+    async fn revoke_for_user(
         &self,
         user_id: &str,
         at: SystemTime,
         reason: Option<&RevocationReason>,
-    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        at_most: usize,
+    ) -> Result<Vec<RevokedKey>, BackendError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let revoked = self.inner.revoke_all_for_user(user_id, at, reason).await;
+        let inner = &self.inner;
+        let revoked = inner.revoke_for_user(user_id, at, reason, at_most).await;
         match self.answers {
             Answers::Well => revoked,
             Answers::NotKnown => Err(BackendError::unavailable("the answer was lost")),

@@ -12,8 +12,8 @@ use std::{
 
 use tokio::sync::oneshot;
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, BackendError, ChangeSink, GrantId, KeyFilter, KeyId, KeyOfUser,
-    KeySource, LookupKey, MemoryBackend, PageRequest, RevocationReason, Subscription,
+    ApiKey, ApiKeyBackend, BackendError, ChangeSink, GrantId, KeyFilter, KeyId, KeySource,
+    LookupKey, MemoryBackend, PageRequest, RevocationReason, RevokedKey, Subscription,
     forward_to_backend,
 };
 
@@ -28,7 +28,7 @@ pub enum Step {
     ReadTaken,
     /// `list_for_user` or `list` has looked, and hasn't answered yet.
     ListTaken,
-    /// `insert`, `update`, `delete`, `rotate`, `revoke_all_for_user` or `claim` was called, and nothing is written
+    /// `insert`, `update`, `delete`, `rotate`, `revoke`, `revoke_for_user` or `claim` was called, and nothing is written
     /// yet.
     WriteAsked,
     /// One of these has written, and hasn't answered yet.
@@ -267,13 +267,24 @@ impl ApiKeyBackend for Steps {
         self.write(rotate).await
     }
 
-    async fn revoke_all_for_user(
+    async fn revoke(
+        &self,
+        id: &KeyId,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<bool, BackendError> {
+        self.write(self.0.inner.revoke(id, at, reason)).await
+    }
+
+    async fn revoke_for_user(
         &self,
         user_id: &str,
         at: SystemTime,
         reason: Option<&RevocationReason>,
-    ) -> Result<Vec<KeyOfUser>, BackendError> {
-        let revoke = self.0.inner.revoke_all_for_user(user_id, at, reason);
+        at_most: usize,
+    ) -> Result<Vec<RevokedKey>, BackendError> {
+        let inner = &self.0.inner;
+        let revoke = inner.revoke_for_user(user_id, at, reason, at_most);
         self.write(revoke).await
     }
 
@@ -296,5 +307,5 @@ impl ApiKeyBackend for Steps {
         self.write(self.0.inner.claim(grant, key, maker)).await
     }
 
-    forward_to_backend!(self => self.0.inner; all of backend but insert, insert_made_by, update, delete, list_for_user, get_by_id, rotate, revoke_all_for_user, list, claim);
+    forward_to_backend!(self => self.0.inner; all of backend but insert, insert_made_by, update, delete, list_for_user, get_by_id, rotate, revoke, revoke_for_user, list, claim);
 }

@@ -63,13 +63,14 @@ impl MemoryBackend {
         at: SystemTime,
         reason: Option<&RevocationReason>,
     ) -> bool {
-        match self.0.records.get_mut(place) {
-            Some(mut record) if is_it(&record) && record.revoke(at, reason) => {
-                record.version = record.version.saturating_add(1);
-                true
-            }
-            _ => false,
+        let Some(mut record) = self.0.records.get_mut(place) else {
+            return false;
+        };
+        let ends = is_it(&record) && record.revoke(at, reason);
+        if ends {
+            record.version = record.version.saturating_add(1);
         }
+        ends
     }
 
     /// Gives what it was looked up by.

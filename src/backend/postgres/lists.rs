@@ -2,12 +2,16 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use sqlx::{AssertSqlSafe, Postgres, Row as _, postgres::PgArguments, query::Query};
+use sqlx::{
+    AssertSqlSafe, Postgres, Row as _,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
 
 use super::{
     super::{
-        KeyFilter, KeyOfUser, PageRequest,
-        sql::{Argument, Dialect, failed, listing},
+        KeyFilter, PageRequest, RevokedKey,
+        sql::{Argument, Dialect, failed, listing, read_id},
     },
     Shared, row,
     statements::query,
@@ -16,10 +20,9 @@ use super::{
 use crate::{
     error::BackendError,
     key::{ApiKey, RevocationReason},
-    token::KeyId,
 };
 
-/// How often one looks for what is to be purged while others remove it first. Each time, they have removed
+/// How often one looks for what is to be removed, or revoked, while others do it first. Each time, they have done
 /// something.
 const MAX_LOOKS: usize = 100;
 
@@ -52,39 +55,32 @@ impl Shared {
         row::keys(&self.sessions.rows(query).await?)
     }
 
-    pub(super) async fn revoke_all_for_user(
+    pub(super) async fn revoke_for_user(
         &self,
         user_id: &str,
         at: SystemTime,
         reason: Option<&RevocationReason>,
-    ) -> Result<Vec<KeyOfUser>, BackendError> {
+        at_most: usize,
+    ) -> Result<Vec<RevokedKey>, BackendError> {
         if user_id.contains('\0') {
             return Ok(Vec::new());
         }
-        let query = query(&self.statements.revoke_all)
-            .bind(user_id)
-            .bind(Timestamp::new(at))
-            .bind(reason.map(RevocationReason::as_str));
-        let mut keys = Vec::new();
-        for row in self.sessions.rows(query).await? {
-            let is_there: bool = row.try_get("is_there").map_err(failed)?;
-            if !is_there {
-                continue;
+        for _ in 0..MAX_LOOKS {
+            let query = query(&self.statements.revoke_of_user)
+                .bind(user_id)
+                .bind(Timestamp::new(at))
+                .bind(reason.map(RevocationReason::as_str))
+                .bind(i64::try_from(at_most).unwrap_or(i64::MAX));
+            let rows = self.sessions.rows(query).await?;
+            let revoked = revoked_keys(&rows)?;
+            let found: i64 = rows[0].try_get("found").map_err(failed)?;
+            if !revoked.is_empty() || found == 0 {
+                return Ok(revoked);
             }
-            let id = |column| {
-                let bytes: Vec<u8> = row.try_get(column).map_err(failed)?;
-                let bytes = bytes.try_into();
-                bytes.map_err(|_| BackendError::corrupt("an id that isn't 24 bytes"))
-            };
-            let lookup_key = KeyId::from_bytes(id("lookup_key")?).lookup_key();
-            let is_new = row.try_get("is_new").map_err(failed)?;
-            keys.push(KeyOfUser::new(
-                KeyId::from_bytes(id("id")?),
-                lookup_key,
-                is_new,
-            ));
         }
-        Ok(keys)
+        Err(BackendError::unavailable(
+            "keys of the user aren't revoked: others revoke them first each time, or a trigger or policy keeps them",
+        ))
     }
 
     pub(super) async fn purge(
@@ -139,4 +135,20 @@ fn bind<'q>(
         Argument::Id(id) => query.bind(id),
         Argument::Number(number) => query.bind(number),
     }
+}
+
+/// Those that a statement has revoked.
+fn revoked_keys(rows: &[PgRow]) -> Result<Vec<RevokedKey>, BackendError> {
+    let mut revoked = Vec::new();
+    for row in rows {
+        let is_there: bool = row.try_get("is_there").map_err(failed)?;
+        if is_there {
+            let id = |column| {
+                let bytes: Vec<u8> = row.try_get(column).map_err(failed)?;
+                read_id(bytes)
+            };
+            revoked.push(RevokedKey::new(id("id")?, id("lookup_key")?.lookup_key()));
+        }
+    }
+    Ok(revoked)
 }

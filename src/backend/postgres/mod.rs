@@ -32,12 +32,12 @@ use self::{
     time::Timestamp,
 };
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyOfUser,
-    KeySource, PageRequest, PepperUsage, Subscription, Touch, sql::OpenError,
+    ApiKeyBackend, ChangeSink, KeySource, PageRequest, PepperUsage, Subscription, Touch,
+    forward::forward_to_backend, sql::OpenError,
 };
 use crate::{
     error::BackendError,
-    key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
+    key::{ApiKey, RevocationReason},
     token::{KeyId, LookupKey},
 };
 
@@ -262,27 +262,6 @@ impl ApiKeyBackend for PostgresBackend {
         row::keys(&self.0.sessions.rows(query).await?)
     }
 
-    async fn list(
-        &self,
-        filter: &KeyFilter,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.list(filter, page).await
-    }
-
-    async fn revoke_all_for_user(
-        &self,
-        user_id: &str,
-        at: SystemTime,
-        reason: Option<&RevocationReason>,
-    ) -> Result<Vec<KeyOfUser>, BackendError> {
-        self.0.revoke_all_for_user(user_id, at, reason).await
-    }
-
-    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
-        self.0.purge(before, at_most).await
-    }
-
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -327,46 +306,21 @@ impl ApiKeyBackend for PostgresBackend {
         self.0.sessions.changed(query).await.map(drop)
     }
 
-    async fn insert_grant(
+    async fn revoke(
         &self,
-        grant: &KeyGrant,
-        limits: &GrantLimits,
-    ) -> Result<GrantInsertion, BackendError> {
-        self.0.insert_grant(grant, limits).await
-    }
-
-    async fn get_grant(&self, hash: &ClaimHash) -> Result<Option<KeyGrant>, BackendError> {
-        self.0.get_grant(hash).await
-    }
-
-    async fn get_grant_by_id(&self, id: &GrantId) -> Result<Option<KeyGrant>, BackendError> {
-        self.0.get_grant_by_id(id).await
-    }
-
-    async fn claim(
-        &self,
-        grant: &GrantId,
-        key: &ApiKey,
-        maker: Option<(KeyId, u64)>,
-    ) -> Result<bool, BackendError> {
-        self.0.claim(grant, key, maker).await
-    }
-
-    async fn revoke_grant(&self, grant: &GrantId, at: SystemTime) -> Result<bool, BackendError> {
-        self.0.revoke_grant(grant, at).await
-    }
-
-    async fn revoke_grants_of_user(
-        &self,
-        user_id: &str,
+        id: &KeyId,
         at: SystemTime,
-    ) -> Result<usize, BackendError> {
-        self.0.revoke_grants_of_user(user_id, at).await
+        reason: Option<&RevocationReason>,
+    ) -> Result<bool, BackendError> {
+        let query = query(&self.0.statements.revoke)
+            .bind(id.as_bytes().as_slice())
+            .bind(Timestamp::new(at))
+            .bind(reason.map(RevocationReason::as_str));
+        Ok(self.0.sessions.changed(query).await? == 1)
     }
 
-    async fn list_grants(&self, page: &GrantPageRequest) -> Result<Vec<KeyGrant>, BackendError> {
-        self.0.list_grants(page).await
-    }
+    forward_to_backend!(self => self.0; list, revoke_for_user, purge, insert_grant, get_grant, get_grant_by_id, claim,
+        revoke_grant, revoke_grants_of_user, list_grants);
 }
 
 impl fmt::Debug for PostgresBackend {

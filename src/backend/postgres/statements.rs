@@ -20,7 +20,8 @@ pub(super) struct Statements {
     pub(super) pepper_usage: Arc<str>,
     pub(super) list: Arc<str>,
     pub(super) touch: Arc<str>,
-    pub(super) revoke_all: Arc<str>,
+    pub(super) revoke: Arc<str>,
+    pub(super) revoke_of_user: Arc<str>,
     pub(super) purge: Arc<str>,
     pub(super) purge_grants: Arc<str>,
     pub(super) start_reading: Arc<str>,
@@ -44,7 +45,8 @@ impl Statements {
             pepper_usage: fill(PEPPER_USAGE),
             list: Arc::from(list_of(names, &names.fill(LIST))),
             touch: fill(TOUCH),
-            revoke_all: fill(REVOKE_ALL),
+            revoke: fill(REVOKE),
+            revoke_of_user: fill(REVOKE_OF_USER),
             purge: fill(PURGE),
             purge_grants: fill(PURGE_GRANTS),
             start_reading: Arc::from(start_reading(names)),
@@ -163,21 +165,27 @@ SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {column
 FROM (SELECT) AS always LEFT JOIN ({listed}) AS k ON true
 ORDER BY created_at DESC, id DESC";
 
-/// Records are locked in the order of their ids, as by every other node. The keys that others have ended are
-/// among those that are named.
-const REVOKE_ALL: &str = "
-WITH locked AS MATERIALIZED (
-    SELECT id FROM {keys} WHERE user_id = $1 AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE
+/// It waits for whoever changes the record, and then finds what they left.
+const REVOKE: &str = "
+UPDATE {keys} SET revoked_at = $2, revocation_reason = $3, version = version + 1
+WHERE id = $1 AND revoked_at IS NULL";
+
+/// The oldest first. What is found is locked in the order of the ids, as by every other node, and looked at again.
+/// Where others have revoked all of it meanwhile, there may be more: how many were found is in each row.
+const REVOKE_OF_USER: &str = "
+WITH found AS MATERIALIZED (
+    SELECT id FROM {keys} WHERE user_id = $1 AND revoked_at IS NULL ORDER BY created_at, id LIMIT $4
+), locked AS MATERIALIZED (
+    SELECT k.id FROM {keys} AS k JOIN found ON found.id = k.id WHERE k.revoked_at IS NULL
+    ORDER BY k.id FOR NO KEY UPDATE OF k
 ), ended AS (
     UPDATE {keys} AS k SET revoked_at = $2, revocation_reason = $3, version = k.version + 1
     FROM locked WHERE k.id = locked.id AND k.revoked_at IS NULL
-    RETURNING k.id
+    RETURNING k.id, coalesce(k.digest_key, k.id) AS lookup_key
 )
-SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, k.id,
-    coalesce(k.digest_key, k.id) AS lookup_key, ended.id IS NOT NULL AS is_new
-FROM (SELECT) AS always
-LEFT JOIN {keys} AS k ON k.user_id = $1
-LEFT JOIN ended ON ended.id = k.id";
+SELECT pg_is_in_recovery() AS in_recovery, ended.id IS NOT NULL AS is_there, ended.id, lookup_key,
+    (SELECT count(*) FROM found) AS found
+FROM (SELECT) AS always LEFT JOIN ended ON true";
 
 /// The oldest go first, so that an index leads to them, however many of the table are to go.
 ///

@@ -12,7 +12,7 @@ pub(super) use self::{
     filter::{Argument, Dialect, listing},
     grant::{GRANT_COLUMNS, GrantRow},
     prefix::TablePrefix,
-    row::{Row, millis, read_pepper_usage},
+    row::{Row, millis, read_id, read_pepper_usage},
     stray::end_stray,
 };
 use crate::error::BackendError;

@@ -138,6 +138,13 @@ pub(in crate::backend) fn read_scopes(
     }
 }
 
+/// # Errors
+///
+/// [`BackendError::corrupt`] where it isn't an id.
+pub(in crate::backend) fn read_id(bytes: Vec<u8>) -> Result<KeyId, BackendError> {
+    id_of(bytes).map_err(BackendError::corrupt)
+}
+
 pub(super) fn id_of(bytes: Vec<u8>) -> Result<KeyId, &'static str> {
     bytes_of(bytes, "an id that isn't 24 bytes").map(KeyId::from_bytes)
 }

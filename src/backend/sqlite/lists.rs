@@ -2,9 +2,7 @@
 
 use std::time::SystemTime;
 
-use sqlx::{
-    AssertSqlSafe, Connection as _, Row as _, Sqlite, query::Query, sqlite::SqliteArguments,
-};
+use sqlx::{AssertSqlSafe, Row as _, Sqlite, query::Query, sqlite::SqliteArguments};
 
 use super::{
     Shared,
@@ -12,12 +10,11 @@ use super::{
 };
 use crate::{
     backend::{
-        KeyFilter, KeyOfUser, PageRequest,
-        sql::{Argument, Dialect, failed, listing, millis},
+        KeyFilter, PageRequest, RevokedKey,
+        sql::{Argument, Dialect, failed, listing, millis, read_id},
     },
     error::BackendError,
     key::{ApiKey, RevocationReason},
-    token::KeyId,
 };
 
 /// When a key ends. Its index, `keys_by_end`, has the same words.
@@ -50,46 +47,28 @@ impl Shared {
         self.read(read).await
     }
 
-    pub(super) async fn revoke_all_for_user(
+    pub(super) async fn revoke_for_user(
         &self,
         user_id: &str,
         at: SystemTime,
         reason: Option<&RevocationReason>,
-    ) -> Result<Vec<KeyOfUser>, BackendError> {
-        let statements = &self.statements;
+        at_most: usize,
+    ) -> Result<Vec<RevokedKey>, BackendError> {
+        let query = sqlx::query(self.statements.revoke_of_user.sql())
+            .bind(user_id)
+            .bind(millis(at))
+            .bind(reason.map(RevocationReason::as_str))
+            .bind(i64::try_from(at_most).unwrap_or(i64::MAX));
         let write = async {
             let mut connection = self.pools.writer().await?;
-            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            let before = sqlx::query(statements.of_user.sql())
-                .bind(user_id)
-                .fetch_all(&mut *transaction)
-                .await?;
-            sqlx::query(statements.revoke_all.sql())
-                .bind(user_id)
-                .bind(millis(at))
-                .bind(reason.map(RevocationReason::as_str))
-                .execute(&mut *transaction)
-                .await?;
-            transaction.commit().await?;
-            Ok(before)
+            query.fetch_all(&mut *connection).await
         };
         let rows = self.write(write).await?;
-        rows.iter()
-            .map(|row| {
-                let id = |column| {
-                    let bytes: Vec<u8> = row.try_get(column).map_err(failed)?;
-                    let bytes = bytes.try_into();
-                    bytes.map_err(|_| BackendError::corrupt("an id that isn't 24 bytes"))
-                };
-                let lookup_key = KeyId::from_bytes(id(1)?).lookup_key();
-                let is_new = row.try_get(2).map_err(failed)?;
-                Ok(KeyOfUser::new(
-                    KeyId::from_bytes(id(0)?),
-                    lookup_key,
-                    is_new,
-                ))
-            })
-            .collect()
+        let revoked = rows.iter().map(|row| {
+            let id = |column| read_id(row.try_get(column).map_err(failed)?);
+            Ok(RevokedKey::new(id(0)?, id(1)?.lookup_key()))
+        });
+        revoked.collect()
     }
 
     pub(super) async fn purge(

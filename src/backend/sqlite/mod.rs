@@ -32,13 +32,13 @@ use self::{
     statements::{MOST, Statement, Statements},
 };
 use super::{
-    ApiKeyBackend, ChangeSink, GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyOfUser,
-    KeySource, PageRequest, PepperUsage, Subscription, Touch,
+    ApiKeyBackend, ChangeSink, KeySource, PageRequest, PepperUsage, Subscription, Touch,
+    forward::forward_to_backend,
     sql::{OpenError, failed, millis},
 };
 use crate::{
     error::BackendError,
-    key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
+    key::{ApiKey, RevocationReason},
     sync::watch,
     token::{KeyId, LookupKey},
 };
@@ -269,27 +269,6 @@ impl ApiKeyBackend for SqliteBackend {
         self.0.read(read).await
     }
 
-    async fn list(
-        &self,
-        filter: &KeyFilter,
-        page: &PageRequest,
-    ) -> Result<Vec<ApiKey>, BackendError> {
-        self.0.list(filter, page).await
-    }
-
-    async fn revoke_all_for_user(
-        &self,
-        user_id: &str,
-        at: SystemTime,
-        reason: Option<&RevocationReason>,
-    ) -> Result<Vec<KeyOfUser>, BackendError> {
-        self.0.revoke_all_for_user(user_id, at, reason).await
-    }
-
-    async fn purge(&self, before: SystemTime, at_most: usize) -> Result<usize, BackendError> {
-        self.0.purge(before, at_most).await
-    }
-
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
         let ids: Vec<_> = ids.iter().map(KeyId::as_bytes).collect();
         self.0.get(&ids, Statements::get_by_id).await
@@ -334,46 +313,21 @@ impl ApiKeyBackend for SqliteBackend {
         answer.map_err(failed)
     }
 
-    async fn insert_grant(
+    async fn revoke(
         &self,
-        grant: &KeyGrant,
-        limits: &GrantLimits,
-    ) -> Result<GrantInsertion, BackendError> {
-        self.0.insert_grant(grant, limits).await
-    }
-
-    async fn get_grant(&self, hash: &ClaimHash) -> Result<Option<KeyGrant>, BackendError> {
-        self.0.get_grant(hash).await
-    }
-
-    async fn get_grant_by_id(&self, id: &GrantId) -> Result<Option<KeyGrant>, BackendError> {
-        self.0.get_grant_by_id(id).await
-    }
-
-    async fn claim(
-        &self,
-        grant: &GrantId,
-        key: &ApiKey,
-        maker: Option<(KeyId, u64)>,
-    ) -> Result<bool, BackendError> {
-        self.0.claim(grant, key, maker).await
-    }
-
-    async fn revoke_grant(&self, grant: &GrantId, at: SystemTime) -> Result<bool, BackendError> {
-        self.0.revoke_grant(grant, at).await
-    }
-
-    async fn revoke_grants_of_user(
-        &self,
-        user_id: &str,
+        id: &KeyId,
         at: SystemTime,
-    ) -> Result<usize, BackendError> {
-        self.0.revoke_grants_of_user(user_id, at).await
+        reason: Option<&RevocationReason>,
+    ) -> Result<bool, BackendError> {
+        let query = sqlx::query(self.0.statements.revoke.sql())
+            .bind(id.as_bytes().as_slice())
+            .bind(millis(at))
+            .bind(reason.map(RevocationReason::as_str));
+        Ok(self.0.changed(query).await? > 0)
     }
 
-    async fn list_grants(&self, page: &GrantPageRequest) -> Result<Vec<KeyGrant>, BackendError> {
-        self.0.list_grants(page).await
-    }
+    forward_to_backend!(self => self.0; list, revoke_for_user, purge, insert_grant, get_grant, get_grant_by_id, claim,
+        revoke_grant, revoke_grants_of_user, list_grants);
 }
 
 impl fmt::Debug for SqliteBackend {

@@ -36,8 +36,8 @@ pub(super) struct Statements {
     pub(super) next_page: Statement,
     pub(super) grants: GrantStatements,
     pub(super) pepper_usage: Statement,
-    pub(super) of_user: Statement,
-    pub(super) revoke_all: Statement,
+    pub(super) revoke: Statement,
+    pub(super) revoke_of_user: Statement,
     pub(super) purge: Statement,
     pub(super) purge_grants: Statement,
     /// The table, for statements that are made when they are needed.
@@ -115,13 +115,16 @@ impl Statements {
                  FROM {keys} GROUP BY named"
             )
             .into(),
-            of_user: format!(
-                "SELECT id, ifnull(digest_key, id), revoked_at IS NULL FROM {keys} WHERE user_id = ?1"
+            revoke: format!(
+                "UPDATE {keys} SET revoked_at = ?2, revocation_reason = ?3, version = version + 1 \
+                 WHERE id = ?1 AND revoked_at IS NULL"
             )
             .into(),
-            revoke_all: format!(
+            // The oldest first.
+            revoke_of_user: format!(
                 "UPDATE {keys} SET revoked_at = ?2, revocation_reason = ?3, version = version + 1 \
-                 WHERE user_id = ?1 AND revoked_at IS NULL"
+                 WHERE id IN (SELECT id FROM {keys} WHERE user_id = ?1 AND revoked_at IS NULL \
+                 ORDER BY created_at, id LIMIT ?4) RETURNING id, ifnull(digest_key, id)"
             )
             .into(),
             // A key that is there twice makes the batch smaller, and no other difference.
