@@ -12,6 +12,9 @@ use crate::{
     key::{ApiKey, RevocationReason},
 };
 
+/// How many keys are revoked at once.
+const AT_MOST: usize = 7;
+
 pub(super) async fn of_a_user_are_revoked<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let user = bench.user("ended");
     let reason = RevocationReason::Other("a reason".to_owned());
@@ -28,7 +31,6 @@ pub(super) async fn of_a_user_are_revoked<B: ApiKeyBackend>(bench: &Bench<B>) ->
     }
     let other = bench.stored(&bench.user("Ended")).await?;
     let mut followers = changes::followers(bench).await?;
-    const AT_MOST: usize = 7;
     let mut left = keys.iter().filter(|key| key.revoked_at.is_none()).count();
     // The last call finds nothing left.
     for round in 0.. {

@@ -43,6 +43,7 @@ impl Event {
     /// | `key.rotated` | [`Rotated`](EventKind::Rotated) | the old key, user |
     /// | `key.rotation_cancelled` | [`RotationCancelled`](EventKind::RotationCancelled) | the old key, user |
     /// | `key.revoked` | [`Revoked`](EventKind::Revoked) | key, user |
+    /// | `keys.revoked` | [`ManyRevoked`](EventKind::ManyRevoked) | user |
     /// | `key.deleted` | [`Deleted`](EventKind::Deleted) | key, user where the record could be read |
     /// | `records.purged` | [`Purged`](EventKind::Purged) | |
     /// | `key.leak_reported` | [`LeakReported`](EventKind::LeakReported) | key |

@@ -236,25 +236,12 @@ impl ApiKeyStore {
             Err(error) if error.is_corrupt() => None,
             Err(error) => return Err(error.into()),
         };
-        let (place, deletion) = self.ending_of(&id, found.as_ref(), EventKind::Deleted);
+        let (place, deletion) = ending_of(&id, found.as_ref(), EventKind::Deleted);
         let delete = async move { backend.delete(&id).await };
         let delete = self.also_unread(id, found.is_none(), delete);
         let tell = self.resolver.emitter().if_done(deletion);
         let delete = in_turn(turn, delete);
         Ok(carry_out_and_tell(self.resolver.cache(), place, delete, tell).await?)
-    }
-
-    /// What the record of `id` is cached under, and the event of its end. `found` is none where it can't be read.
-    pub(super) fn ending_of(
-        &self,
-        id: &KeyId,
-        found: Option<&ApiKey>,
-        kind: EventKind,
-    ) -> (LookupKey, Event) {
-        match found {
-            Some(key) => (key.lookup_key(), Event::about(kind, key)),
-            None => (id.lookup_key(), Event::of(kind).key(*id)),
-        }
     }
 
     /// `write`, after which nothing is believed of a record that couldn't be read, and may have been looked up by
@@ -339,6 +326,14 @@ impl ApiKeyStore {
         let changed = in_turn(turn, changed);
         let changed = carry_out_and_tell(self.resolver.cache(), place, changed, tell);
         Ok(changed.await?.map(|(key, _)| key))
+    }
+}
+
+/// What the record of `id` is cached under, and the event of its end. `found` is none where it can't be read.
+pub(super) fn ending_of(id: &KeyId, found: Option<&ApiKey>, kind: EventKind) -> (LookupKey, Event) {
+    match found {
+        Some(key) => (key.lookup_key(), Event::about(kind, key)),
+        None => (id.lookup_key(), Event::of(kind).key(*id)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     ApiKeyStore,
+    manage::ending_of,
     turns::in_turn,
     write::{carry_out_and_tell, carry_out_for_user},
 };
@@ -96,7 +97,7 @@ impl ApiKeyStore {
         let kind = EventKind::Revoked {
             reason: reason.clone(),
         };
-        let (place, event) = self.ending_of(&id, found.as_ref(), kind);
+        let (place, event) = ending_of(&id, found.as_ref(), kind);
         let revoke = async move { backend.revoke(&id, now, reason.as_ref()).await };
         let revoke = in_turn(turn, self.also_unread(id, found.is_none(), revoke));
         let tell = self.resolver.emitter().if_done(event);

@@ -147,7 +147,7 @@ fn refusals(events: &mut Events) -> Vec<Event> {
 
 fn is_of_a_second_claim(event: &Event, grant: &KeyGrant) -> bool {
     let reason = ClaimRefusal::Claimed;
-    event.kind == EventKind::ClaimRefused { reason }
+    matches!(event.kind, EventKind::ClaimRefused { reason: why, .. } if why == reason)
         && event.grant_id == Some(grant.id)
         && event.user_id.as_deref() == Some(USER)
         && event.at == start()

@@ -15,7 +15,7 @@ use tokio::{
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, ClaimHash, Cursor, GrantId,
     GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyGrant, KeyId, PageRequest,
-    PepperUsage, RevocationReason, SecretHash, Touch,
+    PepperUsage, RevocationReason, RevokedKey, SecretHash, Touch,
 };
 
 use super::broken::{Broken, Fault};

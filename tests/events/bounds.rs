@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 use tokio::runtime::Builder;
-use tower_api_key::{ConfigError, Event, EventKind, LeakReport, MemoryBackend, MissedEvents};
+use tower_api_key::{
+    ConfigError, Event, EventKind, LeakReport, MemoryBackend, MissedEvents, NewApiKey, Scopes,
+};
 
 use super::{builder, heard, names, new_key, store_with_room_for};
 use crate::support::{unknown_token, with_wrong_secret};
@@ -52,6 +54,26 @@ async fn whoever_reports_a_revoked_token_again_and_again_pushes_no_revocation_ou
     assert_eq!(of_each, (0, 2_000 - 16, 0));
     assert_eq!(names(&told[2..]), ["key.leak_reported"; 16]);
     assert!(told[2..].iter().all(|event| event.key_id == Some(leaked)));
+}
+
+#[tokio::test]
+async fn who_ends_all_of_many_keys_pushes_no_other_revocation_out() {
+    let store = store_with_room_for(16).await;
+    let (_, other) = new_key(&store).await;
+    for _ in 0..2_345 {
+        let new = NewApiKey::for_user("mallory", Scopes::none());
+        drop(store.create(new).await.unwrap());
+    }
+    let mut events = store.events();
+    assert!(store.revoke(&other).await.unwrap());
+    assert_eq!(store.revoke_all_for_user("mallory").await.unwrap(), 2_345);
+    let told = heard(&mut events);
+    assert_eq!(told[0].key_id, Some(other));
+    assert_eq!(names(&told[1..]), ["keys.revoked"; 3]);
+    let count = |event: &Event| event.kind.records().unwrap();
+    assert_eq!(told[1..].iter().map(count).sum::<u64>(), 2_345);
+    let of_user = |event: &Event| event.user_id.as_deref() == Some("mallory");
+    assert!(told[1..].iter().all(of_user));
 }
 
 #[tokio::test]

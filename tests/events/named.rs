@@ -83,7 +83,7 @@ async fn every_event_that_has_a_name_is_logged_under_it_with_all_of_its_fields()
 
     missed(&mut told).await;
     assert_eq!(told.names, documented_names());
-    assert_eq!(told.names.len(), 18);
+    assert_eq!(told.names.len(), 19);
 }
 
 async fn lives(store: &ApiKeyStore, clock: &ManualClock, told: &mut Told) {
@@ -108,7 +108,8 @@ async fn lives(store: &ApiKeyStore, clock: &ManualClock, told: &mut Told) {
     )]);
     assert!(store.enable(&id).await.unwrap());
     told.is(&[format!("INFO \"key.enabled\" {of_key}")]);
-    assert_eq!(store.report_leaked([&token]).await.unwrap(), [true]);
+    let reported = store.report_leaked([&token]).await.unwrap();
+    assert!(reported[0].is_true_positive());
     told.is(&[
         format!("WARN \"key.leak_reported\" key_id={id}"),
         format!("INFO \"key.revoked\" {of_key} reason=\"leaked\""),
@@ -127,9 +128,21 @@ async fn lives(store: &ApiKeyStore, clock: &ManualClock, told: &mut Told) {
         format!("INFO \"key.revoked\" key_id={id} user_id=\"{USER}\""),
         format!("INFO \"key.revoked\" key_id={other} user_id=\"{USER}\" reason=\"unpaid\""),
     ]);
+    for _ in 0..101 {
+        let new = NewApiKey::for_user("many", Scopes::none());
+        drop(store.create(new).await.unwrap());
+    }
+    told.log.take();
+    let left = RevocationReason::OwnerLeft;
+    let ended = store.revoke_all_for_user_because("many", left).await;
+    assert_eq!(ended.unwrap(), 101);
+    told.is(&[
+        "INFO \"keys.revoked\" user_id=\"many\" reason=\"owner_left\" records=101".to_owned(),
+    ]);
+
     clock.advance(2 * SECOND);
-    assert_eq!(store.purge(start() + 2 * SECOND).await.unwrap(), 3);
-    told.is(&["INFO \"records.purged\" records=3".to_owned()]);
+    assert_eq!(store.purge(start() + 2 * SECOND).await.unwrap(), 104);
+    told.is(&["INFO \"records.purged\" records=104".to_owned()]);
 
     let meaning = OldScopes {
         missing: MissingScopes::Refuse,

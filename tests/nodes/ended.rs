@@ -31,7 +31,7 @@ async fn g2_a_key_that_is_ended_on_one_node_ends_on_one_that_has_it_cached() {
         assert!(here.revoke_token(&by_token.token).await.unwrap());
         pair.becomes(&by_token.token, "revoked").await;
         let reported = here.report_leaked([&leaked.token]).await.unwrap();
-        assert_eq!(reported, [true]);
+        assert!(reported[0].is_true_positive());
         pair.becomes(&leaked.token, "revoked").await;
         assert!(here.disable(&disabled.id).await.unwrap());
         pair.becomes(&disabled.token, "disabled").await;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use sqlx::{
-    AssertSqlSafe, Executor as _, PgConnection, Postgres, Row as _,
+    AssertSqlSafe, Executor as _, Postgres, Row as _,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
@@ -22,6 +22,7 @@ use crate::{
 pub(super) struct GrantStatements {
     begin: Arc<str>,
     insert: Arc<str>,
+    revoke_orphans: Arc<str>,
     by_hash: Arc<str>,
     by_id: Arc<str>,
     claim: Arc<str>,
@@ -43,6 +44,7 @@ impl GrantStatements {
         Self {
             begin: fill(BEGIN),
             insert: fill(INSERT),
+            revoke_orphans: fill(REVOKE_ORPHANS),
             by_hash: fill(&GET.replace("{by}", "claim_hash")),
             by_id: fill(&GET.replace("{by}", "id")),
             claim: fill(CLAIM),
@@ -63,16 +65,10 @@ BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET LOCAL idle_in_transaction_session_timeout = '5s';
 SELECT pg_advisory_xact_lock({lock})";
 
-/// What was made with a key that is gone, or has ended, can't be claimed, and doesn't count.
 const INSERT: &str = "
-WITH waiting AS MATERIALIZED (
-    SELECT made_by, count(*) FILTER (WHERE user_id = $3) AS of_user, count(*) AS in_all FROM {grants}
+WITH pending AS MATERIALIZED (
+    SELECT count(*) FILTER (WHERE user_id = $3) AS of_user, count(*) AS in_all FROM {grants}
     WHERE claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $11
-    GROUP BY made_by
-), pending AS MATERIALIZED (
-    SELECT coalesce(sum(of_user), 0) AS of_user, coalesce(sum(in_all), 0) AS in_all FROM waiting
-    WHERE made_by IS NULL OR EXISTS (SELECT FROM {keys} AS k WHERE k.id = waiting.made_by
-        AND k.revoked_at IS NULL AND coalesce(LEAST(k.expires_at, k.retires_at) > $11, true))
 ), stored AS (
     INSERT INTO {grants} ({grant_columns})
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
@@ -82,6 +78,13 @@ WITH waiting AS MATERIALIZED (
 )
 SELECT of_user >= $16 AS user_is_full, in_all >= $17 AS is_full, EXISTS (SELECT FROM stored) AS is_stored
 FROM pending";
+
+/// What was made with a key that is gone, or has ended, can't be claimed any more.
+const REVOKE_ORPHANS: &str = "
+UPDATE {grants} AS g SET revoked_at = $1
+WHERE claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $1 AND made_by IS NOT NULL
+    AND NOT EXISTS (SELECT FROM {keys} AS k WHERE k.id = g.made_by
+        AND k.revoked_at IS NULL AND coalesce(LEAST(k.expires_at, k.retires_at) > $1, true))";
 
 const GET: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_columns}
@@ -130,25 +133,33 @@ impl Shared {
     ) -> Result<GrantInsertion, BackendError> {
         let statements = &self.statements.grants;
         let limit = |limit| i64::try_from(limit).unwrap_or(i64::MAX);
-        let insert = write(query(&statements.insert), grant)
-            .bind(limit(limits.max_per_user()))
-            .bind(limit(limits.max_in_all()));
+        let insert = || {
+            write(query(&statements.insert), grant)
+                .bind(limit(limits.max_per_user()))
+                .bind(limit(limits.max_in_all()))
+        };
         let sessions = &self.sessions;
         sessions
             .in_time(async {
                 let mut session = sessions.session().await?;
-                let row = in_turn(session.connection(), &statements.begin, insert).await;
-                let row = row.map_err(failed)?;
+                let connection = session.connection();
+                let begin = sqlx::raw_sql(AssertSqlSafe(statements.begin.clone()));
+                begin.execute(&mut *connection).await.map_err(failed)?;
+                let row = insert().fetch_one(&mut *connection).await;
+                let mut inserted = insertion(&row.map_err(failed)?)?;
+                if let GrantInsertion::UserIsFull | GrantInsertion::Full = inserted {
+                    let orphans = query(&statements.revoke_orphans);
+                    let orphans = orphans.bind(Timestamp::new(grant.made_at));
+                    let revoked = orphans.execute(&mut *connection).await.map_err(failed)?;
+                    if revoked.rows_affected() > 0 {
+                        let row = insert().fetch_one(&mut *connection).await;
+                        inserted = insertion(&row.map_err(failed)?)?;
+                    }
+                }
+                let commit = sqlx::raw_sql("COMMIT").execute(&mut *connection).await;
+                commit.map_err(failed)?;
                 session.give_back();
-                let is = |column| row.try_get(column).map_err(failed);
-                Ok(
-                    match (is("is_stored")?, is("user_is_full")?, is("is_full")?) {
-                        (true, _, _) => GrantInsertion::Stored,
-                        (false, true, _) => GrantInsertion::UserIsFull,
-                        (false, false, true) => GrantInsertion::Full,
-                        (false, false, false) => GrantInsertion::Taken,
-                    },
-                )
+                Ok(inserted)
             })
             .await
     }
@@ -260,17 +271,17 @@ impl Shared {
     }
 }
 
-/// What `insert` answers in a transaction of its own.
-async fn in_turn(
-    connection: &mut PgConnection,
-    begin: &Arc<str>,
-    insert: Query<'_, Postgres, PgArguments>,
-) -> Result<PgRow, sqlx::Error> {
-    let begin = sqlx::raw_sql(AssertSqlSafe(begin.clone()));
-    begin.execute(&mut *connection).await?;
-    let row = insert.fetch_one(&mut *connection).await?;
-    sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
-    Ok(row)
+/// What came of an insertion.
+fn insertion(row: &PgRow) -> Result<GrantInsertion, BackendError> {
+    let is = |column| row.try_get(column).map_err(failed);
+    Ok(
+        match (is("is_stored")?, is("user_is_full")?, is("is_full")?) {
+            (true, _, _) => GrantInsertion::Stored,
+            (false, true, _) => GrantInsertion::UserIsFull,
+            (false, false, true) => GrantInsertion::Full,
+            (false, false, false) => GrantInsertion::Taken,
+        },
+    )
 }
 
 fn is_taken(error: &sqlx::Error) -> bool {

@@ -16,7 +16,10 @@ ALTER TABLE {keys}
     ADD CHECK (digest_key = decode(left(secret_hash, 48), 'hex'));
 
 CREATE UNIQUE INDEX "{prefix}keys_digest" ON {keys} (digest_key) WHERE digest_key IS NOT NULL;
+-- What one record is looked up by is no other's.
+CREATE UNIQUE INDEX "{prefix}keys_lookup" ON {keys} (coalesce(digest_key, id));
 CREATE INDEX "{prefix}keys_by_age" ON {keys} (created_at, id);
+CREATE INDEX "{prefix}keys_unrevoked" ON {keys} (user_id, created_at, id) WHERE revoked_at IS NULL;
 CREATE INDEX "{prefix}keys_by_end" ON {keys} (LEAST(expires_at, retires_at));
 CREATE INDEX "{prefix}keys_by_revocation" ON {keys} (revoked_at)
     WHERE revoked_at IS NOT NULL AND digest_key IS NULL;

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use sqlx::{
-    Connection as _, Row as _, Sqlite,
+    Connection as _, Row as _, Sqlite, SqliteConnection,
     query::Query,
     sqlite::{SqliteArguments, SqliteRow},
 };
@@ -21,6 +21,7 @@ use crate::{
 
 pub(super) struct GrantStatements {
     count: Statement,
+    revoke_orphans: Statement,
     insert: Statement,
     by_hash: Statement,
     by_id: Statement,
@@ -57,13 +58,15 @@ impl GrantStatements {
         let place = "(made_at, id) < (?1, ?2)";
         let open = "claimed_at IS NULL AND revoked_at IS NULL AND expires_at >";
         Self {
-            // What was made with a key that is gone, or has ended, can't be claimed, and doesn't count.
             count: format!(
-                "SELECT ifnull(sum(of_user), 0), ifnull(sum(in_all), 0) FROM ( \
-                 SELECT made_by, count(*) FILTER (WHERE user_id = ?2) AS of_user, count(*) AS in_all \
-                 FROM {grants} WHERE {pending} GROUP BY made_by) AS w \
-                 WHERE w.made_by IS NULL OR EXISTS (SELECT 1 FROM main.{prefix}keys AS k \
-                 WHERE k.id = w.made_by AND k.revoked_at IS NULL \
+                "SELECT count(*) FILTER (WHERE user_id = ?2), count(*) FROM {grants} WHERE {pending}"
+            )
+            .into(),
+            // What was made with a key that is gone, or has ended, can't be claimed any more.
+            revoke_orphans: format!(
+                "UPDATE {grants} SET revoked_at = ?1 WHERE {pending} AND made_by IS NOT NULL \
+                 AND NOT EXISTS (SELECT 1 FROM main.{prefix}keys AS k \
+                 WHERE k.id = made_by AND k.revoked_at IS NULL \
                  AND ifnull(k.expires_at > ?1, TRUE) AND ifnull(k.retires_at > ?1, TRUE))"
             )
             .into(),
@@ -98,20 +101,20 @@ impl Shared {
         limits: &GrantLimits,
     ) -> Result<GrantInsertion, BackendError> {
         let statements = &self.statements.grants;
-        let limit = |limit| i64::try_from(limit).unwrap_or(i64::MAX);
         let write = async {
             let mut connection = self.pools.writer().await?;
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            let pending = sqlx::query(statements.count.sql())
-                .bind(millis(grant.made_at))
-                .bind(&grant.user_id)
-                .fetch_one(&mut *transaction)
-                .await?;
-            if pending.try_get::<i64, _>(0)? >= limit(limits.max_per_user()) {
-                return Ok(GrantInsertion::UserIsFull);
-            }
-            if pending.try_get::<i64, _>(1)? >= limit(limits.max_in_all()) {
-                return Ok(GrantInsertion::Full);
+            let now = millis(grant.made_at);
+            if room(&mut transaction, statements, grant, limits)
+                .await?
+                .is_some()
+            {
+                let orphans = sqlx::query(statements.revoke_orphans.sql()).bind(now);
+                orphans.execute(&mut *transaction).await?;
+                if let Some(full) = room(&mut transaction, statements, grant, limits).await? {
+                    transaction.commit().await?;
+                    return Ok(full);
+                }
             }
             let insert = write_grant(sqlx::query(statements.insert.sql()), grant);
             let stored = insert.execute(&mut *transaction).await?.rows_affected() > 0;
@@ -244,6 +247,30 @@ impl Shared {
         };
         self.read(read).await
     }
+}
+
+/// Why there is none, where there isn't.
+async fn room(
+    connection: &mut SqliteConnection,
+    statements: &GrantStatements,
+    grant: &KeyGrant,
+    limits: &GrantLimits,
+) -> Result<Option<GrantInsertion>, sqlx::Error> {
+    let pending = sqlx::query(statements.count.sql())
+        .bind(millis(grant.made_at))
+        .bind(&grant.user_id)
+        .fetch_one(connection)
+        .await?;
+    let limit = |limit| i64::try_from(limit).unwrap_or(i64::MAX);
+    Ok(
+        if pending.try_get::<i64, _>(0)? >= limit(limits.max_per_user()) {
+            Some(GrantInsertion::UserIsFull)
+        } else if pending.try_get::<i64, _>(1)? >= limit(limits.max_in_all()) {
+            Some(GrantInsertion::Full)
+        } else {
+            None
+        },
+    )
 }
 
 fn read_grant(row: &SqliteRow) -> Result<KeyGrant, BackendError> {

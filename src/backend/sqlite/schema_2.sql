@@ -17,6 +17,7 @@ ALTER TABLE {prefix}keys ADD COLUMN digest_key BLOB
 
 CREATE UNIQUE INDEX {prefix}keys_by_digest ON {prefix}keys (digest_key) WHERE digest_key IS NOT NULL;
 CREATE INDEX {prefix}keys_by_age ON {prefix}keys (created_at, id);
+CREATE INDEX {prefix}keys_unrevoked ON {prefix}keys (user_id, created_at, id) WHERE revoked_at IS NULL;
 CREATE INDEX {prefix}keys_by_end ON {prefix}keys
     (min(ifnull(expires_at, retires_at), ifnull(retires_at, expires_at)));
 CREATE INDEX {prefix}keys_by_revocation ON {prefix}keys (revoked_at)
