@@ -119,6 +119,10 @@ async fn tables_that_are_not_ours_are_left_alone() {
             "tower_api_key_changes",
         ),
         (
+            "CREATE TABLE tower_api_key_grants (id int)",
+            "tower_api_key_grants",
+        ),
+        (
             "CREATE TABLE tower_api_key_schema (id int)",
             "tower_api_key_schema",
         ),
@@ -167,6 +171,16 @@ async fn tables_that_are_not_ours_are_left_alone() {
         .await;
     let error = PostgresBackend::connect(&server.url()).await.unwrap_err();
     assert!(texts(&error).contains("trigger"), "{error:?}");
+    server
+        .psql("ALTER TABLE tower_api_keys ENABLE ALWAYS TRIGGER tower_api_key_updated")
+        .await;
+    PostgresBackend::connect(&server.url()).await.unwrap();
+    server.psql("DROP TABLE tower_api_key_grants").await;
+    let error = PostgresBackend::connect(&server.url()).await.unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Damaged(text) if text.contains("tower_api_key_grants")),
+        "{error:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -201,6 +215,17 @@ async fn a_role_without_the_right_to_make_tables_can_start_where_they_are() {
             GRANT SELECT, UPDATE ON tower_api_keys TO operator",
         )
         .await;
+    // It would fail when it revokes all of a user.
+    for lacking in ["INSERT, UPDATE, DELETE", "SELECT"] {
+        let error = PostgresBackend::connect(&app).await.unwrap_err();
+        denied(
+            error,
+            &format!("{lacking} on \"public\".\"tower_api_key_grants\""),
+        );
+        server
+            .psql(&format!("GRANT {lacking} ON tower_api_key_grants TO app"))
+            .await;
+    }
     let node = Node::at(&app, CacheConfig::new()).await;
     let token = node.token().await;
     node.cache(&token).await;
@@ -222,6 +247,26 @@ async fn a_role_without_the_right_to_make_tables_can_start_where_they_are() {
         PostgresBackend::connect(&app).await.unwrap_err(),
         "tower_api_keys",
     );
+}
+
+/// Grants are nothing to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_can_read_keys_and_their_log_verifies() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let owner = Node::connect(&server).await;
+    let token = owner.token().await;
+    server
+        .psql(
+            "CREATE ROLE reader LOGIN;
+            GRANT SELECT ON tower_api_keys, tower_api_key_changes, tower_api_key_schema TO reader",
+        )
+        .await;
+    let node = Node::at(&url_as(&server, "reader"), CacheConfig::new()).await;
+    assert_eq!(node.verify(&token).await, "good");
+    owner.store.revoke_token(&token).await.unwrap();
+    node.becomes(&token, "revoked").await;
 }
 
 #[tokio::test]

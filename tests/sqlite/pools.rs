@@ -63,6 +63,7 @@ async fn a_table_with_one_of_our_names_is_left_as_it_is() {
     for (number, name) in [
         "tower_api_keys",
         "Tower_API_Key_Changes",
+        "tower_api_key_grants",
         "tower_api_key_schema",
     ]
     .into_iter()

@@ -104,6 +104,7 @@ async fn tables_that_are_not_what_they_should_be_are_left_as_they_are() {
         "DROP TABLE tower_api_key_schema; CREATE TABLE tower_api_key_schema (other)",
         "DROP TABLE tower_api_keys",
         "DROP TABLE tower_api_key_changes",
+        "DROP TABLE tower_api_key_grants",
     ];
     for (number, breakage) in breakages.into_iter().enumerate() {
         let path = folder.join(&format!("{number}.db"));

@@ -5,8 +5,8 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
 use tower_api_key::{
-    ApiKey, ApiKeyBackend as _, ApiKeyStore, NewApiKey, Pepper, Peppers, Scopes, SqliteBackend,
-    sqlx,
+    ApiKey, ApiKeyBackend as _, ApiKeyStore, NewApiKey, OpenError, Pepper, Peppers, Scopes,
+    SqliteBackend, sqlx,
 };
 
 use crate::{
@@ -121,6 +121,25 @@ async fn what_hangs_on_the_table_of_keys_outlives_a_step_and_the_keys_verify() {
     for key in &issued[1..] {
         assert!(!store.is_active(key.token().expose()).await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn a_table_that_has_taken_the_name_of_a_new_one_is_left_as_it_is() {
+    let folder = Folder::new("sqlite-upgrade-taken");
+    let mut shell = shell(&folder.join("service.db")).await;
+    first_schema(&mut shell).await;
+    run(&mut shell, "CREATE TABLE tower_api_key_grants (mine)").await;
+    let catalog = "SELECT concat_ws(' ', name, sql) FROM sqlite_master ORDER BY name";
+    let before = texts(&mut shell, catalog).await;
+    for opened in [
+        SqliteBackend::new(pool(&folder).await).await,
+        SqliteBackend::open(folder.join("service.db")).await,
+    ] {
+        let error = opened.unwrap_err();
+        assert!(matches!(error, OpenError::NotOurs(_)), "{error:?}");
+        assert!(error.to_string().contains("key_grants"), "{error}");
+    }
+    assert_eq!(texts(&mut shell, catalog).await, before);
 }
 
 /// It has no pepper, and isn't taken for one that needs none.

@@ -68,7 +68,7 @@ use crate::{
 /// is still to be claimed, and `SELECT` on the two others; one of
 /// them at least `DELETE` on `tower_api_key_changes` and `UPDATE` on `tower_api_key_schema`, too, to
 /// delete what is older than an hour. To [verify](crate::CachedResolver) and nothing else, `SELECT` is
-/// enough.
+/// enough, on all but the grants. Who may change keys and lacks the same rights on grants is told so at start.
 ///
 /// A new version of this crate may change the tables when its first node starts, in one transaction: `SELECT`
 /// and everything else on them wait for it meanwhile, a few seconds for a million keys. Nodes of the version

@@ -13,6 +13,9 @@ use crate::{error::BackendError, sync::timeout};
 
 /// Each step takes the tables from the version of its place to the next one.
 pub(super) const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+/// The tables, and the version from which on there is one.
+const TABLES: [(&str, i64); 3] = [("keys", 1), ("key_changes", 1), ("key_grants", WITH_GRANTS)];
+const WITH_GRANTS: i64 = 2;
 /// PostgreSQL 13 is the first one with `xid8` and `pg_snapshot`.
 const MIN_SERVER: i32 = 130_000;
 /// How long a step may take, and the wait for another node that takes it: more than a statement of
@@ -20,10 +23,12 @@ const MIN_SERVER: i32 = 130_000;
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 
 /// What stands in the database under our names.
-struct Found {
-    has_keys: bool,
-    has_changes: bool,
-    has_state: bool,
+struct Found(Vec<String>);
+
+impl Found {
+    fn has(&self, name: &str, names: &Names) -> bool {
+        self.0.contains(&names.bare(name))
+    }
 }
 
 /// Brings the tables up to date. Where they are, nothing is written, and no right to do so is needed.
@@ -52,7 +57,7 @@ async fn prepare_now(
     if found < known {
         migrate(connection, names, steps, known).await?;
     }
-    check_tables(connection, names).await
+    check_tables(connection, names, known).await
 }
 
 async fn check_server(connection: &mut PgConnection) -> Result<(), OpenError> {
@@ -83,16 +88,15 @@ async fn version(
     known: i64,
 ) -> Result<i64, OpenError> {
     let found = find(connection, names).await?;
-    if !found.has_state {
-        if found.has_keys || found.has_changes {
-            let (keys, changes) = (names.table("keys"), names.table("key_changes"));
-            let there = if found.has_keys { keys } else { changes };
-            return Err(OpenError::NotOurs(format!(
-                "{there} is there already, and was not made by this crate: take another \
-                 `table_prefix` or `schema`"
-            )));
-        }
-        return Ok(0);
+    if !found.has("key_schema", names) {
+        let there = TABLES.iter().find(|(name, _)| found.has(name, names));
+        return there.map_or(Ok(0), |(name, _)| {
+            Err(OpenError::NotOurs(format!(
+                "{} is there already, and was not made by this crate: take another \
+                 `table_prefix` or `schema`",
+                names.table(name)
+            )))
+        });
     }
     let state = names.table("key_schema");
     let text = names.fill("SELECT version, pruned FROM {state}");
@@ -117,32 +121,31 @@ async fn version(
             known,
         });
     }
+    let is_early = |(name, since): &&(&str, i64)| version < *since && found.has(name, names);
+    if let Some((name, _)) = TABLES.iter().find(is_early) {
+        return Err(OpenError::NotOurs(format!(
+            "{} is there already, and was not made by this crate, which needs the name from now on: \
+             rename it",
+            names.table(name)
+        )));
+    }
     Ok(version)
 }
 
 /// Looks through the catalog and not by name: a session remembers that a name wasn't there, while
 /// another one makes the table.
 async fn find(connection: &mut PgConnection, names: &Names) -> Result<Found, OpenError> {
-    let row = sqlx::query(
-        "SELECT coalesce(bool_or(relname = $2), false) AS has_keys,
-            coalesce(bool_or(relname = $3), false) AS has_changes,
-            coalesce(bool_or(relname = $4), false) AS has_state
+    let wanted = ["keys", "key_changes", "key_grants", "key_schema"].map(|name| names.bare(name));
+    let found = sqlx::query_scalar(
+        "SELECT relname::text
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE n.nspname = $1",
+        WHERE n.nspname = $1 AND relname = ANY($2)",
     )
     .bind(&names.schema)
-    .bind(names.bare("keys"))
-    .bind(names.bare("key_changes"))
-    .bind(names.bare("key_schema"))
-    .fetch_one(connection)
-    .await
-    .map_err(unavailable)?;
-    let has = |name| row.try_get(name).map_err(unavailable);
-    Ok(Found {
-        has_keys: has("has_keys")?,
-        has_changes: has("has_changes")?,
-        has_state: has("has_state")?,
-    })
+    .bind(wanted.as_slice())
+    .fetch_all(connection)
+    .await;
+    found.map(Found).map_err(unavailable)
 }
 
 /// Takes the steps that are missing, all or none of them. Of several nodes one does, and the others
@@ -171,7 +174,7 @@ async fn migrate(
     if from == 0 {
         make_schema(&mut transaction, names).await?;
     } else {
-        check_are_there(&find(&mut transaction, names).await?, names)?;
+        check_are_there(&find(&mut transaction, names).await?, names, from)?;
     }
     for step in missing {
         let made = run(&mut transaction, names.fill(step)).await;
@@ -200,23 +203,30 @@ async fn make_schema(connection: &mut PgConnection, names: &Names) -> Result<(),
     Ok(())
 }
 
-fn check_are_there(found: &Found, names: &Names) -> Result<(), OpenError> {
-    let tables = [(found.has_keys, "keys"), (found.has_changes, "key_changes")];
-    match tables.iter().find(|(is_there, _)| !is_there) {
+fn check_are_there(found: &Found, names: &Names, version: i64) -> Result<(), OpenError> {
+    let is_gone = |(name, since): &&(&str, i64)| version >= *since && !found.has(name, names);
+    match TABLES.iter().find(is_gone) {
         None => Ok(()),
-        Some((_, name)) => Err(OpenError::Damaged(format!("{} is gone", names.table(name)))),
+        Some((name, _)) => Err(OpenError::Damaged(format!("{} is gone", names.table(name)))),
     }
 }
 
 /// Whether the tables can be read, and changes to them are logged.
-async fn check_tables(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
-    check_are_there(&find(connection, names).await?, names)?;
+async fn check_tables(
+    connection: &mut PgConnection,
+    names: &Names,
+    version: i64,
+) -> Result<(), OpenError> {
+    check_are_there(&find(connection, names).await?, names, version)?;
     for name in ["keys", "key_changes"] {
         let table = names.table(name);
         let text = format!("SELECT FROM {table} LIMIT 0");
         run(connection, text)
             .await
             .map_err(|error| denied("read", &table, error))?;
+    }
+    if version >= WITH_GRANTS {
+        check_rights(connection, names).await?;
     }
     let text = super::statements::start_reading(names);
     let row = sqlx::query(AssertSqlSafe(text))
@@ -228,6 +238,25 @@ async fn check_tables(connection: &mut PgConnection, names: &Names) -> Result<()
     } else {
         Err(OpenError::Damaged(not_logged(names)))
     }
+}
+
+/// Whether the role may do with grants what it may do with keys: it will, when it revokes all of a user. To verify
+/// keys, nobody reads grants.
+async fn check_rights(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
+    let text = names.fill(
+        "SELECT string_agg(needed, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed
+        WHERE NOT has_table_privilege('{grants}', needed) AND has_table_privilege('{keys}',
+            CASE needed WHEN 'SELECT' THEN 'INSERT, UPDATE, DELETE' ELSE needed END)",
+    );
+    let lacks = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(connection);
+    let lacks: Option<String> = lacks.await.map_err(unavailable)?;
+    lacks.map_or(Ok(()), |lacks| {
+        let (keys, grants) = (names.table("keys"), names.table("key_grants"));
+        Err(OpenError::Denied {
+            action: format!("do with {grants} what it may do with {keys}"),
+            source: BackendError::unavailable(format!("it needs {lacks} on {grants}")),
+        })
+    })
 }
 
 pub(super) fn not_logged(names: &Names) -> String {

@@ -1,6 +1,6 @@
 //! The tables, and how they come to be what this version of the crate needs.
 
-use sqlx::{AssertSqlSafe, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
 use super::open::cannot_open;
 use crate::backend::sql::{OpenError, TablePrefix};
@@ -8,6 +8,9 @@ use crate::backend::sql::{OpenError, TablePrefix};
 /// What is done to an empty database, one step after the other. The schema has the number of the
 /// last step that was done; steps are added, and never changed.
 pub(super) const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+
+/// The tables, without the prefix, and the version from which on there is one.
+const TABLES: [(&str, usize); 3] = [("keys", 1), ("key_changes", 1), ("key_grants", 2)];
 
 /// What writes the log of changes, without the prefix.
 pub(super) const TRIGGERS: [&str; 3] = ["key_inserted", "key_updated", "key_deleted"];
@@ -24,12 +27,23 @@ pub(super) enum Found {
     Schema(usize),
 }
 
-/// Looks, and changes nothing.
+/// Looks, and changes nothing. All that it sees is of one moment: another process may be taking a step.
 ///
 /// # Errors
 ///
 /// [`OpenError::NewerSchema`]; [`OpenError::NotOurs`] where something else has our names.
 pub(super) async fn look(
+    connection: &mut SqliteConnection,
+    prefix: &TablePrefix,
+    steps: &[&str],
+) -> Result<Found, OpenError> {
+    let mut transaction = connection.begin().await.map_err(cannot_open)?;
+    let found = look_now(&mut transaction, prefix, steps).await;
+    transaction.rollback().await.map_err(cannot_open)?;
+    found
+}
+
+async fn look_now(
     connection: &mut SqliteConnection,
     prefix: &TablePrefix,
     steps: &[&str],
@@ -45,11 +59,11 @@ pub(super) async fn look(
         names.iter().any(|found| found.eq_ignore_ascii_case(&name))
     };
     if !has("key_schema") {
-        return match ["keys", "key_changes"].into_iter().find(|name| has(name)) {
+        return match TABLES.into_iter().find(|(name, _)| has(name)) {
             None => Ok(Found::Nothing {
                 is_empty: names.is_empty(),
             }),
-            Some(name) => Err(OpenError::NotOurs(format!(
+            Some((name, _)) => Err(OpenError::NotOurs(format!(
                 "the database has a `{prefix}{name}` that this crate hasn't made: set another prefix"
             ))),
         };
@@ -65,8 +79,8 @@ pub(super) async fn look(
             versions.len()
         )));
     };
-    match usize::try_from(found) {
-        Ok(version @ 1..) if version <= steps.len() => {}
+    let version = match usize::try_from(found) {
+        Ok(version @ 1..) if version <= steps.len() => version,
         Ok(1..) => {
             return Err(OpenError::NewerSchema {
                 found,
@@ -78,10 +92,15 @@ pub(super) async fn look(
                 "`{prefix}key_schema` has the version {found}"
             )));
         }
-    }
-    match ["keys", "key_changes"].into_iter().find(|name| !has(name)) {
-        None => Ok(Found::Schema(usize::try_from(found).unwrap_or_default())),
-        Some(name) => Err(OpenError::NotOurs(format!(
+    };
+    let is_wrong = |(name, since): &(&str, usize)| has(name) != (version >= *since);
+    match TABLES.into_iter().find(is_wrong) {
+        None => Ok(Found::Schema(version)),
+        Some((name, since)) if version < since => Err(OpenError::NotOurs(format!(
+            "the database has a `{prefix}{name}` that this crate hasn't made, which needs the name from now \
+             on: rename it"
+        ))),
+        Some((name, _)) => Err(OpenError::NotOurs(format!(
             "the database has a `{prefix}key_schema`, and no `{prefix}{name}`"
         ))),
     }
@@ -111,8 +130,6 @@ pub(super) async fn migrate(
     prefix: &TablePrefix,
     steps: &[&str],
 ) -> Result<(), OpenError> {
-    use sqlx::Connection as _;
-
     let mut transaction = connection
         .begin_with("BEGIN IMMEDIATE")
         .await

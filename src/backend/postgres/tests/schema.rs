@@ -213,6 +213,27 @@ async fn a_step_that_fails_leaves_everything_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_has_taken_the_name_of_a_new_one_is_left_as_it_is() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let mut connection = first_schema(&server).await;
+    run(
+        &mut connection,
+        "CREATE TABLE tower_api_key_grants (mine int)",
+    )
+    .await;
+    let records = content(&mut connection).await;
+    let error = PostgresBackend::connect(&server.url()).await.unwrap_err();
+    let names_it =
+        matches!(&error, OpenError::NotOurs(text) if text.contains("tower_api_key_grants"));
+    assert!(names_it, "{error:?}");
+    assert_eq!(content(&mut connection).await, records);
+    run(&mut connection, "DROP TABLE tower_api_key_grants").await;
+    PostgresBackend::connect(&server.url()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_nodes_that_start_at_once_on_the_first_schema_one_takes_the_step() {
     let Some(server) = Server::start() else {
         return;

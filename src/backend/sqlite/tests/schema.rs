@@ -175,6 +175,34 @@ async fn g2_whoever_reads_the_log_during_the_step_is_told_of_it_and_of_what_come
     assert!(found.iter().all(|key| key.revoked_at.is_some()));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_looks_while_the_step_is_taken_sees_all_of_it_or_nothing() {
+    let folder = Folder::new("schema-look");
+    let mut shell = create(&folder.file()).await;
+    run(&mut shell, "PRAGMA synchronous = OFF").await;
+    first_schema(&mut shell).await;
+    let steps = tokio::spawn(async move {
+        for _ in 0..300 {
+            for (step, version) in [
+                ("CREATE TABLE tower_api_key_grants (id)", 2),
+                ("DROP TABLE tower_api_key_grants", 1),
+            ] {
+                let step = format!(
+                    "BEGIN IMMEDIATE; {step}; UPDATE tower_api_key_schema SET version = {version}; COMMIT"
+                );
+                run(&mut shell, &step).await;
+            }
+        }
+    });
+    let mut other = other(&folder.file()).await;
+    while !steps.is_finished() {
+        look(&mut other, &TablePrefix::default(), STEPS)
+            .await
+            .unwrap();
+    }
+    steps.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_processes_that_start_at_once_on_the_first_schema_one_takes_the_step() {
     for round in 0..5 {
