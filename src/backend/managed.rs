@@ -245,7 +245,10 @@ pub trait ApiKeyBackend: KeySource {
 
     /// Removes at most `at_most` records of keys that were revoked, or whose end has come, before `before`,
     /// and of grants that were claimed, revoked or past their end by then; returns how many, and 0 only where
-    /// there is no such record any more.
+    /// there is no such record any more, also where others purge at the same time.
+    ///
+    /// What one call removes goes at once, or stays where it fails: remove keys by one statement, and grants by
+    /// another only where it was none, since the next call comes anyway.
     ///
     /// Records stay that are looked up by a [digest](crate::SecretHash) and not by their id: a key that was
     /// revoked would come back to life where the import is run again. [`delete`](Self::delete) removes one.

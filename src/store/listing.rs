@@ -78,7 +78,11 @@ impl ApiKeyStore {
     /// from then on, as after [`delete`](Self::delete).
     ///
     /// A key that works is never removed: a date in the future counts as now, suspended keys stay, and so does
-    /// one that is renewed while it is looked at. Other nodes' caches are told of each.
+    /// one that is renewed while it is looked at. Other nodes' caches are told of each. Where the database has a clock
+    /// of its own, as PostgreSQL has, nothing goes that hasn't ended by that one, too.
+    ///
+    /// Keys that were [imported](Self::import) by a digest stay, whatever became of them: one that was revoked
+    /// would come back to life where the import is run again. Only [`delete`](Self::delete) removes their records.
     ///
     /// 1,000 records go at once, each batch whole or not at all. What was removed before an error stays removed;
     /// so it does where the caller goes away. Call it again to go on.

@@ -15,7 +15,10 @@ use crate::{
     records::record,
     support::{
         USER, id_of,
-        lists::{cases, filters, keys, lists_what_fits, purge_times, purges_what_has_ended},
+        lists::{
+            cases, filters, keys, lists_what_fits, purge_that_fails_at_grants, purge_times,
+            purges_what_has_ended,
+        },
         postgres::Server,
         start,
     },
@@ -161,6 +164,114 @@ async fn a_purge_goes_on_batch_by_batch_and_takes_grants_that_are_over() {
     assert_eq!(listed(&node.backend, KeyFilter::new()).await.len(), 1);
 }
 
+/// An operator's trigger stands for all that can go wrong between keys and grants.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_purged_before_an_error_is_told() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let node = Node::connect(&server).await;
+    ended(&server, 0, 1).await;
+    let function = |body: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION kept() RETURNS trigger LANGUAGE plpgsql AS \
+             $$BEGIN {body} END$$"
+        )
+    };
+    let trigger = "CREATE TRIGGER kept BEFORE DELETE ON tower_api_key_grants
+        FOR EACH ROW EXECUTE FUNCTION kept()";
+    server.psql(&function("RAISE 'kept';")).await;
+    server.psql(trigger).await;
+    purge_that_fails_at_grants(&node.store, &node.backend).await;
+    // What others keep is no reason to look for ever, nor to say that nothing is left.
+    server.psql(&function("RETURN NULL;")).await;
+    node.store.purge(SystemTime::now()).await.unwrap_err();
+    server
+        .psql("DROP TRIGGER kept ON tower_api_key_grants")
+        .await;
+    assert_eq!(node.store.purge(SystemTime::now()).await.unwrap(), 1);
+}
+
+/// Records of so many keys and grants that have ended, each a second after the one before.
+async fn ended(server: &Server, keys: u32, grants: u32) {
+    let bulk = format!(
+        "INSERT INTO tower_api_keys (id, user_id, display_prefix, pepper, secret_hash, expires_at)
+        SELECT decode(rpad(md5(n::text), 48, '0'), 'hex'), 'bulk', repeat('x', 16), 'v1',
+            repeat('ab', 32), '2000-01-01'::timestamptz + n * interval '1 second'
+        FROM generate_series(1, {keys}) AS n;
+        INSERT INTO tower_api_key_grants (id, claim_hash, user_id, expires_at)
+        SELECT decode(md5(n::text), 'hex'), sha256(n::text::bytea), 'bulk',
+            '2000-01-01'::timestamptz + n * interval '1 second'
+        FROM generate_series(1, {grants}) AS n"
+    );
+    server.psql(&bulk).await;
+}
+
+/// Another purger has begun to remove what this one finds first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_second_to_remove_what_was_found_looks_for_more() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let node = Node::connect(&server).await;
+    for (table, keys, grants) in [("keys", 5, 0), ("key_grants", 0, 5)] {
+        ended(&server, keys, grants).await;
+        let mut other = server.connection().await;
+        let first = format!(
+            "BEGIN; DELETE FROM tower_api_{table} WHERE expires_at < '2000-01-01 00:00:02.5'"
+        );
+        let first = raw_sql(AssertSqlSafe(first)).execute(&mut other).await;
+        assert_eq!(first.unwrap().rows_affected(), 2);
+        let backend = node.backend.clone();
+        let purge = tokio::spawn(async move { backend.purge(SystemTime::now(), 2).await });
+        until_one_waits(&server, &purge).await;
+        raw_sql("COMMIT").execute(&mut other).await.unwrap();
+        assert_eq!(purge.await.unwrap().unwrap(), 2);
+        assert_eq!(node.store.purge(SystemTime::now()).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_purgers_at_once_none_is_done_before_everything_is_gone() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let nodes = [Node::connect(&server).await, Node::connect(&server).await];
+    let left = "SELECT (SELECT count(*) FROM tower_api_keys) + (SELECT count(*) FROM tower_api_key_grants)";
+    for _ in 0..3 {
+        ended(&server, 4_000, 2_000).await;
+        let mut purges = JoinSet::new();
+        for node in &nodes {
+            let (store, mut shell) = (node.store.clone(), server.connection().await);
+            purges.spawn(async move {
+                let removed = store.purge(SystemTime::now()).await.unwrap();
+                let left: i64 = query_scalar(left).fetch_one(&mut shell).await.unwrap();
+                (removed, left)
+            });
+        }
+        let ended = purges.join_all().await;
+        assert!(ended.iter().all(|(_, left)| *left == 0), "{ended:?}");
+        let removed: usize = ended.iter().map(|(removed, _)| removed).sum();
+        assert_eq!(removed, 6_000, "{ended:?}");
+    }
+}
+
+/// Until a session waits for a lock of another one.
+async fn until_one_waits<T>(server: &Server, task: &tokio::task::JoinHandle<T>) {
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    let mut shell = server.connection().await;
+    let since = std::time::Instant::now();
+    while query_scalar::<_, i64>(waits)
+        .fetch_one(&mut shell)
+        .await
+        .unwrap()
+        == 0
+    {
+        assert!(!task.is_finished(), "it didn't wait");
+        assert!(since.elapsed() < Duration::from_secs(20));
+    }
+}
+
 /// A renewal that has begun and isn't committed is waited for, and then counts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_is_being_renewed_is_not_purged() {
@@ -184,18 +295,7 @@ async fn a_key_that_is_being_renewed_is_not_purged() {
             .unwrap();
         let backend = node.backend.clone();
         let purge = tokio::spawn(async move { backend.purge(SystemTime::now(), 10).await });
-        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-        let mut other = server.connection().await;
-        let since = std::time::Instant::now();
-        while query_scalar::<_, i64>(waits)
-            .fetch_one(&mut other)
-            .await
-            .unwrap()
-            == 0
-        {
-            assert!(!purge.is_finished(), "it didn't wait");
-            assert!(since.elapsed() < Duration::from_secs(20));
-        }
+        until_one_waits(&server, &purge).await;
         raw_sql("COMMIT").execute(&mut shell).await.unwrap();
         assert_eq!(purge.await.unwrap().unwrap(), 0);
         assert_eq!(node.verify_fresh(token.expose()).await, "good");

@@ -15,7 +15,10 @@ use crate::{
     support::{
         USER,
         folder::Folder,
-        lists::{cases, filters, keys, lists_what_fits, purge_times, purges_what_has_ended},
+        lists::{
+            cases, filters, keys, lists_what_fits, purge_that_fails_at_grants, purge_times,
+            purges_what_has_ended,
+        },
         start,
     },
     text,
@@ -92,6 +95,27 @@ async fn a_purge_goes_on_batch_by_batch_and_takes_grants_that_are_over() {
     let page = PageRequest::new();
     let found = backend.list(&KeyFilter::new(), &page).await.unwrap();
     assert_eq!(found.len(), 1);
+}
+
+/// An operator's trigger stands for all that can go wrong between keys and grants.
+#[tokio::test]
+async fn what_was_purged_before_an_error_is_told() {
+    let folder = Folder::new("sqlite-purge-fails");
+    let path = folder.join("keys.db");
+    let backend = SqliteBackend::open(&path).await.unwrap();
+    let mut shell = shell(&path).await;
+    run(
+        &mut shell,
+        "INSERT INTO tower_api_key_grants (id, claim_hash, user_id, scopes, unrestricted, made_at,
+            expires_at) VALUES (randomblob(16), randomblob(32), 'user_1', '', 0, 1, 1000);
+        CREATE TRIGGER kept BEFORE DELETE ON tower_api_key_grants
+        BEGIN SELECT raise(ABORT, 'kept'); END",
+    )
+    .await;
+    purge_that_fails_at_grants(&store(backend.clone()).await, &backend).await;
+    run(&mut shell, "DROP TRIGGER kept").await;
+    assert_eq!(backend.purge(SystemTime::now(), 10).await.unwrap(), 1);
+    assert_eq!(backend.purge(SystemTime::now(), 10).await.unwrap(), 0);
 }
 
 /// Whoever is told that a key was renewed has one.

@@ -7,8 +7,8 @@ use std::{
 
 use proptest::{collection::vec, option, prelude::*};
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyStore, Cursor, KeyFilter, KeyId, KeyStatus, ManualClock,
-    PageRequest, Pepper, PepperId, Peppers, Scopes, SecretHash,
+    ApiKey, ApiKeyBackend, ApiKeyStore, Cursor, EventKind, KeyFilter, KeyId, KeyStatus,
+    ManualClock, NewApiKey, PageRequest, Pepper, PepperId, Peppers, Scopes, SecretHash, StoreError,
 };
 
 use super::PEPPER;
@@ -183,4 +183,21 @@ pub async fn purges_what_has_ended(
         let works = key.status(now) == KeyStatus::Active;
         assert!(is_there || !works, "{key:?} works, and is gone");
     }
+}
+
+/// Where grants have ended that can't be removed, keys are all the same, and that is told.
+pub async fn purge_that_fails_at_grants(store: &ApiKeyStore, backend: &impl ApiKeyBackend) {
+    for _ in 0..3 {
+        let new = NewApiKey::for_user("user_1", Scopes::none()).expires_at(long_ago());
+        let _ = store.create(new).await.unwrap();
+    }
+    let mut events = store.events();
+    let error = store.purge(SystemTime::now()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    let told = tokio::time::timeout(Duration::from_secs(20), events.next());
+    let told = told.await.expect("an event").unwrap();
+    assert_eq!(told.kind, EventKind::Purged { records: 3 });
+    let page = PageRequest::new();
+    let left = backend.list_for_user("user_1", &page).await.unwrap();
+    assert_eq!(left.len(), 0);
 }

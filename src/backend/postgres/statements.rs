@@ -180,6 +180,8 @@ LEFT JOIN ended ON ended.id = k.id";
 /// doesn't fit any more. One that is found twice makes the batch smaller, and no other difference.
 ///
 /// A node whose clock is ahead takes nothing away that hasn't ended by the server's.
+///
+/// Where nothing is removed, what was found says whether there may be more: another may have removed just that.
 const PURGE: &str = "
 WITH found AS MATERIALIZED (
     (SELECT id FROM {keys} WHERE revoked_at < LEAST($1, now()) AND digest_key IS NULL
@@ -194,10 +196,14 @@ WITH found AS MATERIALIZED (
         AND k.digest_key IS NULL
     ORDER BY k.id
     FOR UPDATE OF k
+), gone AS (
+    DELETE FROM {keys} AS k USING locked WHERE k.id = locked.id
+        AND (k.revoked_at < LEAST($1, now()) OR LEAST(k.expires_at, k.retires_at) < LEAST($1, now()))
+        AND k.digest_key IS NULL
+    RETURNING 1
 )
-DELETE FROM {keys} AS k USING locked WHERE k.id = locked.id
-    AND (k.revoked_at < LEAST($1, now()) OR LEAST(k.expires_at, k.retires_at) < LEAST($1, now()))
-    AND k.digest_key IS NULL";
+SELECT pg_is_in_recovery() AS in_recovery, (SELECT count(*) FROM found) AS found,
+    (SELECT count(*) FROM gone) AS removed";
 
 const PURGE_GRANTS: &str = "
 WITH found AS MATERIALIZED (
@@ -213,10 +219,14 @@ WITH found AS MATERIALIZED (
         OR g.expires_at < LEAST($1, now()) AND g.claimed_at IS NULL AND g.revoked_at IS NULL
     ORDER BY g.id
     FOR UPDATE OF g
+), gone AS (
+    DELETE FROM {grants} AS g USING locked WHERE g.id = locked.id
+        AND (g.claimed_at < LEAST($1, now()) OR g.revoked_at < LEAST($1, now())
+            OR g.expires_at < LEAST($1, now()) AND g.claimed_at IS NULL AND g.revoked_at IS NULL)
+    RETURNING 1
 )
-DELETE FROM {grants} AS g USING locked WHERE g.id = locked.id
-    AND (g.claimed_at < LEAST($1, now()) OR g.revoked_at < LEAST($1, now())
-        OR g.expires_at < LEAST($1, now()) AND g.claimed_at IS NULL AND g.revoked_at IS NULL)";
+SELECT pg_is_in_recovery() AS in_recovery, (SELECT count(*) FROM found) AS found,
+    (SELECT count(*) FROM gone) AS removed";
 
 /// Records are locked in the order of their ids, as by every other node, so that no two of them wait
 /// for each other.

@@ -93,17 +93,18 @@ impl Shared {
         before: SystemTime,
         at_most: usize,
     ) -> Result<usize, BackendError> {
-        let mut removed = 0;
+        let at_most = i64::try_from(at_most).unwrap_or(i64::MAX);
         for statement in [&self.statements.purge, &self.statements.purge_grants] {
-            let left = i64::try_from(at_most - removed).unwrap_or(i64::MAX);
-            let query = sqlx::query(statement.sql()).bind(millis(before)).bind(left);
+            let query = sqlx::query(statement.sql())
+                .bind(millis(before))
+                .bind(at_most);
             let done = self.write(query.execute(&self.writer)).await?;
-            removed += usize::try_from(done.rows_affected()).unwrap_or(usize::MAX);
-            if removed >= at_most {
-                break;
+            // What one statement has removed is told before another can fail.
+            if done.rows_affected() > 0 {
+                return Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX));
             }
         }
-        Ok(removed)
+        Ok(0)
     }
 }
 
