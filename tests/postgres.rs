@@ -15,6 +15,8 @@ mod log;
 mod node;
 #[path = "postgres/outages.rs"]
 mod outages;
+#[path = "postgres/pools.rs"]
+mod pools;
 #[path = "postgres/proxy.rs"]
 mod proxy;
 #[path = "postgres/records.rs"]

@@ -6,9 +6,12 @@ use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
-use tower_api_key::{ApiKeyBackend, KeySource, OpenError, SqliteBackend, sqlx};
+use tower_api_key::{ApiKeyBackend, KeySource, NewApiKey, OpenError, Scopes, SqliteBackend, sqlx};
 
-use crate::{key, support::folder::Folder};
+use crate::{
+    key, store,
+    support::{USER, folder::Folder, stray::Shared},
+};
 
 async fn pool(path: &Path, connections: u32) -> SqlitePool {
     let options = SqliteConnectOptions::new()
@@ -125,4 +128,78 @@ async fn a_pool_that_can_not_write_is_refused() {
         format!("{error:?}").contains("readonly database"),
         "{error:?}"
     );
+}
+
+/// Beside a store that has the file open by itself.
+async fn shared(folder: &Folder, mode: &str) -> Shared<SqliteBackend, impl AsyncFn(&str)> {
+    let path = folder.join(&format!("{mode}.db"));
+    let pool = pool(&path, 1).await;
+    let setup = format!("PRAGMA journal_mode = {mode}; CREATE TABLE notes (text)");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(setup))
+        .execute(&pool)
+        .await
+        .unwrap();
+    let backend = SqliteBackend::new(pool.clone()).await.unwrap();
+    let options = SqliteConnectOptions::new().filename(&path);
+    let other = SqlitePool::connect_with(options).await.unwrap();
+    Shared {
+        store: store(backend.clone()).await,
+        backend,
+        elsewhere: store(SqliteBackend::new(other).await.unwrap()).await,
+        send: async move |text: &str| {
+            let mut connection = pool.acquire().await.unwrap();
+            let sent = sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned()));
+            let _ = sent.execute(&mut *connection).await;
+        },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g1_no_write_is_lost_with_a_transaction_that_a_service_has_left_open() {
+    let folder = Folder::new("sqlite-stray");
+    for mode in ["WAL", "DELETE"] {
+        let shared = shared(&folder, mode).await;
+        for left_open in [
+            "BEGIN",
+            "BEGIN IMMEDIATE",
+            "BEGIN; INSERT INTO notes VALUES ('lost')",
+            "BEGIN; SELECT count(*) FROM tower_api_keys; SAVEPOINT one",
+            "SAVEPOINT one",
+        ] {
+            shared.writes_hold(left_open).await;
+        }
+        let now = "unixepoch() * 1000";
+        shared
+            .what_is_not_committed_is_not_revoked_already("BEGIN", now)
+            .await;
+        // Nobody was going to commit it.
+        let mut shell = crate::shell(&folder.join(&format!("{mode}.db"))).await;
+        let notes = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM notes");
+        assert_eq!(notes.fetch_one(&mut shell).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g1_no_look_up_sees_what_a_transaction_saw_that_a_service_has_left_open() {
+    let folder = Folder::new("sqlite-stray-reads");
+    // In other modes, nobody writes while somebody reads.
+    let shared = shared(&folder, "WAL").await;
+    shared.look_ups_see_what_is_there("BEGIN").await;
+}
+
+/// A connection that is the database can't be closed.
+#[tokio::test]
+async fn g1_no_revocation_in_memory_is_lost_with_a_transaction_that_a_service_has_left_open() {
+    let options = SqlitePoolOptions::new().max_connections(1);
+    let options = options.idle_timeout(None).max_lifetime(None);
+    let pool = options.connect("sqlite::memory:").await.unwrap();
+    let store = store(SqliteBackend::new(pool.clone()).await.unwrap()).await;
+    let new = NewApiKey::for_user(USER, Scopes::none());
+    let issued = store.create(new).await.unwrap();
+    sqlx::raw_sql("BEGIN").execute(&pool).await.unwrap();
+    assert!(store.revoke(&issued.key().id).await.unwrap());
+    sqlx::raw_sql("ROLLBACK").execute(&pool).await.unwrap_err();
+    assert!(!store.is_active(issued.token().expose()).await.unwrap());
+    let key = store.get(&issued.key().id).await.unwrap().unwrap();
+    assert!(key.revoked_at.is_some());
 }

@@ -19,6 +19,7 @@ pub mod oneshot;
 pub mod postgres;
 pub mod process;
 pub mod steps;
+pub mod stray;
 
 use std::{
     error::Error,

@@ -5,7 +5,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
 use super::{
-    super::sql::{OpenError, failed},
+    super::sql::{OpenError, end_stray, failed},
     PostgresBackend, Shared,
     connections::Connections,
     names::Names,
@@ -136,12 +136,17 @@ impl PostgresBackendBuilder {
     /// A backend over the service's own pool. One connection more is made with the same options, which
     /// listens for changes. The tables are made where they are missing.
     ///
+    /// A transaction of the service's has to be begun with [`Pool::begin`](sqlx::Pool::begin), or to end before its
+    /// connection is given back. One that is found open on a connection of the pool, since its `BEGIN` was sent as
+    /// any other text, is rolled back. To look for one costs each write a round trip.
+    ///
     /// # Errors
     ///
     /// [`OpenError`], which names what is wrong.
     pub async fn over(self, pool: PgPool) -> Result<PostgresBackend, OpenError> {
         let names = self.check()?;
         let mut connection = pool.acquire().await.map_err(failed)?;
+        end_stray(&mut *connection).await.map_err(failed)?;
         schema::prepare(&mut connection, &names, schema::STEPS).await?;
         drop(connection);
         Ok(self.made(Source::Pool(pool), names))

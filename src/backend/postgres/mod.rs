@@ -98,7 +98,7 @@ use crate::{
 /// # Connections
 ///
 /// [`connect`](Self::connect) makes its own; [`new`](Self::new) takes the service's pool for all but
-/// the one that listens. A pool of sqlx's waits without a limit for a connection that falls silent
+/// the one that listens, and [ends transactions](PostgresBackendBuilder::over) that were left open there. A pool of sqlx's waits without a limit for a connection that falls silent
 /// just when it is given back, and that place is lost until the system gives the connection up; with
 /// connections of its own, a backend has no such wait. `close` on the pool leaves the listening
 /// connection open, which ends with the store.
@@ -189,12 +189,14 @@ impl Shared {
 impl KeySource for PostgresBackend {
     async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
-        let query = match *keys {
-            [] => return Ok(Vec::new()),
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let query = || match *keys {
             [key] => query(&self.0.statements.get_one).bind(key),
-            _ => query(&self.0.statements.get_many).bind(keys),
+            _ => query(&self.0.statements.get_many).bind(keys.clone()),
         };
-        row::keys(&self.0.sessions.rows(query).await?)
+        row::keys(&self.0.sessions.looked_up(query).await?)
     }
 
     /// The sink isn't kept: changes come from the log alone.

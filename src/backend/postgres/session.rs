@@ -10,7 +10,7 @@ use sqlx::{
 };
 
 use super::{
-    super::sql::failed,
+    super::sql::{end_stray, failed},
     connections::{Connections, Lent},
     row::in_recovery,
 };
@@ -46,6 +46,14 @@ impl Session<'_> {
         match self {
             Self::Pooled(pooled) => &mut pooled.connection,
             Self::Own(lent) => &mut lent.connection,
+        }
+    }
+
+    /// Ends a transaction that the service has left open; nobody else has connections of our own.
+    async fn end_stray(&mut self) -> Result<bool, BackendError> {
+        match self {
+            Self::Pooled(pooled) => end_stray(&mut *pooled.connection).await.map_err(failed),
+            Self::Own(_) => Ok(false),
         }
     }
 
@@ -88,6 +96,31 @@ impl Sessions {
         .await
     }
 
+    /// The same for a look-up, which requests wait for: that the connection is in no transaction isn't asked
+    /// before, but only where the answer has doubts.
+    pub(super) async fn looked_up<'q>(
+        &self,
+        query: impl Fn() -> Query<'q, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, BackendError> {
+        self.in_time(async {
+            let mut session = self.any_session().await?;
+            let mut rows = query()
+                .fetch_all(session.connection())
+                .await
+                .map_err(failed)?;
+            if is_in_doubt(&rows)? && session.end_stray().await? {
+                rows = query()
+                    .fetch_all(session.connection())
+                    .await
+                    .map_err(failed)?;
+            }
+            not_in_recovery(&rows)?;
+            session.give_back();
+            Ok(rows)
+        })
+        .await
+    }
+
     /// How many rows `query` has changed.
     pub(super) async fn changed(
         &self,
@@ -102,8 +135,14 @@ impl Sessions {
         .await
     }
 
-    /// To be [given back](Session::give_back) when what it was taken for is carried through.
+    /// In no transaction, and to be [given back](Session::give_back) when what it was taken for is carried through.
     pub(super) async fn session(&self) -> Result<Session<'_>, BackendError> {
+        let mut session = self.any_session().await?;
+        session.end_stray().await?;
+        Ok(session)
+    }
+
+    async fn any_session(&self) -> Result<Session<'_>, BackendError> {
         Ok(match &self.from {
             Source::Pool(pool) => Session::Pooled(Pooled {
                 connection: pool.acquire().await.map_err(failed)?,
@@ -122,6 +161,12 @@ impl Sessions {
             .await
             .unwrap_or_else(|_| Err(too_slow()))
     }
+}
+
+/// Whether it may be from a transaction that began before.
+fn is_in_doubt(rows: &[PgRow]) -> Result<bool, BackendError> {
+    rows.first()
+        .map_or(Ok(false), |row| row.try_get("in_doubt").map_err(failed))
 }
 
 /// Every answer of several rows says it in each of them, and has one where nothing was found, too.

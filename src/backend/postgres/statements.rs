@@ -32,8 +32,8 @@ impl Statements {
     pub(super) fn new(names: &Names) -> Self {
         let fill = |template: &str| Arc::from(names.fill(template));
         Self {
-            get_one: fill(GET_ONE),
-            get_many: fill(GET_MANY),
+            get_one: fill(&GET_ONE.replace("{in_doubt}", IN_DOUBT)),
+            get_many: fill(&GET_MANY.replace("{in_doubt}", IN_DOUBT)),
             get_by_id: fill(GET_BY_ID),
             insert: fill(INSERT),
             insert_made_by: fill(INSERT_MADE_BY),
@@ -72,15 +72,20 @@ pub(super) fn query<'q>(statement: &Arc<str>) -> Query<'q, Postgres, PgArguments
 /// For one key, which is most reads where little is asked for: the server plans it once, and the one with
 /// a list each time.
 const GET_ONE: &str = "
-SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
+SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}, {in_doubt} AS in_doubt
 FROM (SELECT) AS always LEFT JOIN (
     SELECT {columns} FROM {keys} WHERE id = $1 AND digest_key IS NULL
     UNION ALL SELECT {columns} FROM {keys} WHERE digest_key = $1
 ) AS k ON true";
 
+/// Whether this may be a transaction that has begun before, and sees what was there then, or what it has written
+/// itself. A look-up alone writes nothing, and is rarely under another isolation.
+const IN_DOUBT: &str = "(current_setting('transaction_isolation') <> 'read committed'
+        OR pg_current_xact_id_if_assigned() IS NOT NULL)";
+
 /// The join says what kind of server it is, in the same answer, where there is no record, too.
 const GET_MANY: &str = "
-SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
+SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}, {in_doubt} AS in_doubt
 FROM (SELECT) AS always LEFT JOIN (
     SELECT {columns} FROM {keys} WHERE id = ANY($1) AND digest_key IS NULL
     UNION ALL SELECT {columns} FROM {keys} WHERE digest_key = ANY($1)

@@ -5,6 +5,7 @@ mod grant;
 mod open;
 mod prefix;
 mod row;
+mod stray;
 
 pub use self::open::OpenError;
 pub(super) use self::{
@@ -12,6 +13,7 @@ pub(super) use self::{
     grant::{GRANT_COLUMNS, GrantRow},
     prefix::TablePrefix,
     row::{Row, millis, read_pepper_usage},
+    stray::end_stray,
 };
 use crate::error::BackendError;
 

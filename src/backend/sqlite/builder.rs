@@ -11,6 +11,7 @@ use super::{
     Shared, SqliteBackend,
     file::OpenFile,
     open::{cannot_open, file_of, prepare},
+    pools::Pools,
     schema::{STEPS, migrate},
     statements::Statements,
 };
@@ -96,12 +97,21 @@ impl SqliteBackendBuilder {
         let readers =
             lasting(self.max_connections, self.busy_timeout).connect_lazy_with(options.clone());
         let writer = lasting(1, self.busy_timeout).connect_lazy_with(options);
-        self.make(&prefix, readers, writer, Some(file)).await
+        let connections = Pools {
+            readers,
+            writer,
+            are_shared: false,
+        };
+        self.make(&prefix, connections, Some(file)).await
     }
 
     /// Keys in the database of `pool`, beside other tables. Its settings are the pool's: see to
     /// `synchronous = FULL` (which is SQLite's default) where what was answered must survive a power cut, and to
     /// `journal_mode = WAL` where reads mustn't wait for writes.
+    ///
+    /// A transaction of the service's has to be begun with [`Pool::begin`](sqlx::Pool::begin), or to end before its
+    /// connection is given back. One that is found open on a connection of the pool, since its `BEGIN` was sent as
+    /// any other text, is rolled back.
     ///
     /// A pool in memory must have one connection that never ends: `max_connections(1)`,
     /// `idle_timeout(None)`, `max_lifetime(None)`. Any other would lose the keys.
@@ -130,7 +140,12 @@ impl SqliteBackendBuilder {
             .map(OpenFile::at)
             .transpose()
             .map_err(BackendError::unavailable)?;
-        self.make(&prefix, pool.clone(), pool, file).await
+        let connections = Pools {
+            readers: pool.clone(),
+            writer: pool,
+            are_shared: true,
+        };
+        self.make(&prefix, connections, file).await
     }
 
     /// Keys in memory, on one connection.
@@ -141,7 +156,13 @@ impl SqliteBackendBuilder {
     pub async fn in_memory(self) -> Result<SqliteBackend, OpenError> {
         let options = SqliteConnectOptions::new().in_memory(true);
         let pool = lasting(1, self.busy_timeout).connect_lazy_with(options);
-        self.over(pool).await
+        let prefix = self.check()?;
+        let connections = Pools {
+            readers: pool.clone(),
+            writer: pool,
+            are_shared: false,
+        };
+        self.make(&prefix, connections, None).await
     }
 
     fn check(&self) -> Result<TablePrefix, OpenError> {
@@ -166,16 +187,14 @@ impl SqliteBackendBuilder {
     async fn make(
         self,
         prefix: &TablePrefix,
-        readers: SqlitePool,
-        writer: SqlitePool,
+        pools: Pools,
         file: Option<OpenFile>,
     ) -> Result<SqliteBackend, OpenError> {
-        let mut connection = writer.acquire().await.map_err(cannot_open)?;
+        let mut connection = pools.writer().await.map_err(cannot_open)?;
         migrate(&mut connection, prefix, STEPS).await?;
         drop(connection);
         let shared = Shared {
-            readers,
-            writer,
+            pools,
             statements: Statements::new(prefix),
             file,
             poll_every: self.poll_every,

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use sqlx::{
-    Row as _, Sqlite,
+    Connection as _, Row as _, Sqlite,
     query::Query,
     sqlite::{SqliteArguments, SqliteRow},
 };
@@ -93,7 +93,8 @@ impl Shared {
         let statements = &self.statements.grants;
         let limit = |limit| i64::try_from(limit).unwrap_or(i64::MAX);
         let write = async {
-            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let mut connection = self.pools.writer().await?;
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             let pending = sqlx::query(statements.count.sql())
                 .bind(millis(grant.made_at))
                 .bind(&grant.user_id)
@@ -140,7 +141,8 @@ impl Shared {
     ) -> Result<Option<KeyGrant>, BackendError> {
         let read = async {
             let query = sqlx::query(statement.sql()).bind(by);
-            let row = query.fetch_optional(&self.readers).await.map_err(failed)?;
+            let mut reader = self.pools.reader().await?;
+            let row = query.fetch_optional(&mut *reader).await.map_err(failed)?;
             row.as_ref().map(read_grant).transpose()
         };
         self.read(read).await
@@ -156,7 +158,8 @@ impl Shared {
         let (maker, version) = maker.unzip();
         let version = version.map(|version| i64::try_from(version).unwrap_or(i64::MAX));
         let write = async {
-            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let mut connection = self.pools.writer().await?;
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             let claimed = sqlx::query(self.statements.grants.claim.sql())
                 .bind(millis(key.created_at))
                 .bind(key.id.as_bytes().as_slice())
@@ -186,8 +189,7 @@ impl Shared {
         let query = sqlx::query(self.statements.grants.revoke.sql())
             .bind(millis(at))
             .bind(grant.as_bytes().as_slice());
-        let done = self.write(query.execute(&self.writer)).await?;
-        Ok(done.rows_affected() > 0)
+        Ok(self.changed(query).await? > 0)
     }
 
     pub(super) async fn revoke_grants_of_user(
@@ -198,8 +200,7 @@ impl Shared {
         let query = sqlx::query(self.statements.grants.revoke_of_user.sql())
             .bind(millis(at))
             .bind(user_id);
-        let done = self.write(query.execute(&self.writer)).await?;
-        Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+        Ok(usize::try_from(self.changed(query).await?).unwrap_or(usize::MAX))
     }
 
     pub(super) async fn list_grants(
@@ -225,7 +226,8 @@ impl Shared {
             query = query.bind(user_id);
         }
         let read = async {
-            let rows = query.fetch_all(&self.readers).await.map_err(failed)?;
+            let mut reader = self.pools.reader().await?;
+            let rows = query.fetch_all(&mut *reader).await.map_err(failed)?;
             rows.iter().map(read_grant).collect()
         };
         self.read(read).await

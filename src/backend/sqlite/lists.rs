@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use sqlx::{AssertSqlSafe, Row as _, Sqlite, query::Query, sqlite::SqliteArguments};
+use sqlx::{
+    AssertSqlSafe, Connection as _, Row as _, Sqlite, query::Query, sqlite::SqliteArguments,
+};
 
 use super::{
     Shared,
@@ -41,7 +43,8 @@ impl Shared {
             query = bind(query, argument);
         }
         let read = async {
-            let rows = query.fetch_all(&self.readers).await.map_err(failed)?;
+            let mut reader = self.pools.reader().await?;
+            let rows = query.fetch_all(&mut *reader).await.map_err(failed)?;
             read_keys(&rows)
         };
         self.read(read).await
@@ -55,7 +58,8 @@ impl Shared {
     ) -> Result<Vec<KeyOfUser>, BackendError> {
         let statements = &self.statements;
         let write = async {
-            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let mut connection = self.pools.writer().await?;
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             let before = sqlx::query(statements.of_user.sql())
                 .bind(user_id)
                 .fetch_all(&mut *transaction)
@@ -98,10 +102,10 @@ impl Shared {
             let query = sqlx::query(statement.sql())
                 .bind(millis(before))
                 .bind(at_most);
-            let done = self.write(query.execute(&self.writer)).await?;
+            let removed = self.changed(query).await?;
             // What one statement has removed is told before another can fail.
-            if done.rows_affected() > 0 {
-                return Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX));
+            if removed > 0 {
+                return Ok(usize::try_from(removed).unwrap_or(usize::MAX));
             }
         }
         Ok(0)

@@ -6,6 +6,7 @@ mod file;
 mod grants;
 mod lists;
 mod open;
+mod pools;
 mod records;
 mod rotate;
 mod schema;
@@ -20,12 +21,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sqlx::SqlitePool;
+use sqlx::{Connection as _, Sqlite, SqlitePool, query::Query, sqlite::SqliteArguments};
 
 pub use self::builder::SqliteBackendBuilder;
 use self::{
     feed::Feed,
     file::OpenFile,
+    pools::Pools,
     records::{read_keys, write_key},
     statements::{MOST, Statement, Statements},
 };
@@ -81,9 +83,7 @@ use crate::{
 pub struct SqliteBackend(Arc<Shared>);
 
 struct Shared {
-    readers: SqlitePool,
-    /// One connection, where the pool is ours: writers wait for it in turn, and not for SQLite's lock.
-    writer: SqlitePool,
+    pools: Pools,
     statements: Statements,
     /// None in memory.
     file: Option<OpenFile>,
@@ -130,6 +130,18 @@ impl SqliteBackend {
 }
 
 impl Shared {
+    /// How many rows `query` has changed.
+    async fn changed(
+        &self,
+        query: Query<'_, Sqlite, SqliteArguments>,
+    ) -> Result<u64, BackendError> {
+        let write = async {
+            let mut connection = self.pools.writer().await?;
+            query.execute(&mut *connection).await
+        };
+        Ok(self.write(write).await?.rows_affected())
+    }
+
     /// # Errors
     ///
     /// Where the open file isn't the one under its name any more.
@@ -170,6 +182,7 @@ impl Shared {
     ) -> Result<Vec<ApiKey>, BackendError> {
         let read = async {
             let mut found = Vec::new();
+            let mut reader = self.pools.reader().await?;
             for keys in keys.chunks(MOST) {
                 let (statement, size) = statement(&self.statements, keys.len());
                 let mut query = sqlx::query(statement.sql());
@@ -177,7 +190,7 @@ impl Shared {
                 for key in keys.iter().chain(iter::repeat(&keys[0])).take(size) {
                     query = query.bind(key.as_slice());
                 }
-                let rows = query.fetch_all(&self.readers).await.map_err(failed)?;
+                let rows = query.fetch_all(&mut *reader).await.map_err(failed)?;
                 found.extend(read_keys(&rows)?);
             }
             Ok(found)
@@ -200,8 +213,7 @@ impl KeySource for SqliteBackend {
 impl ApiKeyBackend for SqliteBackend {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         let query = write_key(sqlx::query(self.0.statements.insert.sql()), key);
-        let done = self.0.write(query.execute(&self.0.writer)).await?;
-        Ok(done.rows_affected() > 0)
+        Ok(self.0.changed(query).await? > 0)
     }
 
     async fn insert_made_by(
@@ -215,8 +227,7 @@ impl ApiKeyBackend for SqliteBackend {
         let query = write_key(sqlx::query(self.0.statements.insert_made_by.sql()), key)
             .bind(maker.0.as_bytes().as_slice())
             .bind(version);
-        let done = self.0.write(query.execute(&self.0.writer)).await?;
-        Ok(done.rows_affected() > 0)
+        Ok(self.0.changed(query).await? > 0)
     }
 
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
@@ -224,14 +235,12 @@ impl ApiKeyBackend for SqliteBackend {
             return Ok(false);
         };
         let query = write_key(sqlx::query(self.0.statements.update.sql()), key).bind(expected);
-        let done = self.0.write(query.execute(&self.0.writer)).await?;
-        Ok(done.rows_affected() > 0)
+        Ok(self.0.changed(query).await? > 0)
     }
 
     async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
         let query = sqlx::query(self.0.statements.delete.sql()).bind(id.as_bytes().as_slice());
-        let done = self.0.write(query.execute(&self.0.writer)).await?;
-        Ok(done.rows_affected() > 0)
+        Ok(self.0.changed(query).await? > 0)
     }
 
     async fn list_for_user(
@@ -253,7 +262,8 @@ impl ApiKeyBackend for SqliteBackend {
                 .bind(cursor.id().as_bytes().as_slice());
         }
         let read = async {
-            let rows = query.fetch_all(&self.0.readers).await.map_err(failed)?;
+            let mut reader = self.0.pools.reader().await?;
+            let rows = query.fetch_all(&mut *reader).await.map_err(failed)?;
             read_keys(&rows)
         };
         self.0.read(read).await
@@ -304,7 +314,8 @@ impl ApiKeyBackend for SqliteBackend {
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
         let shared = &*self.0;
         let write = async {
-            let mut transaction = shared.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let mut connection = shared.pools.writer().await?;
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             for touches in touches.chunks(MOST) {
                 let (statement, size) = shared.statements.touch(touches.len());
                 let mut query = sqlx::query(statement.sql());

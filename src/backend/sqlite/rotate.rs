@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use sqlx::Connection as _;
+
 use super::{Shared, write_key};
 use crate::{
     backend::{
@@ -21,7 +23,8 @@ impl Shared {
     ) -> Result<bool, BackendError> {
         let write = async {
             // It is rolled back wherever this ends before the commit.
-            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let mut connection = self.pools.writer().await?;
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             let replace = write_key(sqlx::query(self.statements.update.sql()), old).bind(expected);
             let add = write_key(sqlx::query(self.statements.insert.sql()), successor);
             for query in [replace, add] {
@@ -43,7 +46,7 @@ impl Shared {
         let rows: Vec<(Option<String>, i64, i64)> =
             sqlx::query_as(self.statements.pepper_usage.sql())
                 .bind(millis(now))
-                .fetch_all(&self.readers)
+                .fetch_all(&mut *self.pools.reader().await?)
                 .await
                 .map_err(failed)?;
         let read = |(pepper, keys, working)| read_pepper_usage(pepper, keys, working);

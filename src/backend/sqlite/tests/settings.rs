@@ -6,7 +6,7 @@ use super::{Folder, SqliteBackend};
 async fn what_was_answered_is_on_disk() {
     let folder = Folder::new("settings");
     let backend = SqliteBackend::open(folder.file()).await.unwrap();
-    for pool in [&backend.0.readers, &backend.0.writer] {
+    for pool in [&backend.0.pools.readers, &backend.0.pools.writer] {
         let pragma = async |name: &'static str| -> i64 {
             sqlx::query_scalar(name).fetch_one(pool).await.unwrap()
         };
