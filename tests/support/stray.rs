@@ -30,8 +30,9 @@ impl<B: ApiKeyBackend, F: AsyncFn(&str)> Shared<B, F> {
 
         let create = self.after(left_open, async || store.create(new()).await.unwrap());
         let issued = create.await;
-        let key = self.key(&issued).await.expect(&what("created"));
-        let id = &key.id;
+        let key = self.key(&issued).await;
+        assert!(key.is_some(), "{}", what("created"));
+        let id = &issued.key().id;
 
         let update = KeyUpdate::new().name("named");
         self.after(left_open, async || {
@@ -43,7 +44,7 @@ impl<B: ApiKeyBackend, F: AsyncFn(&str)> Shared<B, F> {
 
         let touch = [Touch::new(*id, start())];
         self.after(left_open, async || {
-            self.backend.touch(&touch).await.unwrap()
+            self.backend.touch(&touch).await.unwrap();
         })
         .await;
         let used = self.key(&issued).await.unwrap().last_used_at;

@@ -98,7 +98,7 @@ use crate::{
 /// # Connections
 ///
 /// [`connect`](Self::connect) makes its own; [`new`](Self::new) takes the service's pool for all but
-/// the one that listens. A pool of sqlx's waits without a limit for a connection that falls silent
+/// the one that listens, and [ends transactions](PostgresBackendBuilder::over) that were left open there. A pool of sqlx's waits without a limit for a connection that falls silent
 /// just when it is given back, and that place is lost until the system gives the connection up; with
 /// connections of its own, a backend has no such wait. `close` on the pool leaves the listening
 /// connection open, which ends with the store.

@@ -13,7 +13,8 @@ use crate::{error::BackendError, sync::timeout};
 
 /// Each step takes the tables from the version of its place to the next one.
 pub(super) const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
-/// The version that has the table of grants.
+/// The tables, and the version from which on there is one.
+const TABLES: [(&str, i64); 3] = [("keys", 1), ("key_changes", 1), ("key_grants", WITH_GRANTS)];
 const WITH_GRANTS: i64 = 2;
 /// PostgreSQL 13 is the first one with `xid8` and `pg_snapshot`.
 const MIN_SERVER: i32 = 130_000;
@@ -22,11 +23,12 @@ const MIN_SERVER: i32 = 130_000;
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 
 /// What stands in the database under our names.
-struct Found {
-    has_keys: bool,
-    has_changes: bool,
-    has_grants: bool,
-    has_state: bool,
+struct Found(Vec<String>);
+
+impl Found {
+    fn has(&self, name: &str, names: &Names) -> bool {
+        self.0.contains(&names.bare(name))
+    }
 }
 
 impl Found {
@@ -95,9 +97,9 @@ async fn version(
     known: i64,
 ) -> Result<i64, OpenError> {
     let found = find(connection, names).await?;
-    if !found.has_state {
-        let there = found.tables(WITH_GRANTS).find(|(is_there, _)| *is_there);
-        return there.map_or(Ok(0), |(_, name)| {
+    if !found.has("key_schema", names) {
+        let there = TABLES.iter().find(|(name, _)| found.has(name, names));
+        return there.map_or(Ok(0), |(name, _)| {
             Err(OpenError::NotOurs(format!(
                 "{} is there already, and was not made by this crate: take another \
                  `table_prefix` or `schema`",
@@ -128,11 +130,12 @@ async fn version(
             known,
         });
     }
-    if version < WITH_GRANTS && found.has_grants {
+    let is_early = |(name, since): &&(&str, i64)| version < *since && found.has(name, names);
+    if let Some((name, _)) = TABLES.iter().find(is_early) {
         return Err(OpenError::NotOurs(format!(
             "{} is there already, and was not made by this crate, which needs the name from now on: \
              rename it",
-            names.table("key_grants")
+            names.table(name)
         )));
     }
     Ok(version)
@@ -141,29 +144,17 @@ async fn version(
 /// Looks through the catalog and not by name: a session remembers that a name wasn't there, while
 /// another one makes the table.
 async fn find(connection: &mut PgConnection, names: &Names) -> Result<Found, OpenError> {
-    let row = sqlx::query(
-        "SELECT coalesce(bool_or(relname = $2), false) AS has_keys,
-            coalesce(bool_or(relname = $3), false) AS has_changes,
-            coalesce(bool_or(relname = $4), false) AS has_grants,
-            coalesce(bool_or(relname = $5), false) AS has_state
+    let wanted = ["keys", "key_changes", "key_grants", "key_schema"].map(|name| names.bare(name));
+    let found = sqlx::query_scalar(
+        "SELECT relname::text
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE n.nspname = $1",
+        WHERE n.nspname = $1 AND relname = ANY($2)",
     )
     .bind(&names.schema)
-    .bind(names.bare("keys"))
-    .bind(names.bare("key_changes"))
-    .bind(names.bare("key_grants"))
-    .bind(names.bare("key_schema"))
-    .fetch_one(connection)
-    .await
-    .map_err(unavailable)?;
-    let has = |name| row.try_get(name).map_err(unavailable);
-    Ok(Found {
-        has_keys: has("has_keys")?,
-        has_changes: has("has_changes")?,
-        has_grants: has("has_grants")?,
-        has_state: has("has_state")?,
-    })
+    .bind(wanted.as_slice())
+    .fetch_all(connection)
+    .await;
+    found.map(Found).map_err(unavailable)
 }
 
 /// Takes the steps that are missing, all or none of them. Of several nodes one does, and the others
@@ -222,9 +213,10 @@ async fn make_schema(connection: &mut PgConnection, names: &Names) -> Result<(),
 }
 
 fn check_are_there(found: &Found, names: &Names, version: i64) -> Result<(), OpenError> {
-    match found.tables(version).find(|(is_there, _)| !is_there) {
+    let is_gone = |(name, since): &&(&str, i64)| version >= *since && !found.has(name, names);
+    match TABLES.iter().find(is_gone) {
         None => Ok(()),
-        Some((_, name)) => Err(OpenError::Damaged(format!("{} is gone", names.table(name)))),
+        Some((name, _)) => Err(OpenError::Damaged(format!("{} is gone", names.table(name)))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{ConnectOptions as _, Row as _, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{ConnectOptions as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::Shared;
 use crate::{
@@ -31,7 +31,7 @@ enum Via {
     /// A connection of its own, which no look-up waits for, and which sees what all others commit.
     Own(SqliteConnection),
     /// The only one that sees the database in memory.
-    Only(SqlitePool),
+    Only,
 }
 
 /// Where the log ended, and what it was the log of.
@@ -46,7 +46,7 @@ impl Feed {
         shared.check_file()?;
         let written = shared.written.subscribe();
         let mut via = match &shared.file {
-            None => Via::Only(shared.pools.readers.clone()),
+            None => Via::Only,
             Some(file) => {
                 let mut options = (*shared.pools.readers.connect_options())
                     .clone()
@@ -165,9 +165,10 @@ impl Via {
                     .await
             }
             // That one is for what other connections commit.
-            Self::Only(pool) => {
+            Self::Only => {
+                let mut reader = shared.pools.reader().await?;
                 sqlx::query_scalar(shared.statements.log_end.sql())
-                    .fetch_one(&*pool)
+                    .fetch_one(&mut *reader)
                     .await
             }
         };
@@ -180,7 +181,7 @@ impl Via {
             .bind(MOST_CHANGES + 1);
         let rows = match self {
             Self::Own(connection) => query.fetch_all(connection).await,
-            Self::Only(pool) => query.fetch_all(&*pool).await,
+            Self::Only => query.fetch_all(&mut *shared.pools.reader().await?).await,
         };
         rows.map_err(failed)
     }

@@ -64,9 +64,9 @@ impl GrantStatements {
             .into(),
             // What was made with a key that is gone, or has ended, can't be claimed any more.
             revoke_orphans: format!(
-                "UPDATE {grants} SET revoked_at = ?1 WHERE {pending} AND made_by IS NOT NULL \
+                "UPDATE {grants} AS g SET revoked_at = ?1 WHERE {pending} AND made_by IS NOT NULL \
                  AND NOT EXISTS (SELECT 1 FROM main.{prefix}keys AS k \
-                 WHERE k.id = made_by AND k.revoked_at IS NULL \
+                 WHERE k.id = g.made_by AND k.revoked_at IS NULL \
                  AND ifnull(k.expires_at > ?1, TRUE) AND ifnull(k.retires_at > ?1, TRUE))"
             )
             .into(),

@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use sqlx::{AssertSqlSafe, Row as _, Sqlite, query::Query, sqlite::SqliteArguments};
+use sqlx::{
+    AssertSqlSafe, Connection as _, Row as _, Sqlite, query::Query, sqlite::SqliteArguments,
+};
 
 use super::{
     Shared,

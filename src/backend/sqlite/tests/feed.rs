@@ -259,3 +259,23 @@ async fn a_locked_file_is_an_error_and_not_silence() {
     run(&mut shell, "ROLLBACK").await;
     assert_eq!(read(&mut feed).await, []);
 }
+
+/// What isn't committed isn't in the log: its number would be another change's later.
+#[tokio::test]
+async fn g2_what_a_service_leaves_uncommitted_in_memory_hides_no_change() {
+    let options = SqlitePoolOptions::new().max_connections(1);
+    let options = options.idle_timeout(None).max_lifetime(None);
+    let pool = options.connect("sqlite::memory:").await.unwrap();
+    let backend = SqliteBackend::new(pool.clone()).await.unwrap();
+    backend.insert(&key(1)).await.unwrap();
+    backend.insert(&key(2)).await.unwrap();
+    let mut feed = feed(&backend).await;
+    let left_open = "BEGIN; UPDATE tower_api_keys SET name = 'x' WHERE display_prefix <> ''";
+    for _ in 0..2 {
+        sqlx::raw_sql(left_open).execute(&pool).await.unwrap();
+        assert_eq!(read(&mut feed).await, []);
+    }
+    assert!(backend.delete(&id(1)).await.unwrap());
+    assert!(backend.delete(&id(2)).await.unwrap());
+    assert_eq!(read(&mut feed).await, [change(1), change(2)]);
+}
