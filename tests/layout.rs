@@ -180,7 +180,9 @@ fn variants_with_fields_of_public_enums_can_get_another_field() {
             } else if line == "}" {
                 enum_name = None;
             }
-            let variant = line.strip_prefix("    ").and_then(|it| it.strip_suffix(" {"));
+            let variant = line
+                .strip_prefix("    ")
+                .and_then(|it| it.strip_suffix(" {"));
             let variant = variant.filter(|it| it.starts_with(|char: char| char.is_uppercase()));
             if let (Some(name), Some(variant)) = (&enum_name, variant) {
                 found += 1;

@@ -2,7 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::{clock::storable, key::ApiKey, token::KeyId};
+use crate::{
+    clock::storable,
+    key::ApiKey,
+    token::{KeyId, PepperId},
+};
 
 /// Which keys are listed: all that fit everything that was set. Revoked ones are left out unless
 /// [they are asked for](Self::with_revoked). Times are rounded up to whole milliseconds, which those of keys have.
@@ -24,6 +28,7 @@ pub struct KeyFilter {
     ends_before: Option<SystemTime>,
     unused_since: Option<SystemTime>,
     made_by: Option<KeyId>,
+    pepper: Option<PepperId>,
     with_revoked: bool,
 }
 
@@ -63,6 +68,16 @@ impl KeyFilter {
         self
     }
 
+    /// Keys whose hash is under this pepper: those that nobody can check once it is dropped. Backends look at every
+    /// record for it.
+    ///
+    /// [`pepper_usage`](crate::ApiKeyStore::pepper_usage) counts revoked keys, too. Here they have to be
+    /// [asked for](Self::with_revoked).
+    pub fn pepper(mut self, pepper: PepperId) -> Self {
+        self.pepper = Some(pepper);
+        self
+    }
+
     /// Revoked keys, too.
     pub fn with_revoked(mut self) -> Self {
         self.with_revoked = true;
@@ -77,31 +92,37 @@ impl KeyFilter {
 
     /// The earliest end; without one, keys that never end fit, too, unless there is a latest.
     #[must_use]
-    pub fn earliest_end(&self) -> Option<SystemTime> {
+    pub fn wanted_ends_from(&self) -> Option<SystemTime> {
         self.ends_from
     }
 
     /// The moment before which the end has to be.
     #[must_use]
-    pub fn end_limit(&self) -> Option<SystemTime> {
+    pub fn wanted_ends_before(&self) -> Option<SystemTime> {
         self.ends_before
     }
 
     /// The moment before which the last use has to be, or where there was none, the creation.
     #[must_use]
-    pub fn use_limit(&self) -> Option<SystemTime> {
+    pub fn wanted_unused_since(&self) -> Option<SystemTime> {
         self.unused_since
     }
 
     /// The key with which they were made, where it isn't any or none.
     #[must_use]
-    pub fn maker(&self) -> Option<&KeyId> {
+    pub fn wanted_made_by(&self) -> Option<&KeyId> {
         self.made_by.as_ref()
+    }
+
+    /// The pepper that their hashes are under, where it isn't any or none.
+    #[must_use]
+    pub fn wanted_pepper(&self) -> Option<&PepperId> {
+        self.pepper.as_ref()
     }
 
     /// Whether revoked keys fit.
     #[must_use]
-    pub fn has_revoked(&self) -> bool {
+    pub fn wants_revoked(&self) -> bool {
         self.with_revoked
     }
 
@@ -121,6 +142,7 @@ impl KeyFilter {
                 .is_none_or(|before| ends(&|end| end < before))
             && self.unused_since.is_none_or(|since| last_use < Some(since))
             && (self.made_by.is_none() || self.made_by == key.made_by)
+            && (self.pepper.is_none() || self.pepper.as_ref() == key.secret_hash.pepper())
     }
 }
 

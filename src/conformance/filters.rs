@@ -12,6 +12,7 @@ use super::{
 use crate::{
     backend::{ApiKeyBackend, Cursor, KeyFilter, PageRequest},
     key::ApiKey,
+    token::SecretHash,
 };
 
 /// A time on the scale of one check, in milliseconds.
@@ -35,17 +36,21 @@ pub(super) async fn have_what_fits<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcom
     let at = |millis: u64| bench.window() + Duration::from_millis(millis);
     let (user, other) = (bench.user("filtered"), bench.user("Filtered"));
     let maker = bench.id();
+    let (pepper, other_pepper) = (bench.pepper("c")?, bench.pepper("d")?);
     let mut keys = Vec::new();
     for &(made, expires, retires, used, revoked) in KEYS {
         for user in [&user, &other] {
+            let (place, key) = (keys.len(), bench.key(user)?);
+            let pepper = [pepper, other_pepper][place / 2 % 2];
             let key = ApiKey {
                 created_at: at(made),
                 expires_at: expires.map(at),
                 retires_at: retires.map(at),
                 last_used_at: used.map(at),
                 revoked_at: revoked.map(at),
-                made_by: [None, Some(maker), Some(bench.id())][keys.len() % 3],
-                ..bench.key(user)?
+                made_by: [None, Some(maker), Some(bench.id())][place % 3],
+                secret_hash: SecretHash::from_hex(pepper, &key.secret_hash.to_hex())?,
+                ..key
             };
             bench.store(&key).await?;
             keys.push(key);
@@ -59,6 +64,8 @@ pub(super) async fn have_what_fits<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcom
         of_all(),
         of_user().made_by(maker),
         KeyFilter::new().made_by(maker),
+        of_user().pepper(pepper),
+        KeyFilter::new().pepper(other_pepper),
     ] {
         for filter in [filter.clone(), filter.with_revoked()] {
             lists(bench, &keys, &filter, 3).await?;
@@ -73,6 +80,7 @@ pub(super) async fn have_what_fits<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcom
             of_all().ends_from(time).with_revoked(),
             of_all().ends_before(time).made_by(maker),
             of_all().ends_before(time).unused_since(at(4)),
+            of_all().ends_before(time).pepper(pepper),
             of_all().unused_since(time).user(&other),
         ] {
             lists(bench, &keys, &filter, PageRequest::MAX_LIMIT).await?;

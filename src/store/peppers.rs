@@ -16,14 +16,23 @@ impl ApiKeyStore {
     ///    [`rewrap_retired_peppers`](super::ApiKeyStoreBuilder::rewrap_retired_peppers), and wait until what
     ///    this says of the old one is small enough: a key that isn't used stays under it,
     /// 4. drop the old one, and switch it off again. Tokens of keys that are left under the old one are then
-    ///    answered as an outage, 503: revoke or delete them first.
+    ///    answered as an outage, 503, also where the key was revoked: without its pepper nobody can tell a right
+    ///    secret from a wrong one. So [list](crate::KeyFilter::pepper) these keys before, tell their owners, and
+    ///    [delete](Self::delete) them.
     ///
     /// The backend looks at every record.
     ///
     /// ```
     /// # async fn run(store: tower_api_key::ApiKeyStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_api_key::{KeyFilter, PageRequest, PepperId};
+    ///
     /// for usage in store.pepper_usage().await? {
     ///     println!("{:?}: {} keys, {} of them work", usage.pepper, usage.keys, usage.working);
+    /// }
+    /// // Which keys those are, one page of them.
+    /// let left = KeyFilter::new().pepper(PepperId::new("v1")?).with_revoked();
+    /// for key in store.list(left, PageRequest::new()).await?.keys {
+    ///     println!("{} of {}", key.id, key.user_id);
     /// }
     /// # Ok(()) }
     /// ```

@@ -52,6 +52,7 @@ pub enum Fault {
     FilterForgetsCreation,
     FilterIgnoresUser,
     FilterIgnoresTheMaker,
+    FilterIgnoresThePepper,
     PurgesDigests,
     PurgesAtTheDate,
     PurgesSuspended,

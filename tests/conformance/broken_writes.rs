@@ -15,7 +15,7 @@ use tokio::{
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, ClaimHash, Cursor, GrantId,
     GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyGrant, KeyId, KeyOfUser,
-    PageRequest, PepperUsage, RevocationReason, Touch,
+    PageRequest, PepperUsage, RevocationReason, SecretHash, Touch,
 };
 
 use super::broken::{Broken, Fault};
@@ -207,15 +207,23 @@ impl ApiKeyBackend for Broken {
                 Fault::FilterTakesRevoked => filter = filter.with_revoked(),
                 Fault::FilterIgnoresOverlap => seen.retires_at = None,
                 Fault::FilterTakesEndless if key.ends_at().is_none() => {
-                    seen.expires_at = filter.end_limit().map(|end| end - Duration::from_millis(1));
+                    seen.expires_at = filter
+                        .wanted_ends_before()
+                        .map(|end| end - Duration::from_millis(1));
                 }
                 Fault::FilterCountsEndItself => {
-                    if let Some(end) = filter.end_limit() {
+                    if let Some(end) = filter.wanted_ends_before() {
                         filter = filter.ends_before(end + Duration::from_millis(1));
                     }
                 }
                 Fault::FilterForgetsCreation => seen.created_at = UNIX_EPOCH,
-                Fault::FilterIgnoresTheMaker => seen.made_by = filter.maker().copied(),
+                Fault::FilterIgnoresTheMaker => seen.made_by = filter.wanted_made_by().copied(),
+                Fault::FilterIgnoresThePepper => {
+                    if let Some(pepper) = filter.wanted_pepper() {
+                        let hash = seen.secret_hash.to_hex();
+                        seen.secret_hash = SecretHash::from_hex(*pepper, &hash).unwrap();
+                    }
+                }
                 Fault::FilterIgnoresUser => {
                     if let Some(user) = filter.wanted_user()
                         && user.eq_ignore_ascii_case(&seen.user_id)

@@ -480,6 +480,11 @@ const FAULTS: &[(Fault, bool, &str)] = &[
         "lists have what fits a filter",
     ),
     (
+        Fault::FilterIgnoresThePepper,
+        false,
+        "lists have what fits a filter",
+    ),
+    (
         Fault::PurgesDigests,
         false,
         "a purge removes what ended before and nothing else",

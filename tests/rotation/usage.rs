@@ -1,9 +1,12 @@
 //! How many keys each pepper has.
 
-use tower_api_key::{ApiKeyStore, PepperId, Peppers};
+use std::collections::BTreeSet;
 
-use super::databases::{Database, clock};
-use crate::{DAY, HOUR, key, new_key, pepper, support::start};
+use tokio::time::timeout;
+use tower_api_key::{ApiKeyStore, KeyFilter, KeyId, PageRequest, PepperId, Peppers};
+
+use super::databases::{Database, PATIENCE, clock};
+use crate::{DAY, HOUR, key, new_key, pepper, support::start, verified};
 
 async fn usage(store: &ApiKeyStore) -> Vec<(Option<String>, u64, u64)> {
     let usage = store.pepper_usage().await.unwrap();
@@ -67,5 +70,59 @@ async fn keys_are_counted_by_pepper_and_those_that_work() {
             [is("a2", 2, 2), is("v1", 8, 4)],
             "{name}"
         );
+    }
+}
+
+/// The ids of those that fit.
+async fn listed(store: &ApiKeyStore, filter: KeyFilter) -> BTreeSet<KeyId> {
+    let page = store.list(filter, PageRequest::new()).await.unwrap();
+    assert!(page.next.is_none());
+    page.keys.iter().map(|key| key.id).collect()
+}
+
+#[tokio::test]
+async fn keys_that_are_left_under_a_retired_pepper_are_found_before_it_is_dropped() {
+    for (name, database) in Database::all("pepper-left") {
+        let clock = clock();
+        let old = database.node(&clock).await;
+        let (forgotten, forgotten_id) = key(&old).await;
+        let (revoked, revoked_id) = key(&old).await;
+        let (used, _) = key(&old).await;
+        assert!(old.revoke(&revoked_id).await.unwrap());
+
+        let peppers = Peppers::new(pepper("v2"));
+        let retired = peppers.clone().with_retired(pepper("v1")).unwrap();
+        let builder = database.builder().await.peppers(retired);
+        let builder = builder.clock(clock.clone()).rewrap_retired_peppers();
+        let new = builder.build().await.unwrap();
+        assert_eq!(verified(&new, &used).await, "good", "{name}");
+        let left = || KeyFilter::new().pepper(PepperId::new("v1").unwrap());
+        let mut expected = BTreeSet::from([forgotten_id]);
+        // The hash of the one that was used comes under the new pepper behind the request.
+        let comes_under_it = async {
+            while listed(&new, left()).await != expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, comes_under_it).await.unwrap();
+        expected.insert(revoked_id);
+        assert_eq!(
+            listed(&new, left().with_revoked()).await,
+            expected,
+            "{name}"
+        );
+
+        // Without the pepper nobody knows a right secret, also that of a revoked key.
+        let builder = database.builder().await.peppers(peppers);
+        let without = builder.clock(clock.clone()).build().await.unwrap();
+        assert_eq!(verified(&without, &used).await, "good", "{name}");
+        for (token, id) in [(forgotten, forgotten_id), (revoked, revoked_id)] {
+            assert_eq!(verified(&without, &token).await, "unavailable", "{name}");
+            without.revoke(&id).await.unwrap();
+            assert_eq!(verified(&without, &token).await, "unavailable", "{name}");
+            assert!(without.delete(&id).await.unwrap());
+            assert_eq!(verified(&without, &token).await, "unknown", "{name}");
+        }
+        assert!(listed(&without, left().with_revoked()).await.is_empty());
     }
 }

@@ -45,6 +45,10 @@ fn maker() -> impl Strategy<Value = KeyId> {
     (0..3_u8).prop_map(|number| KeyId::from_bytes([number; KeyId::LEN]))
 }
 
+fn pepper() -> impl Strategy<Value = PepperId> {
+    prop_oneof!["v[12]", "V1"].prop_map(|id| PepperId::new(&id).unwrap())
+}
+
 /// Keys of a few users, with all that a filter looks at.
 pub fn keys(most: usize) -> impl Strategy<Value = Vec<ApiKey>> {
     let times = (
@@ -55,6 +59,7 @@ pub fn keys(most: usize) -> impl Strategy<Value = Vec<ApiKey>> {
         option::weighted(0.3, moment()),
         option::weighted(0.3, moment()),
         option::weighted(0.3, maker()),
+        pepper(),
     );
     vec((any::<[u8; 4]>(), user(), times), 0..most).prop_map(|keys| {
         let numbered = keys.into_iter().enumerate();
@@ -72,13 +77,14 @@ type Times = (
     Option<SystemTime>,
     Option<SystemTime>,
     Option<KeyId>,
+    PepperId,
 );
 
 fn key(number: usize, random: [u8; 4], user: String, times: Times) -> ApiKey {
     let mut id = [0; KeyId::LEN];
     id[..4].copy_from_slice(&random);
     id[16..].copy_from_slice(&u64::try_from(number).unwrap().to_be_bytes());
-    let hash = SecretHash::from_hex(PepperId::new("v1").unwrap(), &"ab".repeat(32)).unwrap();
+    let hash = SecretHash::from_hex(times.7, &"ab".repeat(32)).unwrap();
     let mut key = ApiKey::new(KeyId::from_bytes(id), user, Scopes::none(), hash);
     (
         key.created_at,
@@ -88,6 +94,7 @@ fn key(number: usize, random: [u8; 4], user: String, times: Times) -> ApiKey {
         key.revoked_at,
         key.disabled_at,
         key.made_by,
+        _,
     ) = times;
     key
 }
@@ -100,9 +107,10 @@ pub fn filters(number: usize) -> impl Strategy<Value = Vec<KeyFilter>> {
         option::of(limit()),
         option::weighted(0.3, limit()),
         option::weighted(0.3, maker()),
+        option::weighted(0.2, pepper()),
         any::<bool>(),
     );
-    let filter = one.prop_map(|(user, from, before, since, maker, with_revoked)| {
+    let filter = one.prop_map(|(user, from, before, since, maker, pepper, with_revoked)| {
         let mut filter = KeyFilter::new();
         if let Some(user) = user {
             filter = filter.user(user);
@@ -118,6 +126,9 @@ pub fn filters(number: usize) -> impl Strategy<Value = Vec<KeyFilter>> {
         }
         if let Some(maker) = maker {
             filter = filter.made_by(maker);
+        }
+        if let Some(pepper) = pepper {
+            filter = filter.pepper(pepper);
         }
         if with_revoked {
             filter = filter.with_revoked();

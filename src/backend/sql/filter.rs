@@ -48,25 +48,29 @@ pub(in crate::backend) fn listing<'a>(
         let user_id = argument(Argument::Text(user_id));
         conditions.push(format!("user_id = {user_id}"));
     }
-    if let Some(from) = filter.earliest_end() {
+    if let Some(from) = filter.wanted_ends_from() {
         let from = argument(Argument::Time(from));
         conditions.push(format!("{end} >= {from}"));
         conditions.extend(dialect.is_an_end.map(str::to_owned));
     }
-    if let Some(before) = filter.end_limit() {
+    if let Some(before) = filter.wanted_ends_before() {
         let before = argument(Argument::Time(before));
         conditions.push(format!("{end} < {before}"));
     }
-    if let Some(since) = filter.use_limit() {
+    if let Some(since) = filter.wanted_unused_since() {
         let since = argument(Argument::Time(since));
         conditions.push(format!("created_at < {since}"));
         conditions.push(format!("(last_used_at IS NULL OR last_used_at < {since})"));
     }
-    if let Some(maker) = filter.maker() {
+    if let Some(maker) = filter.wanted_made_by() {
         let maker = argument(Argument::Id(maker.as_bytes()));
         conditions.push(format!("made_by = {maker}"));
     }
-    if !filter.has_revoked() {
+    if let Some(pepper) = filter.wanted_pepper() {
+        let pepper = argument(Argument::Text(pepper.as_str()));
+        conditions.push(format!("pepper = {pepper}"));
+    }
+    if !filter.wants_revoked() {
         conditions.push("revoked_at IS NULL".to_owned());
     }
     if let Some(cursor) = page.cursor() {
