@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use tokio::time::timeout;
 use tower_api_key::{ApiKeyStore, KeyFilter, KeyId, PageRequest, PepperId, Peppers};
 
-use super::databases::{Database, clock};
+use super::databases::{Database, PATIENCE, clock};
 use crate::{DAY, HOUR, key, new_key, pepper, support::start, verified};
 
 async fn usage(store: &ApiKeyStore) -> Vec<(Option<String>, u64, u64)> {
@@ -98,9 +99,12 @@ async fn keys_that_are_left_under_a_retired_pepper_are_found_before_it_is_droppe
         let left = || KeyFilter::new().pepper(PepperId::new("v1").unwrap());
         let mut expected = BTreeSet::from([forgotten_id]);
         // The hash of the one that was used comes under the new pepper behind the request.
-        while listed(&new, left()).await != expected {
-            tokio::task::yield_now().await;
-        }
+        let comes_under_it = async {
+            while listed(&new, left()).await != expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, comes_under_it).await.unwrap();
         expected.insert(revoked_id);
         assert_eq!(
             listed(&new, left().with_revoked()).await,
