@@ -2,7 +2,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use tower_api_key::{Clock, KeyUpdate, NewApiKey, RevocationReason, Scopes};
+use tokio::task::JoinSet;
+use tower_api_key::{
+    Clock, KeyFilter, KeyUpdate, NewApiKey, PageRequest, RevocationReason, Scopes,
+};
 
 use crate::{
     DAY,
@@ -107,5 +110,59 @@ async fn g2_a_record_that_is_purged_on_one_node_is_unknown_on_one_that_has_it_ca
         assert_eq!(pair.here.purge(pair.clock.now()).await.unwrap(), 1);
         pair.becomes_there(&ends.token, "unknown").await;
         pair.becomes(&goes_on.token, "good").await;
+    }
+}
+
+/// Who holds a key may be let change its name, and does so all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g1_nobody_keeps_a_key_from_being_revoked_by_changing_it_all_the_time() {
+    for pair in Pair::all("nodes-hostile").await {
+        for way in 0..3 {
+            let key = pair.key().await;
+            let mut changing = JoinSet::new();
+            for number in 0..16 {
+                let store = [&pair.here, &pair.there][number % 2].clone();
+                changing.spawn(async move {
+                    loop {
+                        let name = KeyUpdate::new().name(format!("name {number}"));
+                        // Until it is ended, and sometimes one of the others is first.
+                        match store.update(&key.id, name).await {
+                            Ok(Some(key)) if key.revoked_at.is_some() => return,
+                            _ => {}
+                        }
+                    }
+                });
+            }
+            let here = &pair.here;
+            match way {
+                0 => assert!(here.revoke(&key.id).await.unwrap()),
+                1 => {
+                    let reported = here.report_leaked([&key.token]).await.unwrap();
+                    assert!(reported[0].is_true_positive(), "{reported:?}");
+                }
+                _ => assert!(here.revoke_token(&key.token).await.unwrap()),
+            }
+            changing.join_all().await;
+            pair.becomes(&key.token, "revoked").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g1_all_keys_of_a_user_end_however_many_they_are() {
+    const KEYS: usize = 2_100;
+    for pair in Pair::all("nodes-many").await {
+        let mut first = None;
+        for _ in 0..KEYS {
+            let new = NewApiKey::for_user("mallory", Scopes::none());
+            let issued = pair.there.create(new).await.unwrap();
+            first.get_or_insert(issued.token().expose().to_owned());
+        }
+        let ended = pair.here.revoke_all_for_user("mallory").await.unwrap();
+        assert_eq!(ended, KEYS, "{}", pair.name);
+        pair.becomes(&first.unwrap(), "revoked").await;
+        let left = KeyFilter::new().user("mallory");
+        let left = pair.there.list(left, PageRequest::new()).await.unwrap();
+        assert_eq!(left.keys.len(), 0);
     }
 }

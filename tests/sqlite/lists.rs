@@ -222,7 +222,7 @@ async fn the_statements_of_lists_and_purges_use_an_index() {
         ),
         (
             "user_id = 'x' AND revoked_at IS NULL".to_owned(),
-            "keys_by_user",
+            "keys_unrevoked",
         ),
         (
             "created_at < 5 AND (last_used_at IS NULL OR last_used_at < 5) AND revoked_at IS NULL"

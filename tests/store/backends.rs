@@ -187,16 +187,23 @@ async fn one_key_that_cannot_be_revoked_saves_none_of_the_others() {
 }
 
 #[tokio::test]
-async fn a_revocation_that_others_get_before_is_tried_again_and_at_last_reported() {
+async fn a_suspension_that_others_get_before_is_tried_again_and_at_last_reported() {
     let backend = Contended::default();
     let store = store_on(backend.clone(), Peppers::ephemeral()).await;
     let token = store.create(new_key()).await.unwrap().token().clone();
     backend.updates_lost.store(usize::MAX, Ordering::SeqCst);
-    let error = store.revoke(&token.key_id().unwrap()).await.unwrap_err();
-    assert!(matches!(error, StoreError::Conflict(id) if id == token.key_id().unwrap()));
+    let id = token.key_id().unwrap();
+    let error = store.disable(&id).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict(other) if other == id));
+    // Nor can it be revoked by a backend that does it by comparing versions.
+    let error = store.revoke(&id).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
     assert_eq!(verified(&store, token.expose()).await, "good");
     backend.updates_lost.store(3, Ordering::SeqCst);
-    assert!(store.revoke(&token.key_id().unwrap()).await.unwrap());
+    assert!(store.disable(&id).await.unwrap());
+    assert_eq!(verified(&store, token.expose()).await, "disabled");
+    backend.updates_lost.store(3, Ordering::SeqCst);
+    assert!(store.revoke(&id).await.unwrap());
     assert_eq!(verified(&store, token.expose()).await, "revoked");
 }
 

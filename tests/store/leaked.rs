@@ -232,7 +232,7 @@ async fn in_an_outage_the_rest_of_a_report_is_not_tried_and_what_was_revoked_is_
         assert!(asked < 10, "{asked} records were asked for");
         store.report_leaked(&tokens[2..]).await.unwrap();
         let asked = backend.asked.swap(0, Ordering::SeqCst);
-        assert!(asked <= 2, "{asked} records were asked for");
+        assert!(asked <= 3, "{asked} records were asked for");
     }
     backend.is_mended.store(true, Ordering::SeqCst);
     let store = store_on(backend.clone(), peppers()).await;

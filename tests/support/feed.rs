@@ -7,13 +7,13 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{sync::watch, time::sleep};
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, ChangeSink, KeyId, KeySource,
-    LookupKey, MemoryBackend, Subscription, forward_to_backend,
+    LookupKey, MemoryBackend, RevocationReason, Subscription, forward_to_backend,
 };
 
 use super::{id_of, outage, start};
@@ -284,6 +284,17 @@ impl ApiKeyBackend for Remote {
         let deleted = self.0.records.delete(id).await?;
         self.announce([Change::Key(id.lookup_key())]);
         Ok(deleted)
+    }
+
+    async fn revoke(
+        &self,
+        id: &KeyId,
+        at: SystemTime,
+        reason: Option<&RevocationReason>,
+    ) -> Result<bool, BackendError> {
+        let revoked = self.0.records.revoke(id, at, reason).await?;
+        self.announce([Change::Key(id.lookup_key())]);
+        Ok(revoked)
     }
 
     forward_to_backend!(self => self.0.records; list_for_user, touch);

@@ -31,15 +31,6 @@ impl Found {
     }
 }
 
-impl Found {
-    /// Our tables of so many versions, and whether they are there.
-    fn tables(&self, version: i64) -> impl Iterator<Item = (bool, &'static str)> {
-        let grants = (version >= WITH_GRANTS).then_some((self.has_grants, "key_grants"));
-        let tables = [(self.has_keys, "keys"), (self.has_changes, "key_changes")];
-        tables.into_iter().chain(grants)
-    }
-}
-
 /// Brings the tables up to date. Where they are, nothing is written, and no right to do so is needed.
 ///
 /// # Errors

@@ -2,9 +2,7 @@
 
 use std::time::SystemTime;
 
-use sqlx::{
-    AssertSqlSafe, Connection as _, Row as _, Sqlite, query::Query, sqlite::SqliteArguments,
-};
+use sqlx::{AssertSqlSafe, Row as _, Sqlite, query::Query, sqlite::SqliteArguments};
 
 use super::{
     Shared,
