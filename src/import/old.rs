@@ -9,7 +9,8 @@ use super::{OldScopes, RefusedReason, RefusedRow};
 use crate::{
     clock::storable,
     error::{InvalidKey, RandomError},
-    key::{ApiKey, Metadata, NewApiKey},
+    key::{ApiKey, Metadata, NewApiKey, check_scopes},
+    scope::Scopes,
     token::{DisplayPrefix, KeyId, PepperId, Peppers, SecretHash, TokenFormat, random},
 };
 
@@ -189,13 +190,14 @@ impl OldKey {
                 (id, hash, DisplayPrefix::of(known.format.brand(), &id))
             }
         };
-        let scopes = scopes.of(self.scopes.iter().map(String::as_str))?;
-        let as_new = NewApiKey::for_user(&self.user_id, scopes.clone());
+        let as_new = NewApiKey::for_user(&self.user_id, Scopes::none());
         let as_new = as_new.name(self.name.as_deref().unwrap_or_default());
         match &self.metadata {
             Some(metadata) => as_new.metadata(metadata.clone()).check()?,
             None => as_new.check()?,
         }
+        let scopes = scopes.of(self.scopes.iter().map(String::as_str))?;
+        check_scopes(&scopes)?;
         let mut key = ApiKey::new(id, self.user_id, scopes, hash);
         key.name = self.name;
         key.display_prefix = self.display_prefix.unwrap_or(prefix);

@@ -233,7 +233,7 @@ fn check_text(field: &'static str, text: &str) -> Result<(), InvalidKey> {
 }
 
 /// A cache holds keys by their number, so each has to be small.
-fn check_scopes(scopes: &Scopes) -> Result<(), InvalidKey> {
+pub(crate) fn check_scopes(scopes: &Scopes) -> Result<(), InvalidKey> {
     if scopes.len_in_bytes() > Scopes::MAX_BYTES {
         return Err(InvalidKey {
             field: "scopes",

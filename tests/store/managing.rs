@@ -11,7 +11,8 @@ use std::{
 
 use tokio::task::JoinSet;
 use tower_api_key::{
-    KeyId, KeySource, KeyStatus, MemoryBackend, NewApiKey, PageRequest, Peppers, Scopes, StoreError,
+    KeyId, KeySource, KeyStatus, KeyUpdate, MemoryBackend, NewApiKey, PageRequest, Peppers, Scopes,
+    StoreError,
 };
 
 use super::{SECOND, is_the_outage, new_key, pepper, store_on, verified};
@@ -332,4 +333,30 @@ fn states_have_names_that_last() {
     for (status, name) in named {
         assert_eq!(status.to_string(), name);
     }
+}
+
+/// A cache has room for a number of keys, so none may take that of a hundred.
+#[tokio::test]
+async fn the_scopes_of_a_key_are_bounded_together() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let scopes = |bytes: usize| {
+        let scope = |number: usize| format!("{number:03}:{}", "x".repeat(251));
+        let mut scopes: Vec<_> = (0..bytes / 256).map(scope).collect();
+        scopes.push("x".repeat(bytes % 256));
+        Scopes::of(scopes).unwrap()
+    };
+    let fits = NewApiKey::for_user(USER, scopes(Scopes::MAX_BYTES - 1));
+    let id = store.create(fits).await.unwrap().key().id;
+    let is_refused = |error: StoreError| match error {
+        StoreError::InvalidKey(invalid) => assert_eq!(invalid.field(), "scopes"),
+        error => panic!("{error}"),
+    };
+    let too_long = || scopes(Scopes::MAX_BYTES + 1);
+    let new = || NewApiKey::for_user(USER, too_long());
+    is_refused(store.create(new()).await.map(drop).unwrap_err());
+    let handed_off = store.hand_off(new(), Duration::from_secs(60)).await;
+    is_refused(handed_off.map(drop).unwrap_err());
+    let update = KeyUpdate::new().scopes(too_long());
+    is_refused(store.update(&id, update).await.map(drop).unwrap_err());
 }
