@@ -73,11 +73,11 @@ impl ApiKeyStore {
     }
 
     /// Removes the records of keys that were revoked, or whose end has come, before `before`, and of handed off
-    /// keys that were claimed, revoked or not claimed in time by then; returns how many. Their tokens are unknown
-    /// from then on, as after [`delete`](Self::delete).
+    /// keys that were claimed, revoked or not claimed in time by then; returns how many. Their tokens are refused
+    /// as before, and unknown as after [`delete`](Self::delete) once the caches are told.
     ///
     /// A key that works is never removed: a date in the future counts as now, suspended keys stay, and so does
-    /// one that is renewed while it is looked at. Other nodes' caches are told of each. Where the database has a clock
+    /// one that is renewed while it is looked at. All nodes' caches are told of each. Where the database has a clock
     /// of its own, as PostgreSQL has, nothing goes that hasn't ended by that one, too.
     ///
     /// Keys that were [imported](Self::import) by a digest stay, whatever became of them: one that was revoked
