@@ -1,7 +1,7 @@
 //! Of all who claim one handed-off key at once, in several processes, one gets it, also where processes
 //! are killed meanwhile.
 //!
-//! `CLAIM_ROUNDS` makes it longer (1,000 is the long run), and `CLAIM_SEED` repeats one.
+//! `CLAIM_ROUNDS` makes it longer (`.ci/test` takes 1,000), and `CLAIM_SEED` repeats one.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use claimers::{Claimers, PLACE, Place, store};
+use claimers::{Claimers, PLACE, Place, stores};
 use support::{folder::Folder, postgres::Server};
 use tower_api_key::{ApiKeyStore, HandoffToken, NewApiKey, PageRequest, Scopes};
 
@@ -63,7 +63,7 @@ async fn race(place: &Place) {
     let rounds = number("CLAIM_ROUNDS").unwrap_or(100);
     let mut dice = Dice(number("CLAIM_SEED").unwrap_or_else(seed));
     println!("CLAIM_SEED={}", dice.0);
-    let store = store(place).await;
+    let [store, _] = stores(place).await;
     let mut processes: Vec<_> = (0..PROCESSES).map(|_| Claimers::start(place)).collect();
     let mut tally = Tally::default();
     let start = Instant::now();

@@ -29,13 +29,21 @@ pub(crate) enum Place {
     Postgres(String),
 }
 
-pub(crate) async fn store(place: &Place) -> ApiKeyStore {
-    let builder = match place {
-        Place::Sqlite(path) => ApiKeyStore::builder(SqliteBackend::open(path).await.unwrap()),
-        Place::Postgres(url) => ApiKeyStore::builder(PostgresBackend::connect(url).await.unwrap()),
+/// Two on the same connections: each lets four claim at once, and there are eight.
+pub(crate) async fn stores(place: &Place) -> [ApiKeyStore; 2] {
+    let builders = match place {
+        Place::Sqlite(path) => {
+            let backend = SqliteBackend::open(path).await.unwrap();
+            [backend.clone(), backend].map(ApiKeyStore::builder)
+        }
+        Place::Postgres(url) => {
+            let backend = PostgresBackend::connect(url).await.unwrap();
+            [backend.clone(), backend].map(ApiKeyStore::builder)
+        }
     };
-    let peppers = Peppers::new(Pepper::new("v1", PEPPER).unwrap());
-    builder.peppers(peppers).build().await.unwrap()
+    let peppers = || Peppers::new(Pepper::new("v1", PEPPER).unwrap());
+    let [one, other] = builders.map(|builder| builder.peppers(peppers()).build());
+    [one.await.unwrap(), other.await.unwrap()]
 }
 
 /// Such a process as the test sees it.
@@ -134,7 +142,7 @@ pub(crate) async fn claim_what_it_is_told(place: &str, tasks: usize) {
         ("sqlite", path) => Place::Sqlite(path.into()),
         (_, url) => Place::Postgres(url.to_owned()),
     };
-    let store = store(&place).await;
+    let stores = stores(&place).await;
     say("ready");
     let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -148,8 +156,8 @@ pub(crate) async fn claim_what_it_is_told(place: &str, tasks: usize) {
         let token = line.parse::<u128>().unwrap().to_be_bytes();
         let together = Arc::new(Barrier::new(tasks));
         let mut claims = JoinSet::new();
-        for _ in 0..tasks {
-            let (store, together) = (store.clone(), together.clone());
+        for task in 0..tasks {
+            let (store, together) = (stores[task % 2].clone(), together.clone());
             claims.spawn(async move {
                 together.wait().await;
                 match store.claim(&HandoffToken::from_bytes(token)).await {
