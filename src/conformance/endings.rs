@@ -29,7 +29,7 @@ pub(super) async fn of_a_user_are_revoked<B: ApiKeyBackend>(bench: &Bench<B>) ->
         bench.store(&key).await?;
         keys.push(key);
     }
-    let other = bench.stored(&bench.user("Ended")).await?;
+    let other = unrevoked(bench, "Ended").await?;
     let mut followers = changes::followers(bench).await?;
     let mut left = keys.iter().filter(|key| key.revoked_at.is_none()).count();
     // The last call finds nothing left.
@@ -79,20 +79,28 @@ pub(super) async fn of_a_user_are_revoked<B: ApiKeyBackend>(bench: &Bench<B>) ->
     Ok(())
 }
 
+async fn unrevoked<B: ApiKeyBackend>(bench: &Bench<B>, user: &str) -> Outcome<ApiKey> {
+    let key = ApiKey {
+        revoked_at: None,
+        revocation_reason: None,
+        ..bench.key(&bench.user(user))?
+    };
+    bench.store(&key).await?;
+    Ok(key)
+}
+
 /// Whatever version it has; a second time, it changes nothing.
 pub(super) async fn is_once<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
-    let user = bench.user("revoked");
     let unknown = bench.node(1).revoke(&bench.id(), at(7), None).await?;
     ensure!(
         !unknown,
         "`revoke` of an unknown id answered that it was done"
     );
     let reason = RevocationReason::Other("a reason".to_owned());
-    let mut followers = changes::followers(bench).await?;
     for reason in [Some(&reason), None] {
-        let mut key = bench.key(&user)?;
-        (key.revoked_at, key.revocation_reason) = (None, None);
-        bench.store(&key).await?;
+        let mut key = unrevoked(bench, "revoked").await?;
+        // Who has heard of it by another change can't tell.
+        let mut followers = changes::followers(bench).await?;
         let revoked = bench.here().revoke(&key.id, at(7), reason).await?;
         ensure!(revoked, "`revoke` didn't find the key");
         key.revoked_at = Some(at(7));
