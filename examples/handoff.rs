@@ -11,8 +11,8 @@
 //! curl -s -X POST http://127.0.0.1:3000/claims/$CLAIM_TOKEN
 //! # Another in its place; the old one goes on for an hour.
 //! curl -s -X POST http://127.0.0.1:3000/key/rotation -H "Authorization: Bearer $KEY"
-//! # Is the old one still in use? It was, where it was used after the rotation.
-//! curl -s http://127.0.0.1:3000/key/rotation -H "Authorization: Bearer $KEY"
+//! # Is the old one still in use? Asked with the new one: asking with the old one is a use of it.
+//! curl -s http://127.0.0.1:3000/key/rotation -H "Authorization: Bearer $NEW_KEY"
 //! ```
 
 #[path = "support/server.rs"]
@@ -110,7 +110,9 @@ fn read(token: &str) -> Result<HandoffToken, Refused> {
 
 /// A caller replaces the key of the request, and no other.
 async fn rotate(State(store): State<ApiKeyStore>, auth: AuthContext) -> Result<Response, Refused> {
-    Ok(issued(&store.rotate(auth.key_id(), 60 * MINUTE).await?))
+    Ok(issued(
+        &store.rotate_as(&auth, auth.key_id(), 60 * MINUTE).await?,
+    ))
 }
 
 async fn rotation(

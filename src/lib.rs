@@ -56,7 +56,9 @@
 //!
 //! So put a fallback that needs a key under `layer`, and on the methods of one route use `layer`, as
 //! in `post(add).layer(RequireScope("notes:write"))`: `any(one).get(other).route_layer(..)` guards GET
-//! alone. Several layers on one method router go into one `ServiceBuilder`. Nested and merged routers bring their layers
+//! alone. Guard each method by itself, and merge:
+//! `get(list).layer(RequireScope("notes:read")).merge(post(add).layer(RequireScope("notes:write")))`. In a chain, a layer
+//! covers the methods before it, and none after. Several layers on one method router go into one `ServiceBuilder`. Nested and merged routers bring their layers
 //! along; what a nested router has no route for is answered by the fallback of the router around
 //! it, under that one's layers.
 //!

@@ -8,6 +8,7 @@ mod support;
 mod rotation {
     mod all_end;
     mod answers;
+    mod callers;
     mod cancelling;
     mod ends;
     mod nodes;

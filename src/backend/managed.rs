@@ -305,9 +305,10 @@ pub trait ApiKeyBackend: KeySource {
     /// its `made_at` as may be, whoever else inserts one at the same moment. Where both bounds are reached, either
     /// answer is right.
     ///
-    /// Where there is no room, grants that were [made with](KeyGrant::made_by) a key that is deleted, revoked or past
-    /// its end by then are marked as revoked first, at that time: they can't be claimed any more, and must neither take
-    /// up room nor pile up. A suspended key may go on, so its grants stay.
+    /// Where there is no room, grants that were [made with](KeyGrant::made_by) a key that is deleted or revoked are
+    /// marked as revoked first, at that time: they can't be claimed any more, and must neither take up room nor pile up.
+    /// Where the user has no room, those of that user alone. By no clock: a key that is suspended or has expired may go on,
+    /// so its grants stay, and count.
     ///
     /// # Errors
     ///

@@ -312,9 +312,8 @@ impl ApiKeyBackend for MemoryBackend {
         grant: &KeyGrant,
         limits: &GrantLimits,
     ) -> Result<GrantInsertion, BackendError> {
-        let now = grant.made_at;
         Ok(self.grants().insert(grant, limits, |maker| {
-            self.is_there(maker, |record| record.may_work(now))
+            self.is_there(maker, |record| record.revoked_at.is_none())
         }))
     }
 

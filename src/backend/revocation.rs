@@ -43,7 +43,8 @@ pub(super) async fn by_update<B: ApiKeyBackend + ?Sized>(
     }
 }
 
-/// One after the other. Where one can't be revoked, the others are tried all the same.
+/// One after the other, the oldest first: it has made the others. Where one can't be revoked, the others are tried
+/// all the same.
 pub(super) async fn by_list<B: ApiKeyBackend + ?Sized>(
     backend: &B,
     user_id: &str,
@@ -53,33 +54,35 @@ pub(super) async fn by_list<B: ApiKeyBackend + ?Sized>(
 ) -> Result<Vec<RevokedKey>, BackendError> {
     let everything = KeyFilter::new().user(user_id).with_revoked();
     let mut page = PageRequest::new().limit(PageRequest::MAX_LIMIT);
-    let mut revoked = Vec::new();
     let mut failed = None;
+    let mut left = Vec::new();
     loop {
         let listed = backend.list_for_user(user_id, &page).await;
         let checked = listed.and_then(|keys| check_list(&keys, &everything, &page).map(|()| keys));
         let keys = match checked {
             Ok(keys) => keys,
             Err(error) => {
-                failed = failed.or(Some(error));
+                failed = Some(error);
                 break;
             }
         };
         let Some(last) = keys.last().map(super::Cursor::of) else {
             break;
         };
-        for key in keys {
-            if revoked.len() == at_most {
-                return Ok(revoked);
-            }
-            let named = RevokedKey::new(key.id, key.lookup_key());
-            match revoke(backend, key, at, reason).await {
-                Ok(true) => revoked.push(named),
-                Ok(false) => {}
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
+        let unrevoked = keys.iter().filter(|key| key.revoked_at.is_none());
+        left.extend(unrevoked.map(|key| RevokedKey::new(key.id, key.lookup_key())));
         page = page.after(last);
+    }
+    let mut revoked = Vec::new();
+    for key in left.into_iter().rev() {
+        if revoked.len() == at_most {
+            break;
+        }
+        match by_update(backend, &key.id, at, reason).await {
+            Ok(true) => revoked.push(key),
+            Ok(false) => {}
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
     match failed {
         // What was done is said first; the next call comes upon the same.

@@ -146,6 +146,10 @@ fn note_use_from(key: &ApiKey, read_at: Moment) -> u64 {
     };
     let age = read_at.wall.saturating_sub(unix_millis(last));
     let wait = (USE_IS_OLD_AFTER + 1).saturating_sub(age);
+    if wait == 0 {
+        // By the coarse clock of the request that it was read for, it may not have been read yet.
+        return 0;
+    }
     read_at.monotonic.saturating_add(wait).min(!TO_BE_REWRAPPED)
 }
 

@@ -144,7 +144,12 @@ impl OpenKeys {
         if self.is_guarded.swap(true, Ordering::SeqCst) {
             return;
         }
-        let guard = Guard(Arc::downgrade(self));
+        // Before anybody reckons how long it is until a key ends.
+        let apart = self.knower().map_or(0, |knower| knower.clocks_apart());
+        let guard = Guard {
+            keys: Arc::downgrade(self),
+            apart,
+        };
         // Without a runtime it comes back and is dropped, and the next one to ask starts another.
         drop(spawn(guard.run()));
     }
@@ -210,37 +215,42 @@ impl Drop for Opened {
 
 /// Looks whether changes arrive, and whether the time of day goes on as the timers do, while there are open
 /// contexts.
-struct Guard(Weak<OpenKeys>);
+struct Guard {
+    keys: Weak<OpenKeys>,
+    /// By how much the clocks were apart when those that wait have reckoned.
+    apart: i64,
+}
 
 /// By how many milliseconds the time of day may be off before those that wait for the end of their key look again.
 /// The two clocks are read one after the other.
-const MAX_DRIFT: u64 = 1_000;
+const MAX_DRIFT: Duration = Duration::from_secs(1);
 
 impl Guard {
-    async fn run(self) {
+    async fn run(mut self) {
         let mut arrived = true;
-        let mut apart = None;
         loop {
-            let Some(knower) = self.0.upgrade().and_then(|keys| keys.knower()) else {
+            let Some(knower) = self.keys.upgrade().and_then(|keys| keys.knower()) else {
                 return;
             };
             let heartbeat = knower.heartbeat();
-            let apart = apart.get_or_insert_with(|| knower.clocks_apart());
             drop(knower);
             sleep(heartbeat).await;
-            let Some(keys) = self.0.upgrade() else { return };
+            let Some(keys) = self.keys.upgrade() else {
+                return;
+            };
             if keys.count.load(Ordering::SeqCst) == 0 {
                 return;
             }
             let Some(knower) = keys.knower() else { return };
             let (arrive, now_apart) = (knower.hears_of_changes(), knower.clocks_apart());
-            let is_set = now_apart.abs_diff(*apart) > MAX_DRIFT;
+            let drift = Duration::from_millis(now_apart.abs_diff(self.apart));
+            let is_set = drift > MAX_DRIFT.min(2 * heartbeat);
             // Where changes don't arrive, each looks by itself from here on, until they arrive again.
             if is_set || arrived && !arrive {
                 keys.doubt_all();
             }
             if is_set {
-                *apart = now_apart;
+                self.apart = now_apart;
             }
             arrived = arrive;
         }
@@ -250,7 +260,7 @@ impl Guard {
 /// Also where a runtime ends and takes the task along: then those that are open start another.
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(keys) = self.0.upgrade() {
+        if let Some(keys) = self.keys.upgrade() {
             keys.is_guarded.store(false, Ordering::SeqCst);
             keys.doubt_all();
         }

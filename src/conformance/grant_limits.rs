@@ -94,7 +94,7 @@ pub(super) async fn are_bounded<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
 }
 
 /// Grants as `grant` is, that were made with keys: one whose key is suspended, which is given, and others whose
-/// keys are gone or have ended.
+/// keys are gone or revoked.
 async fn made_with_keys<B: ApiKeyBackend>(
     bench: &Bench<B>,
     now: SystemTime,
@@ -109,18 +109,12 @@ async fn made_with_keys<B: ApiKeyBackend>(
         ..bench.key(&bench.user("makers"))?
     };
     let mut makers = vec![(bench.id(), None)];
-    let ends: [fn(&mut ApiKey, SystemTime); 4] = [
-        |_, _| {},
-        |key, end| key.revoked_at = Some(end),
-        |key, end| key.expires_at = Some(end),
-        |key, end| key.retires_at = Some(end),
-    ];
-    for end in ends {
-        let mut key = ApiKey {
+    for revoked_at in [None, Some(now)] {
+        let key = ApiKey {
             id: bench.id(),
+            revoked_at,
             ..works.clone()
         };
-        end(&mut key, now);
         makers.push((key.id, Some(key)));
     }
     for (id, key) in &makers {

@@ -11,7 +11,7 @@ pub enum RotationError {
     #[error("it was revoked")]
     Revoked,
     /// The key's end has come, that of an overlap among them.
-    #[error("its end has come")]
+    #[error("it has expired, or its overlap is over")]
     Expired,
     /// The key is suspended: [enable](crate::ApiKeyStore::enable) it first.
     #[error("it is suspended")]

@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct KeyGrant {
-    /// Its name; not what it is claimed with.
+    /// Its public id; not the claim token.
     pub id: GrantId,
     /// What the claim's token is found by.
     pub claim_hash: ClaimHash,

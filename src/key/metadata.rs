@@ -79,7 +79,7 @@ impl Metadata {
     }
 
     /// What a backend has stored, for [`ApiKey::metadata`](crate::ApiKey::metadata) when a record is read. It isn't
-    /// looked at whether it is JSON. No key is created with it, or changed to have it, where it isn't.
+    /// checked to be JSON. No key is created with it, or changed to have it, where it isn't.
     ///
     /// # Errors
     ///

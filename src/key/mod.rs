@@ -52,7 +52,8 @@ pub struct ApiKey {
     pub metadata: Option<Metadata>,
     /// When it was made.
     pub created_at: SystemTime,
-    /// From when on it no longer works.
+    /// From when on it no longer works. To show when a key ends, take [`ends_at`](Self::ends_at), which knows of
+    /// overlaps, too.
     pub expires_at: Option<SystemTime>,
     /// From when on it no longer works because another has taken its place: the end of the overlap of a
     /// rotation.

@@ -133,7 +133,9 @@ impl NewApiKey {
         grant.key_expires_at = earliest([grant.key_expires_at, self.latest_end]);
         grant.made_by = self.made_by;
         grant.made_at = now;
-        grant.expires_at = saturating_add(now, ttl);
+        // It can't be claimed after the end of the key that it was made with.
+        let end = saturating_add(now, ttl);
+        grant.expires_at = self.latest_end.map_or(end, |latest| latest.min(end));
         grant
     }
 

@@ -32,9 +32,10 @@ impl ApiKeyStore {
     /// caller who goes away before the answer. Hand off another one. [`StoreError::Conflict`] where the key that it was
     /// handed off with changes all the time, [`StoreError::Random`], [`StoreError::Taken`], [`StoreError::Unsupported`].
     pub async fn claim(&self, token: &HandoffToken) -> Result<IssuedKey, StoreError> {
-        let turn = self.turns.change().await?;
         let mut attempts = 0;
         loop {
+            // Whoever has no token that claims anything stands in the way of nobody who makes keys.
+            let looking = self.turns.look_up_claim().await?;
             let grant = self.find_grant(token).await?;
             let Some(grant) = grant else {
                 return Err(self.refused(None, ClaimRefusal::Unknown));
@@ -43,12 +44,14 @@ impl ApiKeyStore {
                 Ok(maker) => maker,
                 Err(why) => return Err(self.refused(Some(&grant), why)),
             };
+            drop(looking);
+            let turn = self.turns.change().await?;
             let latest_end = maker.as_ref().and_then(ApiKey::ends_at);
             let maker = maker.map(|maker| (maker.id, maker.version));
             let new = ApiKeyToken::generate(self.resolver.brand())?;
             let hash = self.resolver.peppers().hash(&new)?;
             let key = grant.to_key(&new, hash, self.resolver.now(), latest_end);
-            if self.claim_as(&grant, &key, maker, &turn).await? {
+            if self.claim_as(&grant, &key, maker, turn).await? {
                 return Ok(IssuedKey { token: new, key });
             }
             // Another was first, the maker's key has changed, or the id is taken: the next look says which.
@@ -69,7 +72,7 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::NotClaimable`] says why it wouldn't; [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn claimable(&self, token: &HandoffToken) -> Result<KeyGrant, StoreError> {
-        let _turn = self.turns.change().await?;
+        let _turn = self.turns.look_up_claim().await?;
         let Some(grant) = self.find_grant(token).await? else {
             return Err(StoreError::NotClaimable(ClaimRefusal::Unknown));
         };
@@ -108,7 +111,7 @@ impl ApiKeyStore {
         grant: &KeyGrant,
         key: &ApiKey,
         maker: Option<(KeyId, u64)>,
-        turn: &Turn,
+        turn: Turn,
     ) -> Result<bool, StoreError> {
         let (backend, id, new) = (self.backend.clone(), grant.id, key.clone());
         let (place, key_id) = (key.lookup_key(), key.id);
@@ -124,7 +127,7 @@ impl ApiKeyStore {
         };
         let happened = Event::of(EventKind::Claimed).key(key_id).grant(grant);
         let tell = self.resolver.emitter().if_done(happened);
-        let claim = in_turn(turn.clone(), claim);
+        let claim = in_turn(turn, claim);
         Ok(carry_out_and_tell(self.resolver.cache(), place, claim, tell).await?)
     }
 

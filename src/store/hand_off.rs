@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    ApiKeyStore,
-    manage::MAX_DRAWN,
-    turns::{Turn, in_turn},
-    write::detached,
-};
+use super::{ApiKeyStore, manage::MAX_DRAWN, turns::in_turn, write::detached};
 use crate::{
     backend::{GrantCursor, GrantInsertion, GrantPage, GrantPageRequest},
     context::AuthContext,
@@ -52,13 +47,11 @@ impl ApiKeyStore {
     /// [`StoreError::Unsupported`] where the backend can't keep grants.
     pub async fn hand_off(&self, new: NewApiKey, ttl: Duration) -> Result<HandedOff, StoreError> {
         new.check()?;
-        let turn = self.turns.hand_off().await?;
-        self.hand_off_in(turn, new, ttl).await
+        self.hand_off_checked(new, ttl).await
     }
 
-    async fn hand_off_in(
+    async fn hand_off_checked(
         &self,
-        turn: Turn,
         new: NewApiKey,
         ttl: Duration,
     ) -> Result<HandedOff, StoreError> {
@@ -67,7 +60,7 @@ impl ApiKeyStore {
             let token = HandoffToken::generate()?;
             let id = GrantId::from_bytes(random()?);
             let grant = new.clone().into_grant(id, token.claim_hash(), now, ttl);
-            match self.insert_grant(grant.clone(), turn.clone()).await? {
+            match self.insert_grant(grant.clone()).await? {
                 GrantInsertion::Stored => return Ok(HandedOff::new(token, grant)),
                 GrantInsertion::Taken => {}
                 GrantInsertion::UserIsFull => {
@@ -99,9 +92,8 @@ impl ApiKeyStore {
         ttl: Duration,
     ) -> Result<HandedOff, StoreError> {
         new.check()?;
-        let turn = self.turns.hand_off().await?;
         let maker = self.held_by(caller, &new).await?;
-        self.hand_off_in(turn, new.made_by(&maker), ttl).await
+        self.hand_off_checked(new.made_by(&maker), ttl).await
     }
 
     /// The grants for keys of a user, or of everybody, the newest first, whatever has become of them: who made
@@ -159,7 +151,7 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn grant_of(&self, token: &HandoffToken) -> Result<Option<KeyGrant>, StoreError> {
-        let _turn = self.turns.change().await?;
+        let _turn = self.turns.look_up_claim().await?;
         self.find_grant(token).await
     }
 
@@ -183,7 +175,7 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the grant may be revoked or not), [`StoreError::Unsupported`].
     pub async fn revoke_grant(&self, id: &GrantId) -> Result<bool, StoreError> {
-        let turn = self.turns.end().await?;
+        let turn = self.turns.end().await;
         let (backend, id, now) = (self.backend.clone(), *id, self.resolver.now());
         let emitter = self.resolver.emitter().clone();
         let revoke = async move {
@@ -215,11 +207,8 @@ impl ApiKeyStore {
         }
     }
 
-    async fn insert_grant(
-        &self,
-        grant: KeyGrant,
-        turn: Turn,
-    ) -> Result<GrantInsertion, BackendError> {
+    async fn insert_grant(&self, grant: KeyGrant) -> Result<GrantInsertion, StoreError> {
+        let turn = self.turns.hand_off().await?;
         let (backend, limits) = (self.backend.clone(), self.grant_limits);
         let emitter = self.resolver.emitter().clone();
         let insert = async move {
@@ -228,9 +217,9 @@ impl ApiKeyStore {
                 let made_by = grant.made_by;
                 emitter.emit(Event::of(EventKind::GrantMade { made_by }).grant(&grant));
             }
-            Ok(inserted)
+            Ok::<_, BackendError>(inserted)
         };
-        detached(in_turn(turn, insert)).await
+        Ok(detached(in_turn(turn, insert)).await?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Taking over keys that another program has made.
 
-use super::{ApiKeyStore, turns::Turn};
+use super::ApiKeyStore;
 use crate::{
     error::{BackendError, StoreError},
     events::EventKind,
@@ -55,8 +55,7 @@ impl ApiKeyStore {
     /// where the backend [can't keep](crate::ApiKeyBackend::get_by_id) keys with a digest; [`StoreError::Random`].
     /// A key that can't be taken over is no error, but [`Imported::Refused`].
     pub async fn import(&self, old: OldKey, scopes: &OldScopes) -> Result<Imported, StoreError> {
-        let turn = self.turns.change().await?;
-        self.import_one(old, scopes, 1, true, &turn).await
+        self.import_one(old, scopes, 1, true).await
     }
 
     /// Takes over many keys, as [`import`](Self::import) does each. Those that can't be taken over are listed
@@ -71,13 +70,10 @@ impl ApiKeyStore {
         old: impl IntoIterator<Item = OldKey, IntoIter: Send>,
         scopes: &OldScopes,
     ) -> Result<ImportReport, StoreError> {
-        let turn = self.turns.change().await?;
         let mut report = ImportReport::default();
         for (before, old) in old.into_iter().enumerate() {
             let is_first = report.imported == 0;
-            let imported = self
-                .import_one(old, scopes, before + 1, is_first, &turn)
-                .await?;
+            let imported = self.import_one(old, scopes, before + 1, is_first).await?;
             report.count(imported);
         }
         Ok(report)
@@ -89,7 +85,6 @@ impl ApiKeyStore {
         scopes: &OldScopes,
         number: usize,
         is_first: bool,
-        turn: &Turn,
     ) -> Result<Imported, StoreError> {
         let known = Known {
             peppers: self.resolver.peppers(),
@@ -100,6 +95,7 @@ impl ApiKeyStore {
             Ok(key) => key,
             Err(refused) => return Ok(Imported::Refused(refused)),
         };
+        let turn = self.turns.change().await?;
         if !self
             .insert(key.clone(), None, EventKind::Imported, turn)
             .await?

@@ -53,6 +53,9 @@ impl ApiKeyStore {
     /// of public repositories reports, [1,000](Self::MAX_LEAKED) at the most. Says of each token, in their order,
     /// what it is.
     ///
+    /// What was made with a leaked key meanwhile, its successor among it, goes on:
+    /// [`revoke_all_for_user`](Self::revoke_all_for_user) ends that, too.
+    ///
     /// White space around a token doesn't count. Only the right secret does, whatever state its key is in. What has
     /// the id of a key and another secret revokes nothing.
     ///

@@ -60,13 +60,15 @@ impl ApiKeyStore {
     /// Suspends a key until it is [enabled](Self::enable) again; returns whether this call did: `false` if
     /// there is no such key, or it is suspended or revoked already.
     ///
+    /// Its successor, where it was rotated, and keys that were made with it go on.
+    ///
     /// An id is public. Where users suspend their own keys, look first whose key it is ([`get`](Self::get), `user_id`).
     ///
     /// # Errors
     ///
     /// As [`revoke`](Self::revoke).
     pub async fn disable(&self, id: &KeyId) -> Result<bool, StoreError> {
-        let (turn, now) = (self.turns.end().await?, self.resolver.now());
+        let (turn, now) = (self.turns.end().await, self.resolver.now());
         let disabled = self.change_by_id(id, turn, move |key| {
             let changes = key.disabled_at.is_none() && key.revoked_at.is_none();
             if changes {
@@ -79,7 +81,8 @@ impl ApiKeyStore {
 
     /// Ends the suspension of a key; returns whether this call did. A revoked key stays as it is.
     ///
-    /// An id is public. Where users end it for their own keys, look first whose key it is ([`get`](Self::get), `user_id`).
+    /// Who may enable a key undoes a suspension by an operator, too. An id is public: where users enable their own keys,
+    /// look first whose key it is ([`get`](Self::get), `user_id`).
     ///
     /// # Errors
     ///
@@ -101,7 +104,7 @@ impl ApiKeyStore {
         change: impl Fn(&mut ApiKey) -> Result<bool, StoreError> + Send + 'static,
     ) -> Result<Option<ApiKey>, StoreError> {
         if let Some(key) = self.get(id).await? {
-            return self.change(key, turn, change).await;
+            return self.change(key, Some(turn), change).await;
         }
         self.ended_already(id);
         Ok(None)

@@ -91,9 +91,9 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`]; [`StoreError::Unsupported`] where the backend can't purge.
     pub async fn purge(&self, before: SystemTime) -> Result<usize, StoreError> {
         let before = storable(before).min(self.resolver.now());
-        let turn = self.turns.change().await?;
         let mut removed = 0;
         loop {
+            let turn = self.turns.change().await?;
             let (backend, emitter) = (self.backend.clone(), self.resolver.emitter().clone());
             let purge = async move {
                 let removed = backend.purge(before, BATCH).await?;
@@ -103,7 +103,7 @@ impl ApiKeyStore {
                 }
                 Ok::<_, BackendError>(removed)
             };
-            match detached(in_turn(turn.clone(), purge)).await? {
+            match detached(in_turn(turn, purge)).await? {
                 0 => return Ok(removed),
                 more @ 1..=BATCH => removed += more,
                 _ => {

@@ -35,10 +35,10 @@ impl ApiKeyStore {
     /// [`StoreError::Taken`], [`StoreError::Unavailable`].
     pub async fn create(&self, new: NewApiKey) -> Result<IssuedKey, StoreError> {
         new.check()?;
-        let turn = self.turns.change().await?;
         let mut drawn = 0;
         loop {
-            match self.issue(new.clone(), None, &turn).await? {
+            let turn = self.turns.change().await?;
+            match self.issue(new.clone(), None, turn).await? {
                 Ok(issued) => return Ok(issued),
                 Err(id) => {
                     drawn += 1;
@@ -82,12 +82,12 @@ impl ApiKeyStore {
         new: NewApiKey,
     ) -> Result<IssuedKey, StoreError> {
         new.check()?;
-        let turn = self.turns.change().await?;
         for _ in 0..ATTEMPTS {
+            let turn = self.turns.change().await?;
             let maker = self.held_by(caller, &new).await?;
             let held = Some((maker.id, maker.version));
             // Where it isn't as it was looked at any more, it is looked at anew.
-            if let Ok(issued) = self.issue(new.clone().made_by(&maker), held, &turn).await? {
+            if let Ok(issued) = self.issue(new.clone().made_by(&maker), held, turn).await? {
                 return Ok(issued);
             }
         }
@@ -100,7 +100,7 @@ impl ApiKeyStore {
         &self,
         new: NewApiKey,
         maker: Option<(KeyId, u64)>,
-        turn: &Turn,
+        turn: Turn,
     ) -> Result<Result<IssuedKey, KeyId>, StoreError> {
         let token = ApiKeyToken::generate(self.resolver.brand())?;
         let hash = self.resolver.peppers().hash(&token)?;
@@ -224,7 +224,7 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the record may be gone or not).
     pub async fn delete(&self, id: &KeyId) -> Result<bool, StoreError> {
-        let turn = self.turns.end().await?;
+        let turn = self.turns.end().await;
         let (backend, id) = (self.backend.clone(), *id);
         let found = match backend.get(&id).await {
             Ok(Some(key)) => Some(key),
@@ -268,7 +268,7 @@ impl ApiKeyStore {
         key: ApiKey,
         maker: Option<(KeyId, u64)>,
         kind: EventKind,
-        turn: &Turn,
+        turn: Turn,
     ) -> Result<bool, BackendError> {
         let (backend, place) = (self.backend.clone(), key.lookup_key());
         let event = Event::about(kind, &key);
@@ -279,7 +279,7 @@ impl ApiKeyStore {
             }
         };
         let tell = self.resolver.emitter().if_done(event);
-        let insert = in_turn(turn.clone(), insert);
+        let insert = in_turn(turn, insert);
         carry_out_and_tell(self.resolver.cache(), place, insert, tell).await
     }
 
@@ -294,7 +294,7 @@ impl ApiKeyStore {
     pub(super) async fn change(
         &self,
         mut key: ApiKey,
-        turn: Turn,
+        turn: Option<Turn>,
         change: impl Fn(&mut ApiKey) -> Result<bool, StoreError> + Send + 'static,
     ) -> Result<Option<ApiKey>, StoreError> {
         let (backend, id) = (self.backend.clone(), key.id);
@@ -323,7 +323,11 @@ impl ApiKeyStore {
                 emitter.emit(Event::about(kind.clone(), key));
             }
         };
-        let changed = in_turn(turn, changed);
+        let changed = async move {
+            let changed = changed.await;
+            drop(turn);
+            changed
+        };
         let changed = carry_out_and_tell(self.resolver.cache(), place, changed, tell);
         Ok(changed.await?.map(|(key, _)| key))
     }

@@ -82,7 +82,7 @@ impl ApiKeyStore {
         id: &KeyId,
         reason: Option<RevocationReason>,
     ) -> Result<bool, StoreError> {
-        let turn = self.turns.end().await?;
+        let turn = self.turns.end().await;
         let (backend, id, now) = (self.backend.clone(), *id, self.resolver.now());
         let found = match backend.get(&id).await {
             Ok(Some(key)) => Some(key),
@@ -98,7 +98,18 @@ impl ApiKeyStore {
             reason: reason.clone(),
         };
         let (place, event) = ending_of(&id, found.as_ref(), kind);
-        let revoke = async move { backend.revoke(&id, now, reason.as_ref()).await };
+        let revoke = async move {
+            let is_revoked = backend.revoke(&id, now, reason.as_ref()).await?;
+            if !is_revoked
+                && let Some(key) = backend.get(&id).await?
+                && key.revoked_at.is_none()
+            {
+                let kept =
+                    "the record stays unrevoked: a trigger or a policy of the database keeps it";
+                return Err(BackendError::unavailable(kept));
+            }
+            Ok(is_revoked)
+        };
         let revoke = in_turn(turn, self.also_unread(id, found.is_none(), revoke));
         let tell = self.resolver.emitter().if_done(event);
         Ok(carry_out_and_tell(self.resolver.cache(), place, revoke, tell).await?)
@@ -128,7 +139,7 @@ impl ApiKeyStore {
         user_id: &str,
         reason: Option<RevocationReason>,
     ) -> Result<usize, StoreError> {
-        let turn = self.turns.end().await?;
+        let turn = self.turns.end_user().await;
         let (store, user) = (self.clone(), user_id.to_owned());
         let revoke = in_turn(
             turn,
@@ -145,12 +156,15 @@ impl ApiKeyStore {
         let now = self.resolver.now();
         let mut count = 0;
         for pass in 0..MAX_PASSES {
+            // Who ends one key waits for a batch, and not for all of them.
+            let turn = self.turns.end().await;
             // Before the keys: else a claim could make one when the others have been ended already.
             let grants = self.revoke_grants_of_user(user_id).await;
             let revoked = self
                 .backend
                 .revoke_for_user(user_id, now, reason.as_ref(), BATCH)
                 .await?;
+            drop(turn);
             for key in &revoked {
                 self.resolver.cache().invalidate(&key.lookup_key);
             }

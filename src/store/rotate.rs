@@ -10,9 +10,10 @@ use super::{
 };
 use crate::{
     clock::saturating_add,
+    context::AuthContext,
     error::{RotationError, StoreError},
     events::{Event, EventKind},
-    key::{ApiKey, IssuedKey, KeyStatus, RevocationReason, Rotation},
+    key::{ApiKey, IssuedKey, KeyStatus, NewApiKey, RevocationReason, Rotation},
     token::{ApiKeyToken, KeyId},
 };
 
@@ -25,6 +26,9 @@ impl ApiKeyStore {
     /// [`rotation`](Self::rotation) says whether the old key is still in use;
     /// [`finish_rotation`](Self::finish_rotation) ends it early, and
     /// [`cancel_rotation`](Self::cancel_rotation) takes the rotation back.
+    ///
+    /// **Who rotates a key gets its successor's token.** Where callers rotate keys, let
+    /// [`rotate_as`](Self::rotate_as) see to it that they hold as much.
     ///
     /// The end of the overlap stays where it is, whatever an [`update`](Self::update) says of the expiry of
     /// the old key: that can end it earlier, and not later. A successor can be rotated while the overlap of
@@ -53,11 +57,56 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`]: it may have been rotated, and nobody has the token; then
     /// [`cancel_rotation`](Self::cancel_rotation) takes it back while the old key works.
     pub async fn rotate(&self, id: &KeyId, overlap: Duration) -> Result<IssuedKey, StoreError> {
-        let turn = self.turns.change().await?;
+        self.rotate_for(None, id, overlap).await
+    }
+
+    /// As [`rotate`](Self::rotate), where callers rotate keys themselves: of their own user, and of which their own
+    /// key has all scopes, since they get the successor's token.
+    ///
+    /// The caller's key is read anew, as by [`create_as`](Self::create_as). The successor of another key than that one
+    /// is [made by](ApiKey::made_by) it, and ends with it at the latest.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotHeld`] where the caller's key has ended, is another user's, or lacks a scope of the key that is
+    /// to be rotated; and those of [`rotate`](Self::rotate).
+    pub async fn rotate_as(
+        &self,
+        caller: &AuthContext,
+        id: &KeyId,
+        overlap: Duration,
+    ) -> Result<IssuedKey, StoreError> {
+        let issued = self.rotate_for(Some(caller), id, overlap).await?;
+        // No version of it was compared where another key was rotated with it.
+        if caller.key_id() != id {
+            let of_user = NewApiKey::for_user(caller.user_id(), issued.key().scopes.clone());
+            if let Err(error) = self.held_by(caller, &of_user).await {
+                self.revoke_for(&issued.key().id, Some(RevocationReason::Superseded))
+                    .await?;
+                return Err(error);
+            }
+        }
+        Ok(issued)
+    }
+
+    async fn rotate_for(
+        &self,
+        caller: Option<&AuthContext>,
+        id: &KeyId,
+        overlap: Duration,
+    ) -> Result<IssuedKey, StoreError> {
         let mut drawn = 0;
         let mut tried = None;
         for _ in 0..ATTEMPTS {
+            let turn = self.turns.change().await?;
             let old = self.to_rotate(id).await?;
+            let maker = match caller {
+                Some(caller) => {
+                    let as_new = NewApiKey::for_user(&old.user_id, old.scopes.clone());
+                    Some(self.held_by(caller, &as_new).await?)
+                }
+                None => None,
+            };
             let now = self.resolver.now();
             if old.successor.is_some() {
                 return refused(id, RotationError::RotatedAlready);
@@ -71,8 +120,13 @@ impl ApiKeyStore {
                     return Err(StoreError::Taken(token.new_id()));
                 }
             }
-            let key = self.successor_of(&old, &token, now)?;
-            if self.replace(old, &key, now, overlap, &turn).await? {
+            let mut key = self.successor_of(&old, &token, now)?;
+            if let Some(maker) = maker.filter(|maker| maker.id != old.id) {
+                key.made_by = Some(maker.id);
+                let ends = [key.expires_at, maker.ends_at()];
+                key.expires_at = ends.into_iter().flatten().min();
+            }
+            if self.replace(old, &key, now, overlap, turn).await? {
                 return Ok(IssuedKey { token, key });
             }
         }
@@ -118,10 +172,10 @@ impl ApiKeyStore {
     /// [`StoreError::Rotation`] where the key has no successor, or its rotation is being cancelled;
     /// [`StoreError::Unavailable`] (it may be revoked or not), [`StoreError::Conflict`].
     pub async fn finish_rotation(&self, old: &KeyId) -> Result<bool, StoreError> {
-        let turn = self.turns.end().await?;
+        let turn = self.turns.end().await;
         let key = self.to_rotate(old).await?;
         let now = self.resolver.now();
-        let finished = self.change(key, turn, move |key| {
+        let finished = self.change(key, Some(turn), move |key| {
             if key.successor.is_none() || key.retires_at.is_none() {
                 return refused(&key.id, RotationError::NotRotated);
             }
@@ -148,19 +202,19 @@ impl ApiKeyStore {
         let turn = self.turns.change().await?;
         let key = self.to_rotate(old).await?;
         let (store, place) = (self.clone(), key.lookup_key());
-        let cancel = async move { store.cancel(key, turn).await };
+        let cancel = in_turn(turn, async move { store.cancel(key).await });
         carry_out(self.resolver.cache(), place, cancel).await
     }
 
     /// Each of the three writes finds what the one before has left, whoever comes in between: while the old
     /// key has a successor and no end of the overlap, nobody else ends it by this rotation, or rotates it.
-    async fn cancel(self, old: ApiKey, turn: Turn) -> Result<(), StoreError> {
+    async fn cancel(self, old: ApiKey) -> Result<(), StoreError> {
         let id = old.id;
         let Some(successor) = old.successor else {
             return refused(&id, RotationError::NotRotated);
         };
         let resolver = self.resolver.clone();
-        let goes_on = self.change(old, turn.clone(), move |key| {
+        let goes_on = self.change(old, None, move |key| {
             if key.successor != Some(successor) {
                 return refused(&key.id, RotationError::NotRotated);
             }
@@ -173,12 +227,12 @@ impl ApiKeyStore {
         };
         if let Some(key) = self.get(&successor).await? {
             let now = self.resolver.now();
-            self.change(key, turn.clone(), move |key| {
+            self.change(key, None, move |key| {
                 Ok(end(key, now, RevocationReason::Superseded))
             })
             .await?;
         }
-        self.change(old, turn, move |key| {
+        self.change(old, None, move |key| {
             let is_ours = key.successor == Some(successor) && key.retires_at.is_none();
             if is_ours {
                 key.successor = None;
@@ -224,7 +278,7 @@ impl ApiKeyStore {
         successor: &ApiKey,
         now: SystemTime,
         overlap: Duration,
-        turn: &Turn,
+        turn: Turn,
     ) -> Result<bool, StoreError> {
         let retires_at = saturating_add(now, overlap);
         let retires_at = old.ends_at().map_or(retires_at, |end| end.min(retires_at));
@@ -265,7 +319,7 @@ impl ApiKeyStore {
             };
             or_look(carry_out(&cache, new_place, write), was_done).await
         };
-        let rotate = in_turn(turn.clone(), rotate);
+        let rotate = in_turn(turn, rotate);
         Ok(carry_out_and_tell(self.resolver.cache(), place, rotate, tell).await?)
     }
 }

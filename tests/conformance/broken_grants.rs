@@ -38,8 +38,7 @@ impl Broken {
             let may_make = |maker: KeyId| match self.stored(&maker.lookup_key()) {
                 None => self.is(Fault::GrantsOfEndedMakersCount),
                 Some(maker) => {
-                    let ended = maker.revoked_at.is_some()
-                        || maker.ends_at().is_some_and(|end| end <= grant.made_at);
+                    let ended = maker.revoked_at.is_some();
                     let suspended = maker.disabled_at.is_some();
                     if ended {
                         self.is(Fault::GrantsOfEndedMakersCount)

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::time::{Instant, sleep};
-use tower_api_key::{PageRequest, Peppers, Touch};
+use tower_api_key::{Clock, ManualClock, PageRequest, Peppers, Touch};
 
 use self::noting::Node;
 use super::{SECOND, verified};
@@ -22,6 +22,9 @@ use crate::support::{USER, unknown_token, with_wrong_secret};
 const EVERY: Duration = Duration::from_secs(5);
 
 const NO_CALL: [usize; 0] = [];
+
+/// By how much a coarse clock is late.
+const LATE: Duration = Duration::from_millis(4);
 
 /// Lets a store write what waits to be written.
 async fn flushed() {
@@ -59,6 +62,43 @@ async fn the_last_use_is_noted_when_the_one_before_is_over_a_minute_old() {
         assert_eq!(node.backend.written(&id).await, Some(at(noted)));
         writes += node.backend.calls().len();
         assert_eq!(writes, expected, "{noted}");
+    }
+}
+
+/// As those of an operating system: requests go by clocks that are a few milliseconds late.
+#[derive(Debug)]
+struct Late(ManualClock);
+
+impl Clock for Late {
+    fn now(&self) -> SystemTime {
+        self.0.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn coarse_unix_time(&self) -> Duration {
+        self.0.coarse_unix_time().saturating_sub(LATE)
+    }
+
+    fn coarse_monotonic(&self) -> Duration {
+        self.0.monotonic().saturating_sub(LATE)
+    }
+}
+
+/// Of a job that makes one request a day, each is a read of the key.
+#[tokio::test(start_paused = true)]
+async fn the_only_use_of_a_key_that_was_not_cached_is_noted() {
+    let clock = ManualClock::new(at(0));
+    let node = Node::with(|builder| builder.clock(Late(clock.clone()))).await;
+    let (token, id) = node.key().await;
+    for day in 0..3 {
+        assert_eq!(verified(&node.store, &token).await, "good");
+        let used = at(day * 86_400) - LATE;
+        assert_eq!(node.shown(&id).await, Some(used));
+        clock.advance(86_400 * SECOND);
+        node.store.invalidate_all();
     }
 }
 

@@ -36,8 +36,12 @@ impl Grants {
         if self.records.contains_key(&grant.id) || self.by_hash.contains_key(&grant.claim_hash) {
             return GrantInsertion::Taken;
         }
-        if self.room(grant, limits).is_err() {
-            let has_ended = |it: &&KeyGrant| it.made_by.as_ref().is_some_and(|it| !may_make(it));
+        if let Err(full) = self.room(grant, limits) {
+            let of_user = full == GrantInsertion::UserIsFull;
+            let has_ended = |it: &&KeyGrant| {
+                it.made_by.as_ref().is_some_and(|it| !may_make(it))
+                    && (!of_user || it.user_id == grant.user_id)
+            };
             let ended = self.pending(grant.made_at).filter(has_ended);
             let ended: Vec<_> = ended.map(|it| it.id).collect();
             for id in ended {

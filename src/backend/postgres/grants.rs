@@ -79,12 +79,12 @@ WITH pending AS MATERIALIZED (
 SELECT of_user >= $16 AS user_is_full, in_all >= $17 AS is_full, EXISTS (SELECT FROM stored) AS is_stored
 FROM pending";
 
-/// What was made with a key that is gone, or has ended, can't be claimed any more.
+/// What was made with a key that is gone or revoked can't be claimed any more.
 const REVOKE_ORPHANS: &str = "
 UPDATE {grants} AS g SET revoked_at = $1
 WHERE claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $1 AND made_by IS NOT NULL
-    AND NOT EXISTS (SELECT FROM {keys} AS k WHERE k.id = g.made_by
-        AND k.revoked_at IS NULL AND coalesce(LEAST(k.expires_at, k.retires_at) > $1, true))";
+    AND NOT EXISTS (SELECT FROM {keys} AS k WHERE k.id = g.made_by AND k.revoked_at IS NULL)
+    AND ($2::text IS NULL OR user_id = $2)";
 
 const GET: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_columns}
@@ -148,8 +148,10 @@ impl Shared {
                 let row = insert().fetch_one(&mut *connection).await;
                 let mut inserted = insertion(&row.map_err(failed)?)?;
                 if let GrantInsertion::UserIsFull | GrantInsertion::Full = inserted {
-                    let orphans = query(&statements.revoke_orphans);
-                    let orphans = orphans.bind(Timestamp::new(grant.made_at));
+                    let of_user = inserted == GrantInsertion::UserIsFull;
+                    let orphans = query(&statements.revoke_orphans)
+                        .bind(Timestamp::new(grant.made_at))
+                        .bind(of_user.then_some(&grant.user_id));
                     let revoked = orphans.execute(&mut *connection).await.map_err(failed)?;
                     if revoked.rows_affected() > 0 {
                         let row = insert().fetch_one(&mut *connection).await;

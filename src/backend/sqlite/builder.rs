@@ -63,7 +63,7 @@ impl SqliteBackendBuilder {
         self
     }
 
-    /// How often it is looked whether another process has written, 250 ms by default. It costs a
+    /// How often it checks whether another process has written, 250 ms by default. It costs a
     /// few microseconds. What is written through this backend and its clones is noticed at once.
     pub fn poll_every(mut self, interval: Duration) -> Self {
         self.poll_every = interval;

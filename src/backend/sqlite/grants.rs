@@ -62,12 +62,11 @@ impl GrantStatements {
                 "SELECT count(*) FILTER (WHERE user_id = ?2), count(*) FROM {grants} WHERE {pending}"
             )
             .into(),
-            // What was made with a key that is gone, or has ended, can't be claimed any more.
+            // What was made with a key that is gone or revoked can't be claimed any more.
             revoke_orphans: format!(
                 "UPDATE {grants} AS g SET revoked_at = ?1 WHERE {pending} AND made_by IS NOT NULL \
                  AND NOT EXISTS (SELECT 1 FROM main.{prefix}keys AS k \
-                 WHERE k.id = g.made_by AND k.revoked_at IS NULL \
-                 AND ifnull(k.expires_at > ?1, TRUE) AND ifnull(k.retires_at > ?1, TRUE))"
+                 WHERE k.id = g.made_by AND k.revoked_at IS NULL) AND ifnull(user_id = ?2, TRUE)"
             )
             .into(),
             insert: format!(
@@ -104,12 +103,11 @@ impl Shared {
         let write = async {
             let mut connection = self.pools.writer().await?;
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            let now = millis(grant.made_at);
-            if room(&mut transaction, statements, grant, limits)
-                .await?
-                .is_some()
-            {
-                let orphans = sqlx::query(statements.revoke_orphans.sql()).bind(now);
+            if let Some(full) = room(&mut transaction, statements, grant, limits).await? {
+                let of_user = full == GrantInsertion::UserIsFull;
+                let orphans = sqlx::query(statements.revoke_orphans.sql())
+                    .bind(millis(grant.made_at))
+                    .bind(of_user.then_some(&grant.user_id));
                 orphans.execute(&mut *transaction).await?;
                 if let Some(full) = room(&mut transaction, statements, grant, limits).await? {
                     transaction.commit().await?;
