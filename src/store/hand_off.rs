@@ -79,8 +79,8 @@ impl ApiKeyStore {
     /// The same for the caller's own user, for a key that can do no more than the caller's: see
     /// [`create_as`](Self::create_as).
     ///
-    /// **The grant ends with the caller's key**: when it is claimed, that key is read anew, and has to work and to
-    /// hold as much still. The key that was claimed before that is one of its own.
+    /// **The grant ends with the caller's key**, also before `ttl` has passed: when it is claimed, that key is read anew,
+    /// and has to work and to hold as much still. The key that was claimed before that is one of its own.
     ///
     /// # Errors
     ///

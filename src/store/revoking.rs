@@ -98,15 +98,16 @@ impl ApiKeyStore {
             reason: reason.clone(),
         };
         let (place, event) = ending_of(&id, found.as_ref(), kind);
+        let was_revoked = found.as_ref().is_some_and(|key| key.revoked_at.is_some());
         let revoke = async move {
             let is_revoked = backend.revoke(&id, now, reason.as_ref()).await?;
-            if !is_revoked
-                && let Some(key) = backend.get(&id).await?
-                && key.revoked_at.is_none()
-            {
-                let kept =
-                    "the record stays unrevoked: a trigger or a policy of the database keeps it";
-                return Err(BackendError::unavailable(kept));
+            let stays = !is_revoked
+                && !was_revoked
+                && matches!(backend.get(&id).await?, Some(key) if key.revoked_at.is_none());
+            if stays {
+                let why =
+                    "the record isn't changed: a trigger or a policy of the database keeps it";
+                return Err(BackendError::unavailable(why));
             }
             Ok(is_revoked)
         };

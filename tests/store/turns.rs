@@ -98,3 +98,45 @@ async fn calls_that_are_broken_off_leave_no_more_tasks_than_may_be_under_way() {
     let is_unknown = matches!(error, StoreError::NotClaimable(ClaimRefusal::Unknown));
     assert!(is_unknown, "{error}");
 }
+
+/// Whoever ends keys waits for others, and not for ever.
+#[tokio::test(start_paused = true)]
+async fn no_revocation_is_refused_because_others_hang() {
+    let (store, backend) = store_on_steps().await;
+    let mut hanging = Vec::new();
+    for _ in 0..8 {
+        let id = store.create(new_key()).await.unwrap().key().id;
+        let stop = backend.stop_next(Step::WriteAsked);
+        let store = store.clone();
+        hanging.push(tokio::spawn(async move { store.revoke(&id).await }));
+        hanging.push(tokio::spawn(async move {
+            stop.await.given_up().await;
+            Ok(true)
+        }));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    let issued = store.create(new_key()).await.unwrap();
+    let began = Instant::now();
+    assert!(store.revoke(&issued.key().id).await.unwrap());
+    assert!(store.revoke_all_for_user(USER).await.is_ok());
+    assert!(began.elapsed() < Duration::from_secs(5));
+    hanging.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// As `buffer_unordered` polls what it holds: not while its consumer does something else.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_done_and_not_polled_keeps_nobody_waiting() {
+    let (store, _) = store_on_steps().await;
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut call = Box::pin(store.hand_off(new_key(), MINUTE));
+        assert!(call.as_mut().poll(&mut cx).is_pending());
+        held.push(call);
+        // It is carried out meanwhile.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let began = Instant::now();
+        let _unclaimed = store.hand_off(new_key(), MINUTE).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(1));
+    }
+}
