@@ -1,16 +1,18 @@
 //! Who is calling.
 
+mod shown;
+
 use std::{
     any::Any,
     fmt,
-    future::{pending, poll_fn, ready},
+    future::{pending, ready},
     num::NonZeroU64,
     pin::Pin,
     sync::Arc,
-    task::Poll,
     time::{Duration, SystemTime},
 };
 
+pub(crate) use self::shown::Shown;
 use crate::{
     clock::{from_unix_millis, unix_millis},
     error::{StoreError, Unavailable},
@@ -165,51 +167,6 @@ impl HasCaller for Caller {
 
     fn shown_as(self: Arc<Self>, caller: Caller) -> Arc<dyn HasCaller> {
         Arc::new(caller)
-    }
-}
-
-/// A key of which something else is shown than is stored. It ends with the key all the same, or before.
-pub(crate) struct Shown {
-    pub(crate) caller: Caller,
-    pub(crate) of: Arc<dyn HasCaller>,
-}
-
-impl Shown {
-    /// Whether it is to end before the key does.
-    fn ends_before(&self) -> bool {
-        let ends = |caller: &Caller| caller.expires_at().unwrap_or(u64::MAX);
-        ends(&self.caller) < ends(self.of.caller())
-    }
-}
-
-impl HasCaller for Shown {
-    fn caller(&self) -> &Caller {
-        &self.caller
-    }
-
-    fn ended(&self) -> Answer<()> {
-        let mut key = self.of.ended();
-        if !self.ends_before() {
-            return key;
-        }
-        let mut shown = self.caller.ended();
-        Box::pin(poll_fn(move |cx| match key.as_mut().poll(cx) {
-            Poll::Pending => shown.as_mut().poll(cx),
-            ended @ Poll::Ready(()) => ended,
-        }))
-    }
-
-    fn is_active(&self) -> Answer<Result<bool, Unavailable>> {
-        let key = self.of.is_active();
-        if !self.ends_before() {
-            return key;
-        }
-        let shown = self.caller.is_active();
-        Box::pin(async move { Ok(key.await? && shown.await?) })
-    }
-
-    fn shown_as(self: Arc<Self>, caller: Caller) -> Arc<dyn HasCaller> {
-        self.of.clone().shown_as(caller)
     }
 }
 

@@ -88,7 +88,6 @@ async fn a_key_that_is_renewed_while_others_are_purged_stays() {
     let store = store_on(MemoryBackend::new(), Peppers::new(pepper("v1"))).await;
     let expired = new_key().expires_at(start() - SECOND);
     let key = store.create(expired).await.unwrap().key().clone();
-    let mut renewals = 0;
     for _ in 0..20 {
         let backend = MemoryBackend::new();
         let keys: Vec<_> = (0..2_000_u32)
@@ -103,21 +102,24 @@ async fn a_key_that_is_renewed_while_others_are_purged_stays() {
         for key in &keys {
             assert!(backend.insert(key).await.unwrap());
         }
-        let purger = backend.clone();
-        let purge = tokio::spawn(async move { purger.purge(start(), 2_000).await.unwrap() });
+        let mut purge = None;
         let mut renewed = Vec::new();
         for key in &keys {
+            // Some are renewed before it begins, in any case.
+            if renewed.len() == 10 && purge.is_none() {
+                let purger = backend.clone();
+                let purging = async move { purger.purge(start(), 2_000).await.unwrap() };
+                purge = Some(tokio::spawn(purging));
+            }
             let mut next = key.clone();
             (next.expires_at, next.version) = (None, 2);
             if backend.update(&next, 1).await.unwrap() {
                 renewed.push(next.id);
             }
         }
-        let removed = purge.await.unwrap();
+        let removed = purge.unwrap().await.unwrap();
         assert_eq!(removed + renewed.len(), keys.len());
         let left = backend.get_by_id(&renewed).await.unwrap();
         assert_eq!(left.len(), renewed.len(), "renewed, and gone");
-        renewals += renewed.len();
     }
-    assert!(renewals > 0);
 }
