@@ -66,7 +66,8 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// As [`revoke`](Self::revoke).
+    /// [`StoreError::Unavailable`] (the key may be suspended or not); [`StoreError::Conflict`] where others change it all
+    /// the time: [revoke](Self::revoke) it then.
     pub async fn disable(&self, id: &KeyId) -> Result<bool, StoreError> {
         let (turn, now) = (self.turns.end().await, self.resolver.now());
         let disabled = self.change_by_id(id, turn, move |key| {

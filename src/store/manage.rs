@@ -175,14 +175,15 @@ impl ApiKeyStore {
     }
 
     /// Ends a key for good; the record stays, marked. Returns whether this call ended it: `false`
-    /// if there is no such key, or it was revoked already.
+    /// if there is no such key, or it was revoked already. Whoever changes the key all the time doesn't keep it from
+    /// ending, nor does a record that can't be read, where the backend [sees to that](crate::ApiKeyBackend::revoke).
     ///
     /// An id is public. Where users end their own keys, look first whose key it is
     /// ([`get`](Self::get), `user_id`).
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] (the key may be revoked or not), [`StoreError::Conflict`].
+    /// [`StoreError::Unavailable`] (the key may be revoked or not).
     pub async fn revoke(&self, id: &KeyId) -> Result<bool, StoreError> {
         self.revoke_for(id, None).await
     }
@@ -192,7 +193,7 @@ impl ApiKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] (the key may be revoked or not), [`StoreError::Conflict`].
+    /// [`StoreError::Unavailable`] (the key may be revoked or not).
     pub async fn revoke_token(&self, token: impl AsRef<[u8]>) -> Result<bool, StoreError> {
         self.revoke_token_for(token.as_ref(), None).await
     }
