@@ -316,6 +316,8 @@ async fn purges_renewals_uses_and_revocations_meet_without_a_deadlock() {
             let new = NewApiKey::for_user(&user, Scopes::none()).expires_at(UNIX_EPOCH);
             ids.push(here.store.create(new).await.unwrap().key().id);
         }
+        // What is renewed and then revoked was revoked after it.
+        let before = SystemTime::now();
         let mut tasks = JoinSet::new();
         for (number, id) in ids.iter().copied().enumerate() {
             let store = [&here, &there][number % 2].store.clone();
@@ -328,7 +330,7 @@ async fn purges_renewals_uses_and_revocations_meet_without_a_deadlock() {
         for node in [&here, &there] {
             let (store, backend) = (node.store.clone(), node.backend.clone());
             tasks.spawn(async move {
-                store.purge(SystemTime::now()).await.unwrap();
+                store.purge(before).await.unwrap();
                 None
             });
             let mut touches: Vec<_> = ids
