@@ -194,6 +194,7 @@ extern crate self as tower_api_key;
 
 mod ask;
 mod backend;
+mod background;
 mod cache;
 mod clock;
 #[cfg(feature = "test-util")]

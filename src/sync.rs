@@ -5,12 +5,13 @@
 mod real {
     use std::hash::{BuildHasher, Hash};
 
-    pub(crate) use dashmap::{DashMap, Entry};
+    pub(crate) use dashmap::{DashMap, Entry, OccupiedEntry};
     pub(crate) use std::sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
     use tokio::runtime::Handle;
+    pub(crate) use tokio::runtime::Id as RuntimeId;
     #[cfg(feature = "postgres")]
     pub(crate) use tokio::sync::SemaphorePermit;
     pub(crate) use tokio::{
@@ -18,6 +19,14 @@ mod real {
         task::{AbortHandle, JoinHandle},
         time::{sleep, timeout},
     };
+
+    /// Whether background tasks note that their runtime drives them.
+    pub(crate) const TICKS: bool = true;
+
+    /// The runtime that tasks start in, and timers run on.
+    pub(crate) fn runtime_id() -> Option<RuntimeId> {
+        Handle::try_current().ok().map(|runtime| runtime.id())
+    }
 
     /// A map with a hasher of one's own.
     pub(crate) type Map<K, V, S> = DashMap<K, V, S>;
@@ -61,15 +70,24 @@ mod real {
 mod real {
     pub(crate) use shuttle::sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
-    pub(crate) use shuttle_dashmap::{DashMap, Entry};
+    pub(crate) use shuttle_dashmap::{DashMap, Entry, OccupiedEntry};
     pub(crate) use shuttle_tokio::{
         sync::{OwnedSemaphorePermit, Semaphore, watch},
         task::{AbortHandle, JoinHandle},
         time::{sleep, timeout},
     };
     use std::{cell::Cell, hash::Hash, marker::PhantomData};
+
+    /// Time stands still, so no runtime does.
+    pub(crate) const TICKS: bool = false;
+
+    pub(crate) type RuntimeId = ();
+
+    pub(crate) fn runtime_id() -> Option<RuntimeId> {
+        Some(())
+    }
 
     /// Shuttle's map has a hasher of its own.
     pub(crate) type Map<K, V, S> = <PhantomData<S> as Hashed>::Map<K, V>;

@@ -10,7 +10,16 @@ use std::{
 
 /// Each module may use its own level and those listed before it.
 const LEVELS: &[&[&str]] = &[
-    &["sync", "token", "scope", "clock", "error", "ask", "stream"],
+    &[
+        "sync",
+        "token",
+        "scope",
+        "clock",
+        "background",
+        "error",
+        "ask",
+        "stream",
+    ],
     &["key", "context", "verify"],
     // An event is told to a log, too.
     &["trace", "events"],

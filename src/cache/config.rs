@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::schedule::StalenessSchedule;
 use crate::{
     clock::{COARSE, millis},
     error::ConfigError,
@@ -225,8 +226,8 @@ impl CheckedConfig {
         self.given.unknown_capacity
     }
 
-    pub(crate) fn max_staleness(&self) -> Duration {
-        self.given.max_staleness
+    pub(crate) fn schedule(&self) -> StalenessSchedule {
+        StalenessSchedule::new(self.given.max_staleness)
     }
 
     pub(crate) fn max_loads(&self) -> usize {

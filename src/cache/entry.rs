@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use super::open::{OpenKeys, ended};
+use super::watchers::{KeyWatchers, until_inactive};
 
 use crate::{
     clock::{Moment, unix_millis},
@@ -27,7 +27,7 @@ pub(crate) struct CachedKey {
     /// Where it stands among those that may be evicted, or [`NOWHERE`].
     place: AtomicU32,
     used_lately: AtomicBool,
-    open: Weak<OpenKeys>,
+    watchers: Weak<KeyWatchers>,
 }
 
 pub(super) const NOWHERE: u32 = u32::MAX;
@@ -40,7 +40,7 @@ impl CachedKey {
     pub(super) fn new(
         key: &ApiKey,
         read_at: Moment,
-        open: Weak<OpenKeys>,
+        watchers: Weak<KeyWatchers>,
         is_to_be_rewrapped: bool,
     ) -> Self {
         let rewrapped = if is_to_be_rewrapped {
@@ -55,7 +55,7 @@ impl CachedKey {
             failed_until: AtomicU64::new(0),
             place: AtomicU32::new(NOWHERE),
             used_lately: AtomicBool::new(false),
-            open,
+            watchers,
         }
     }
 
@@ -65,6 +65,11 @@ impl CachedKey {
 
     pub(super) fn id(&self) -> &KeyId {
         self.key.caller().key_id()
+    }
+
+    /// Whether it is looked up by a digest, and not by its id.
+    pub(super) fn has_digest(&self) -> bool {
+        self.lookup_key() != self.id().lookup_key()
     }
 
     pub(super) fn lookup_key(&self) -> LookupKey {
@@ -114,7 +119,7 @@ impl CachedKey {
     }
 
     /// Spares it from the next eviction. Written to once, and not by every request.
-    pub(super) fn mark_used(&self) {
+    pub(crate) fn mark_used(&self) {
         if !self.used_lately.load(Ordering::Relaxed) {
             self.used_lately.store(true, Ordering::Relaxed);
         }
@@ -159,16 +164,22 @@ impl HasCaller for CachedKey {
     }
 
     fn ended(&self) -> Answer<()> {
-        let ended = ended(self.open.clone(), self.lookup_key(), self.read_at);
-        Box::pin(ended)
+        let watchers = self.watchers.clone();
+        Box::pin(until_inactive(
+            watchers,
+            self.lookup_key(),
+            *self.id(),
+            self.read_at,
+        ))
     }
 
     fn is_active(&self) -> Answer<Result<bool, Unavailable>> {
-        let knower = self.open.upgrade().and_then(|open| open.knower());
-        let key = self.lookup_key();
+        let watchers = self.watchers.upgrade();
+        let revalidate = watchers.and_then(|watchers| watchers.revalidate());
+        let (key, id) = (self.lookup_key(), *self.id());
         Box::pin(async move {
-            match knower {
-                Some(knower) => knower.is_active(key).await,
+            match revalidate {
+                Some(revalidate) => revalidate.is_active(key, id).await,
                 None => Err(Unavailable::load_failed(
                     "the store is gone that the key was in",
                 )),

@@ -14,6 +14,8 @@ pub(crate) struct Flight {
     key: LookupKey,
     /// How often everything had been invalidated when it was asked for.
     pub(super) epoch: u64,
+    /// How many users and keys had been invalidated then.
+    pub(super) generation: u64,
     /// How many flights it has overtaken.
     number: u64,
     /// Its lock is taken under that of the shard.
@@ -37,10 +39,16 @@ struct Previous {
 pub(crate) type Outcome = Result<Found, Unavailable>;
 
 impl Flight {
-    pub(super) fn new(key: LookupKey, epoch: u64, previous: Option<Arc<CachedKey>>) -> Self {
+    pub(super) fn new(
+        key: LookupKey,
+        epoch: u64,
+        generation: u64,
+        previous: Option<Arc<CachedKey>>,
+    ) -> Self {
         Self {
             key,
             epoch,
+            generation,
             number: 0,
             previous: Mutex::new(Previous {
                 key: previous,
@@ -60,7 +68,7 @@ impl Flight {
             stale: self.stale.clone(),
             number: self.number + 1,
             previous: Mutex::new(self.lock_previous().clone()),
-            ..Self::new(self.key, self.epoch, None)
+            ..Self::new(self.key, self.epoch, self.generation, None)
         }
     }
 

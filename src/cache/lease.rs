@@ -18,6 +18,39 @@ pub(super) struct Lease {
 /// No time comes after it.
 const FOR_GOOD: u64 = u64::MAX;
 
+/// When a lease ends, on both clocks: whichever comes first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LeaseEnd {
+    wall: u64,
+    monotonic: u64,
+}
+
+impl LeaseEnd {
+    /// `limit` milliseconds after `moment`.
+    pub(super) fn after(moment: Moment, limit: u64) -> Self {
+        Self {
+            wall: moment.wall.saturating_add(limit),
+            monotonic: moment.monotonic.saturating_add(limit),
+        }
+    }
+
+    pub(super) fn min(self, other: Self) -> Self {
+        Self {
+            wall: self.wall.min(other.wall),
+            monotonic: self.monotonic.min(other.monotonic),
+        }
+    }
+
+    /// Returns how many milliseconds are left at `now`; less than 0 once it has ended.
+    pub(super) fn millis_left(self, now: &Now<'_>) -> i64 {
+        let left = |end: u64, now: u64| match end {
+            FOR_GOOD => i64::MAX,
+            end => signed_difference(end, now),
+        };
+        left(self.wall, now.wall()).min(left(self.monotonic, now.monotonic()))
+    }
+}
+
 impl Lease {
     pub(super) fn none() -> Self {
         Self {
@@ -45,13 +78,11 @@ impl Lease {
             && (wall_end == FOR_GOOD || now.wall() < wall_end)
     }
 
-    /// For how many milliseconds it holds, should no proof come; less than none where it has ended.
-    pub(super) fn millis_left(&self, now: &Now<'_>) -> i64 {
-        let left = |end: &AtomicU64, now: u64| match end.load(Ordering::Acquire) {
-            FOR_GOOD => i64::MAX,
-            end => signed_difference(end, now),
-        };
-        left(&self.wall_end, now.wall()).min(left(&self.monotonic_end, now.monotonic()))
+    pub(super) fn end(&self) -> LeaseEnd {
+        LeaseEnd {
+            wall: self.wall_end.load(Ordering::Acquire),
+            monotonic: self.monotonic_end.load(Ordering::Acquire),
+        }
     }
 
     fn set(&self, wall_end: u64, monotonic_end: u64) {

@@ -16,11 +16,13 @@ mod entry;
 mod fence;
 mod flight;
 mod lease;
-mod open;
+mod owners;
 mod places;
+mod schedule;
 mod stats;
 mod table;
 mod unknown;
+mod watchers;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +33,8 @@ pub(crate) use self::{
     config::CheckedConfig,
     entry::{CachedKey, Found, USE_IS_OLD_AFTER},
     flight::{Flight, Outcome, Waiter},
-    open::{KnowsKeys, OpenKeys, Standing},
+    schedule::StalenessSchedule,
+    watchers::{KeyWatchers, Revalidate, Revalidation, WatchedKey},
 };
 use self::{
     lease::Lease,
@@ -42,7 +45,7 @@ use self::{
 };
 use crate::{
     backend::{Change, TakesChanges},
-    clock::{Moment, Now, millis},
+    clock::{Clock, Moment, Now, millis},
     error::Unavailable,
     key::ApiKey,
     token::{KeyId, LookupKey, Peppers},
@@ -55,7 +58,7 @@ pub(crate) struct Cache {
     places: Places,
     unknown: UnknownIds,
     lease: Lease,
-    open: Arc<OpenKeys>,
+    watchers: Arc<KeyWatchers>,
     /// Where hashes are brought under the current one of these.
     rewraps: Option<Peppers>,
     counts: Counts,
@@ -94,13 +97,18 @@ pub(crate) enum Begun {
 
 impl Cache {
     /// Keys under a retired one of `rewraps` are marked as such.
-    pub(crate) fn new(config: CheckedConfig, rewraps: Option<Peppers>) -> Self {
+    pub(crate) fn new(
+        config: CheckedConfig,
+        rewraps: Option<Peppers>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let max_reads = (config.max_waiting_loads() / 10).max(1);
         Self {
             table: Table::new(),
             places: Places::new(config.capacity()),
             unknown: UnknownIds::new(config.unknown_capacity()),
             lease: Lease::none(),
-            open: Arc::new(OpenKeys::new()),
+            watchers: Arc::new(KeyWatchers::new(clock, config.schedule(), max_reads)),
             rewraps,
             counts: Counts::default(),
             config,
@@ -117,10 +125,7 @@ impl Cache {
         // survived.
         let is_leased = self.lease.holds(now);
         let found = match self.table.see(key, now) {
-            Seen::Key { key, .. } if self.is_good(&key, now, is_leased) => {
-                key.mark_used();
-                Found::Key(key)
-            }
+            Seen::Key { key, .. } if self.is_good(&key, now, is_leased) => Found::Key(key),
             Seen::Key { key, is_loading }
                 if key.is_source_spared(now.monotonic(), is_loading, self.config.load_limit)
                     && self.may_serve_stale(&key, now) =>
@@ -156,7 +161,8 @@ impl Cache {
             Freshness::Cached => Some(&is_good),
             Freshness::Fresh => None,
         };
-        match self.table.join(key, now, is_good) {
+        let generation = self.places.generation();
+        match self.table.join(key, now, generation, is_good) {
             Joined::Landed(found) => Begun::Landed(found),
             Joined::Waiting(waiter) => {
                 self.counts.shared_loads.count();
@@ -182,13 +188,13 @@ impl Cache {
                 let cached = self.remember(flight, key, read_at);
                 if key.ended().is_some() {
                     // Nobody may have told of it.
-                    self.open.changed(flight.key());
+                    self.watchers.changed(flight.key(), self.lease.end());
                 }
                 Ok(Found::Key(cached))
             }
             Ok(None) => {
                 self.remember_unknown(flight, read_at);
-                self.open.changed(flight.key());
+                self.watchers.changed(flight.key(), self.lease.end());
                 Ok(Found::Unknown)
             }
             Err(error) => {
@@ -234,61 +240,52 @@ impl Cache {
         if let Some(cached) = self.table.invalidate(key) {
             self.places.take_back(&cached);
         }
-        self.open.changed(key);
+        self.watchers.changed(key, self.lease.end());
     }
 
-    /// The same, of a key whose look-up key isn't known. Whatever is being read for the first time may be it.
-    /// Looks at everything.
+    /// Invalidates the key with this id, and loads in flight that may bring it. Its lookup key is
+    /// not known.
     pub(crate) fn invalidate_id(&self, id: &KeyId) {
-        self.invalidate_where(|key| key.id() == id);
+        if let Some(cached) = self.places.invalidate_id(id) {
+            self.invalidate(&cached.lookup_key());
+        }
     }
 
-    /// Nothing that was read before this of keys of `user_id` is believed any more, nor what is being read now
-    /// of whoever's: for a write of which it isn't known which keys it has changed. Contexts whose key isn't
-    /// cached hear of it from the source.
+    /// Invalidates every cached key of `user_id`, and loads in flight that may bring one. Contexts
+    /// whose key is not cached are notified by the source.
     pub(crate) fn invalidate_user(&self, user_id: &str) {
-        self.invalidate_where(|key| key.key().caller().user_id() == user_id);
-    }
-
-    fn invalidate_where(&self, is_it: impl Fn(&CachedKey) -> bool) {
-        for (key, cached) in self.table.invalidate_where(is_it) {
-            if let Some(cached) = cached {
-                self.places.take_back(&cached);
-            }
-            self.open.changed(&key);
+        for cached in self.places.invalidate_user(user_id) {
+            self.invalidate(&cached.lookup_key());
         }
     }
 
     pub(crate) fn invalidate_all(&self) {
         self.places.take_back_all(&self.table.invalidate_all());
-        self.open.all_changed();
+        self.watchers.all_changed(self.lease.end());
     }
 
-    pub(crate) fn open_keys(&self) -> &OpenKeys {
-        &self.open
+    pub(crate) fn watchers(&self) -> &KeyWatchers {
+        &self.watchers
     }
 
-    /// Whether every change will be told that is made within `time`.
+    /// Returns whether every change will arrive that is made within `time`.
     pub(crate) fn is_leased_for(&self, time: Duration, now: &Now<'_>) -> bool {
-        self.lease.millis_left(now) > 0 && self.lease.millis_left(now).unsigned_abs() > millis(time)
+        let left = u64::try_from(self.lease.end().millis_left(now));
+        left.is_ok_and(|left| left > millis(time))
     }
 
-    /// For how long a key can be believed still that was good when it was read at `read_at`, should it not be
-    /// read again. A change of it that was told ends what rests on changes being told.
-    pub(crate) fn believed_for(
-        &self,
-        read_at: Moment,
-        has_changed: bool,
-        now: &Now<'_>,
-    ) -> Duration {
-        let read = read_at.millis_left(self.config.staleness, now);
-        let (leased, beyond) = if has_changed {
-            (0, 0)
-        } else {
-            let beyond = self.config.serve_stale.unwrap_or(0);
-            (self.lease.millis_left(now), beyond)
+    /// Returns for how long a watched key may still be used, should it not be read again: for
+    /// `max_staleness` after it was read, or after the last proof that no change was missed. Once
+    /// a change has arrived, only proofs from before it count.
+    pub(crate) fn remaining_validity(&self, watched: &WatchedKey, now: &Now<'_>) -> Duration {
+        let read = watched.read_at.millis_left(self.config.staleness, now);
+        let (lease, beyond) = match watched.unread {
+            Some(unread) => (unread, 0),
+            None => (self.lease.end(), self.config.serve_stale.unwrap_or(0)),
         };
-        let left = read.max(leased).saturating_add_unsigned(beyond);
+        let left = read
+            .max(lease.millis_left(now))
+            .saturating_add_unsigned(beyond);
         Duration::from_millis(u64::try_from(left).unwrap_or(0))
     }
 
@@ -356,8 +353,9 @@ impl Cache {
             pepper.is_some_and(|pepper| peppers.is_retired(pepper))
         };
         let is_to_be_rewrapped = self.rewraps.as_ref().is_some_and(is_retired);
-        let open = Arc::downgrade(&self.open);
-        let cached = Arc::new(CachedKey::new(key, read_at, open, is_to_be_rewrapped));
+        let watchers = Arc::downgrade(&self.watchers);
+        let cached = CachedKey::new(key, read_at, watchers, is_to_be_rewrapped);
+        let cached = Arc::new(cached);
         let evict = |evicted: Arc<CachedKey>| {
             self.counts.evictions.count();
             self.table.evict(&evicted.lookup_key(), &evicted);

@@ -5,8 +5,15 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use super::entry::{CachedKey, NOWHERE};
-use crate::sync::{Mutex, MutexGuard};
+use super::{
+    entry::{CachedKey, NOWHERE},
+    owners::Owners,
+};
+use crate::{
+    context::HasCaller,
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+    token::KeyId,
+};
 
 /// As many places as the cache may hold keys. A key gets its place as it comes into the table, and gives it
 /// back when it has left it: so every key in the table has one, or has just lost it and is about to leave.
@@ -14,14 +21,20 @@ use crate::sync::{Mutex, MutexGuard};
 /// Only insertions and removals come here. A hit sets a mark on the key itself.
 pub(super) struct Places {
     capacity: usize,
+    /// How many users and keys were invalidated. Counted up under the lock.
+    generation: AtomicU64,
     clock: Mutex<ClockHand>,
 }
+
+/// The key was read before its user was invalidated.
+pub(super) struct Outdated;
 
 #[derive(Default)]
 struct ClockHand {
     keys: Vec<Option<Arc<CachedKey>>>,
     free: Vec<u32>,
     hand: usize,
+    owners: Owners,
 }
 
 /// How many keys that were used lately are passed over for one insertion, so that it takes no longer
@@ -32,18 +45,32 @@ impl Places {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             capacity,
+            generation: AtomicU64::new(0),
             clock: Mutex::default(),
         }
     }
 
+    /// The generation of a load that is registered after this call.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
     /// Gives `key` a place: that of `previous`, a free one, or that of a key which wasn't used lately.
     /// The latter comes back and has to leave the table.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] if its load has a generation before an invalidation of its user, or of its id.
     pub(super) fn give(
         &self,
         key: &Arc<CachedKey>,
         previous: Option<&Arc<CachedKey>>,
-    ) -> Option<Arc<CachedKey>> {
+        generation: u64,
+    ) -> Result<Option<Arc<CachedKey>>, Outdated> {
         let mut clock = self.clock();
+        if !clock.owners.admit(key, generation) {
+            return Err(Outdated);
+        }
         let place = previous.and_then(|previous| clock.take_from(previous));
         let place = place.or_else(|| clock.free.pop());
         let place = match place {
@@ -54,12 +81,27 @@ impl Places {
             }
             None => clock.find_unused(),
         };
-        key.set_place(place);
-        let evicted = clock.keys[place as usize].replace(key.clone());
-        if let Some(evicted) = &evicted {
-            evicted.set_place(NOWHERE);
-        }
-        evicted
+        Ok(clock.put(place, key.clone()))
+    }
+
+    /// Returns the cached keys of a user. No load that was registered before brings another.
+    pub(super) fn invalidate_user(&self, user_id: &str) -> Vec<Arc<CachedKey>> {
+        let mut clock = self.clock();
+        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        clock.owners.note_user(user_id, generation);
+        let places = clock.owners.places_of(user_id);
+        let keys = places.filter_map(|place| clock.keys.get(place as usize)?.clone());
+        keys.filter(|key| key.caller().user_id() == user_id)
+            .collect()
+    }
+
+    /// The same for the key with an id, where it is looked up by a digest.
+    pub(super) fn invalidate_id(&self, id: &KeyId) -> Option<Arc<CachedKey>> {
+        let mut clock = self.clock();
+        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        clock.owners.note_id(id, generation);
+        let place = clock.owners.place_of(id)?;
+        clock.keys.get(place as usize)?.clone()
     }
 
     /// Takes back the place of a key that has left the table.
@@ -94,8 +136,22 @@ impl ClockHand {
         let place = key.place();
         let taken = self.keys.get_mut(place as usize)?;
         taken.take_if(|other| Arc::ptr_eq(other, key))?;
+        self.owners.unlink(place, key);
         key.set_place(NOWHERE);
         Some(place)
+    }
+
+    /// Puts `key` there, and returns the key that had the place.
+    fn put(&mut self, place: u32, key: Arc<CachedKey>) -> Option<Arc<CachedKey>> {
+        let evicted = self.keys[place as usize].take();
+        if let Some(evicted) = &evicted {
+            self.owners.unlink(place, evicted);
+            evicted.set_place(NOWHERE);
+        }
+        self.owners.link(place, &key);
+        key.set_place(place);
+        self.keys[place as usize] = Some(key);
+        evicted
     }
 
     fn find_unused(&mut self) -> u32 {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::Now,
-    sync::{AtomicU64, Entry, Map, Ordering, map},
+    sync::{AtomicU64, Entry, Map, OccupiedEntry, Ordering, map},
     token::LookupKey,
 };
 
@@ -97,18 +97,20 @@ impl Table {
         }
     }
 
-    /// Joins the load of `key`, or registers one. `is_good` says whether what is cached by now will
+    /// Joins the load of `key`, or registers one with a `generation`. `is_good` says whether what is cached by now will
     /// do; who passes `None` takes nothing that was read, or begun to be read, before.
     pub(super) fn join(
         &self,
         key: &LookupKey,
         now: &Now<'_>,
+        generation: u64,
         is_good: Option<&dyn Fn(&CachedKey) -> bool>,
     ) -> Joined {
+        let flight = |previous| self.flight(key, generation, previous);
         let mut entry = match self.slots.entry(SlotKey(*key)) {
             Entry::Occupied(entry) => entry,
             Entry::Vacant(entry) => {
-                let flight = self.flight(key, None);
+                let flight = flight(None);
                 let waiter = flight.wait();
                 entry.insert(Slot::Loading(flight));
                 return Joined::Leading(waiter);
@@ -127,17 +129,22 @@ impl Table {
                 return Joined::Waiting(flight.wait());
             }
             (Slot::Loading(flight), _) => Arc::new(flight.overtaken()),
-            (Slot::Known(cached), _) => self.flight(key, Some(cached.clone())),
-            (Slot::Unknown(_), _) => self.flight(key, None),
+            (Slot::Known(cached), _) => flight(Some(cached.clone())),
+            (Slot::Unknown(_), _) => flight(None),
         };
         let waiter = flight.wait();
         entry.insert(Slot::Loading(flight));
         Joined::Leading(waiter)
     }
 
-    fn flight(&self, key: &LookupKey, previous: Option<Arc<CachedKey>>) -> Arc<Flight> {
+    fn flight(
+        &self,
+        key: &LookupKey,
+        generation: u64,
+        previous: Option<Arc<CachedKey>>,
+    ) -> Arc<Flight> {
         let epoch = self.epoch.load(Ordering::SeqCst);
-        Arc::new(Flight::new(*key, epoch, previous))
+        Arc::new(Flight::new(*key, epoch, generation, previous))
     }
 
     /// Whether the flight is still the one that its key waits for.
@@ -194,7 +201,15 @@ impl Table {
                     if next.as_ref().is_some_and(|next| !next.takes_from(flight)) {
                         return false;
                     }
-                    let evicted = places.give(new, previous.as_ref());
+                    let given = places.give(new, previous.as_ref(), flight.generation);
+                    let Ok(evicted) = given else {
+                        // Whoever waits reads it again.
+                        flight.mark_stale();
+                        if next.is_none() {
+                            end_registration(entry, previous);
+                        }
+                        return false;
+                    };
                     match next {
                         Some(next) => next.take_from(flight, new.clone()),
                         None => drop(entry.insert(Slot::Known(new.clone()))),
@@ -202,7 +217,10 @@ impl Table {
                     evicted
                 }
                 Entry::Vacant(entry) => {
-                    let evicted = places.give(new, None);
+                    let Ok(evicted) = places.give(new, None, flight.generation) else {
+                        flight.mark_stale();
+                        return false;
+                    };
                     entry.insert(Slot::Known(new.clone()));
                     evicted
                 }
@@ -238,15 +256,11 @@ impl Table {
 
     /// Ends a flight that has brought nothing: what was there before is there again.
     pub(super) fn abandon(&self, flight: &Arc<Flight>) {
-        let Entry::Occupied(mut entry) = self.slots.entry(SlotKey(*flight.key())) else {
+        let Entry::Occupied(entry) = self.slots.entry(SlotKey(*flight.key())) else {
             return;
         };
-        if !fence::is_registered(entry.get(), flight) {
-            return;
-        }
-        match flight.previous().filter(|key| key.place() != NOWHERE) {
-            Some(previous) => drop(entry.insert(Slot::Known(previous))),
-            None => drop(entry.remove()),
+        if fence::is_registered(entry.get(), flight) {
+            end_registration(entry, flight.previous());
         }
     }
 
@@ -255,26 +269,6 @@ impl Table {
     pub(super) fn invalidate(&self, key: &LookupKey) -> Option<Arc<CachedKey>> {
         let (_, slot) = self.slots.remove(&SlotKey(*key))?;
         slot.retire()
-    }
-
-    /// The same for every key of which `is_it` says so, and whatever is read for the first time.
-    pub(super) fn invalidate_where(
-        &self,
-        is_it: impl Fn(&CachedKey) -> bool,
-    ) -> Vec<(LookupKey, Option<Arc<CachedKey>>)> {
-        let mut gone = Vec::new();
-        self.slots.retain(|key, slot| {
-            let may_be_it = match slot {
-                Slot::Known(cached) => is_it(cached),
-                Slot::Unknown(_) => false,
-                Slot::Loading(flight) => flight.previous().is_none_or(|cached| is_it(&cached)),
-            };
-            if may_be_it {
-                gone.push((key.0, slot.retire()));
-            }
-            !may_be_it
-        });
-        gone
     }
 
     /// The same for every key. What is being read now isn't remembered even where its shard has been
@@ -302,6 +296,15 @@ impl Table {
             &SlotKey(id.key),
             |_, slot| matches!(slot, Slot::Unknown(until) if *until == id.until),
         );
+    }
+}
+
+/// Ends a load that has brought nothing: what was there before is there again, where it has its
+/// place still.
+fn end_registration(mut entry: OccupiedEntry<'_, SlotKey, Slot>, previous: Option<Arc<CachedKey>>) {
+    match previous.filter(|key| key.place() != NOWHERE) {
+        Some(previous) => drop(entry.insert(Slot::Known(previous))),
+        None => drop(entry.remove()),
     }
 }
 

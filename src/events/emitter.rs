@@ -46,7 +46,7 @@ impl Emitter {
         let log = Log::new(settings.buffer);
         let recording = settings
             .recorder
-            .map(|recorder| Recording::new(recorder, &log));
+            .map(|recorder| Recording::new(recorder, &log, clock.clone()));
         Self(Arc::new(Outlet {
             log,
             recording,

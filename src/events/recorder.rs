@@ -12,8 +12,10 @@ use super::{
 };
 use crate::{
     ask::ask_in_time,
+    background::{BackgroundTask, FirstPoll, Run},
+    clock::Clock,
     error::BackendError,
-    sync::{AbortHandle, Mutex, MutexGuard, Semaphore, sleep, spawn},
+    sync::{Mutex, MutexGuard, Semaphore, sleep},
     trace,
 };
 
@@ -107,30 +109,34 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Takes events to a recorder.
 pub(super) struct Recording {
     recorder: Box<dyn DynRecorder>,
-    /// One batch at a time.
-    turn: Semaphore,
     work: Mutex<Work>,
+    /// Records until nothing is left.
+    task: BackgroundTask,
 }
 
 struct Work {
     reader: Reader,
     /// What was taken, and isn't known to be recorded.
     batch: Option<Arc<[Event]>>,
-    has_task: bool,
-    task: Option<AbortHandle>,
+    /// Lets one batch be recorded at a time. A run whose runtime stands still keeps the one that
+    /// it has, and the next gets another.
+    turn: Arc<Semaphore>,
     is_shut_down: bool,
 }
 
 impl Recording {
-    pub(super) fn new(recorder: Box<dyn DynRecorder>, log: &Arc<Log>) -> Arc<Self> {
+    pub(super) fn new(
+        recorder: Box<dyn DynRecorder>,
+        log: &Arc<Log>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             recorder,
-            turn: Semaphore::new(1),
+            task: BackgroundTask::new(clock),
             work: Mutex::new(Work {
                 reader: log.reader(),
                 batch: None,
-                has_task: false,
-                task: None,
+                turn: Arc::new(Semaphore::new(1)),
                 is_shut_down: false,
             }),
         })
@@ -138,47 +144,74 @@ impl Recording {
 
     /// There is something to record.
     pub(super) fn ensure_running(self: &Arc<Self>) {
-        {
-            let mut work = self.work();
-            if work.has_task || work.is_shut_down {
-                return;
-            }
-            work.has_task = true;
+        if self.work().is_shut_down {
+            return;
         }
-        let task = Task {
-            recording: self.clone(),
-            is_done: false,
-        };
-        // Without a runtime it comes back and is dropped, and the next event tries again.
-        if let Ok(task) = spawn(task.run()) {
-            let mut work = self.work();
-            if work.is_shut_down {
-                task.abort();
-            } else {
-                work.task = Some(task.abort_handle());
+        self.task.ensure_running(FirstPoll::Later, |run| {
+            let turn = self.new_turn();
+            let recording = self.clone();
+            async move { recording.record_all(run, turn).await }
+        });
+    }
+
+    /// Records until nothing is left, and ends: an idle store has no task.
+    async fn record_all(&self, run: Run, turn: Arc<Semaphore>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.record_batch(&turn).await {
+                Ok(Some(_)) => pause = FIRST_PAUSE,
+                Ok(None) => {
+                    if run.finish_if(|| self.work().next_batch().is_none()) {
+                        return;
+                    }
+                }
+                Err(_) => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
     }
 
+    /// Lets a new run record, although the one before may have stopped in the middle of a batch.
+    fn new_turn(&self) -> Arc<Semaphore> {
+        let turn = Arc::new(Semaphore::new(1));
+        self.work().turn = turn.clone();
+        turn
+    }
+
     /// Records a batch; returns the number of its last event, or nothing where there is none.
-    async fn record_batch(&self) -> Result<Option<u64>, BackendError> {
-        let _turn = self.turn.acquire().await;
+    async fn record_batch(&self, turn: &Semaphore) -> Result<Option<u64>, BackendError> {
+        let _turn = turn.acquire().await;
         let Some(batch) = self.work().next_batch() else {
             return Ok(None);
         };
         ask_in_time(RECORD_TIMEOUT, async { self.recorder.record(&batch).await })
             .await
             .inspect_err(|error| trace::not_recorded(batch.len(), error))?;
-        self.work().batch = None;
+        let mut work = self.work();
+        // Another run may have recorded it, and taken the next one.
+        if work
+            .batch
+            .as_ref()
+            .is_some_and(|it| Arc::ptr_eq(it, &batch))
+        {
+            work.batch = None;
+        }
         Ok(batch.last().map(|event| event.number))
     }
 
     /// Records what there is up to an event, within a time. No more is recorded after that.
     pub(super) async fn shut_down(&self, last: u64) -> Result<(), BackendError> {
         self.work().is_shut_down = true;
+        let turn = if self.task.is_stalled() {
+            self.new_turn()
+        } else {
+            self.work().turn.clone()
+        };
         let recorded = ask_in_time(SHUTDOWN_TIMEOUT, async {
             while self
-                .record_batch()
+                .record_batch(&turn)
                 .await?
                 .is_some_and(|number| number < last)
             {}
@@ -190,14 +223,8 @@ impl Recording {
     }
 
     pub(super) fn stop(&self) {
-        let task = {
-            let mut work = self.work();
-            work.is_shut_down = true;
-            work.task.take()
-        };
-        if let Some(task) = task {
-            task.abort();
-        }
+        self.work().is_shut_down = true;
+        self.task.stop();
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {
@@ -216,45 +243,5 @@ impl Work {
             }
         }
         self.batch.clone()
-    }
-}
-
-/// Records until nothing is left, and ends: an idle store has no task.
-struct Task {
-    recording: Arc<Recording>,
-    is_done: bool,
-}
-
-impl Task {
-    async fn run(mut self) {
-        let mut pause = FIRST_PAUSE;
-        while !self.is_done {
-            match self.recording.record_batch().await {
-                Ok(Some(_)) => pause = FIRST_PAUSE,
-                Ok(None) => self.end_unless_there_is_more(),
-                Err(_) => {
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-            }
-        }
-    }
-
-    /// Whatever comes from then on starts another.
-    fn end_unless_there_is_more(&mut self) {
-        let mut work = self.recording.work();
-        if work.next_batch().is_none() {
-            work.has_task = false;
-            self.is_done = true;
-        }
-    }
-}
-
-/// A runtime that ends takes the task along, and the next event starts another.
-impl Drop for Task {
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.recording.work().has_task = false;
-        }
     }
 }

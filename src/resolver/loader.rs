@@ -3,17 +3,19 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    mem,
     sync::{Arc, PoisonError},
 };
 
 use super::ask::{ask, too_slow};
 use crate::{
     backend::{DynSource, only_record},
-    cache::{Cache, Flight},
+    background::{BackgroundTask, FirstPoll, Run, STALLED_AFTER},
+    cache::{Cache, Flight, Outcome, Waiter},
     clock::{Clock, Moment},
     error::{BackendError, Unavailable},
     key::ApiKey,
-    sync::{AtomicUsize, Mutex, MutexGuard, Ordering, spawn},
+    sync::{AtomicUsize, Mutex, MutexGuard, Ordering, timeout},
     token::LookupKey,
 };
 
@@ -32,16 +34,27 @@ pub(super) struct Loader {
     source: Arc<dyn DynSource>,
     cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
-    queue: Mutex<Queue>,
+    /// As many as reads may be under way at once.
+    readers: Box<[Reader]>,
+    waiting: Mutex<VecDeque<Arc<Flight>>>,
     /// How many reads failed since one was answered.
     failed: AtomicUsize,
 }
 
+struct Reader {
+    task: BackgroundTask,
+    /// What the current run reads. Who replaces that run takes it over.
+    batch: Mutex<Arc<Batch>>,
+}
+
+/// What one run reads, in so far as it hasn't landed: read together what stands together.
 #[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Arc<Flight>>,
-    /// How many tasks read.
-    readers: usize,
+struct Batch(Mutex<VecDeque<Vec<Arc<Flight>>>>);
+
+impl Batch {
+    fn parts(&self) -> MutexGuard<'_, VecDeque<Vec<Arc<Flight>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Loader {
@@ -50,35 +63,64 @@ impl Loader {
         cache: Arc<Cache>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
+        let reader = |_| Reader {
+            task: BackgroundTask::new(clock.clone()),
+            batch: Mutex::default(),
+        };
         Arc::new(Self {
+            readers: (0..cache.config().max_loads()).map(reader).collect(),
             source,
             cache,
             clock,
-            queue: Mutex::default(),
+            waiting: Mutex::default(),
             failed: AtomicUsize::new(0),
         })
     }
 
     /// Sees to it that the flight lands, whatever becomes of the caller.
     pub(super) fn load(self: &Arc<Self>, flight: Arc<Flight>) {
-        let config = self.cache.config();
-        let mut queue = self.queue();
-        if queue.waiting.len() >= config.max_waiting_loads() {
-            drop(queue);
+        let is_full = {
+            let mut waiting = self.waiting();
+            let is_full = waiting.len() >= self.cache.config().max_waiting_loads();
+            if !is_full {
+                waiting.push_back(flight.clone());
+            }
+            is_full
+        };
+        if is_full {
             let why = Unavailable::load_failed("too many keys wait to be read already");
             self.fail(&flight, why);
             return;
         }
-        queue.waiting.push_back(flight);
-        if queue.readers < config.max_loads() {
-            queue.readers += 1;
-            drop(queue);
-            let reader = Reader {
-                loader: self.clone(),
-                parts: VecDeque::new(),
-                is_done: false,
+        self.ensure_read();
+    }
+
+    /// Waits for what a load brings. Reads it again, where it was begun on a runtime that has
+    /// ended, or stands still.
+    pub(super) async fn outcome(self: &Arc<Self>, waiter: &mut Waiter) -> Outcome {
+        loop {
+            match timeout(STALLED_AFTER, waiter.outcome()).await {
+                Ok(outcome) => return outcome,
+                Err(_) => self.ensure_read(),
+            }
+        }
+    }
+
+    /// Starts one more reader, or replaces one whose runtime stands still, unless there are
+    /// enough.
+    fn ensure_read(self: &Arc<Self>) {
+        for index in 0..self.readers.len() {
+            let loader = self.clone();
+            let start = |run| {
+                let parts = loader.readers[index].take_over();
+                async move { Reading { loader, parts, run }.run().await }
             };
-            drop(spawn(reader.run()));
+            if self.readers[index]
+                .task
+                .ensure_running(FirstPoll::Later, start)
+            {
+                return;
+            }
         }
     }
 
@@ -97,8 +139,8 @@ impl Loader {
         Moment::now(&*self.clock)
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Arc<Flight>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read(&self, keys: &[LookupKey]) -> Option<Result<Vec<ApiKey>, BackendError>> {
@@ -108,32 +150,54 @@ impl Loader {
     }
 }
 
-/// One of the tasks that read, until nothing waits any more.
-struct Reader {
-    loader: Arc<Loader>,
-    /// What it reads, in so far as it hasn't landed: read together what stands together.
-    parts: VecDeque<Vec<Arc<Flight>>>,
-    is_done: bool,
+impl Reader {
+    /// What the run before hasn't landed, for a new one.
+    fn take_over(&self) -> Arc<Batch> {
+        let mut current = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = mem::take(&mut *current.parts());
+        *current = Arc::new(Batch(Mutex::new(parts)));
+        current.clone()
+    }
 }
 
-impl Reader {
-    async fn run(mut self) {
-        while self.take_batch() {
+/// One run of a reader, until nothing waits any more.
+struct Reading {
+    loader: Arc<Loader>,
+    parts: Arc<Batch>,
+    run: Run,
+}
+
+impl Reading {
+    async fn run(self) {
+        loop {
             self.read_parts().await;
+            if self.take_batch() {
+                continue;
+            }
+            let is_idle = || self.loader.waiting().is_empty();
+            if self.run.finish_if(is_idle) {
+                return;
+            }
         }
     }
 
     /// Reads what was taken: as one, where that fails in halves, and so on. One key that can't be read
     /// must not take the others along.
-    async fn read_parts(&mut self) {
+    async fn read_parts(&self) {
         let mut failed = 0;
-        while let Some(part) = self.parts.front() {
-            for flight in part {
+        loop {
+            let Some(part) = self.parts.parts().front().cloned() else {
+                return;
+            };
+            for flight in &part {
                 flight.begin();
             }
             let read_at = self.loader.now();
-            let found = self.loader.read(&keys(part)).await;
-            let part = self.parts.pop_front().unwrap_or_default();
+            let found = self.loader.read(&keys(&part)).await;
+            // Another run may have taken it over, and reads it again.
+            let Some(part) = self.parts.parts().pop_front() else {
+                return;
+            };
             match found {
                 Some(Ok(found)) => {
                     failed = 0;
@@ -159,7 +223,7 @@ impl Reader {
         }
     }
 
-    fn halve(&mut self, mut part: Vec<Arc<Flight>>, error: &BackendError, failed: usize) {
+    fn halve(&self, mut part: Vec<Arc<Flight>>, error: &BackendError, failed: usize) {
         let is_down = self.loader.failed.load(Ordering::Relaxed) > MAX_FAILED_PARTS;
         let most = if is_down {
             MAX_WHILE_DOWN
@@ -167,27 +231,27 @@ impl Reader {
             MAX_FAILED_PARTS
         };
         if failed >= most {
-            let others = self.parts.drain(..).flatten();
+            let others = mem::take(&mut *self.parts.parts());
+            let others = others.into_iter().flatten();
             fail(&self.loader, part.into_iter().chain(others), error);
         } else if part.len() == 1 {
             fail(&self.loader, part, error);
         } else {
             let half = part.split_off(part.len() / 2);
-            self.parts.extend([part, half]);
+            self.parts.parts().extend([part, half]);
         }
     }
 
-    /// Whether there was anything to take. Otherwise this reader isn't counted any more.
-    fn take_batch(&mut self) -> bool {
-        let mut queue = self.loader.queue();
-        let count = queue.waiting.len().min(MAX_BATCH);
-        if count == 0 {
-            queue.readers -= 1;
-            self.is_done = true;
+    /// Returns whether there was anything to take.
+    fn take_batch(&self) -> bool {
+        let batch: Vec<_> = {
+            let mut waiting = self.loader.waiting();
+            let count = waiting.len().min(MAX_BATCH);
+            waiting.drain(..count).collect()
+        };
+        if batch.is_empty() {
             return false;
         }
-        let batch: Vec<_> = queue.waiting.drain(..count).collect();
-        drop(queue);
         // Those who have waited for too long are gone.
         let is_wanted = |flight: &Arc<Flight>| self.loader.cache.is_wanted(flight);
         let (wanted, given_up): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_wanted);
@@ -196,7 +260,7 @@ impl Reader {
             self.loader.fail(&flight, why);
         }
         if !wanted.is_empty() {
-            self.parts.push_back(wanted);
+            self.parts.parts().push_back(wanted);
         }
         true
     }
@@ -215,22 +279,13 @@ fn keys(flights: &[Arc<Flight>]) -> Vec<LookupKey> {
 }
 
 /// A runtime that ends drops its tasks: nobody may wait for them.
-impl Drop for Reader {
+impl Drop for Reading {
     fn drop(&mut self) {
-        if self.is_done {
-            return;
-        }
-        let mut queue = self.loader.queue();
-        queue.readers -= 1;
-        if queue.readers == 0 {
-            self.parts.push_back(queue.waiting.drain(..).collect());
-        }
-        drop(queue);
-        // It may be a clock that panics.
-        let now = Moment::ZERO;
-        for flight in self.parts.drain(..).flatten() {
+        let parts = mem::take(&mut *self.parts.parts());
+        for flight in parts.into_iter().flatten() {
             let why = Unavailable::load_failed("the runtime ended that the key was read on");
-            self.loader.cache.land(&flight, Err(why), now);
+            // It may be a clock that panics.
+            self.loader.cache.land(&flight, Err(why), Moment::ZERO);
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    mem,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -10,13 +9,14 @@ use std::{
 use super::{ask::ask_in_time, write::carry_out_and_tell};
 use crate::{
     backend::DynBackend,
+    background::{BackgroundTask, FirstPoll, Run},
     cache::{Cache, CachedKey},
     clock::{Clock, Moment, Now},
     context::HasCaller,
     error::BackendError,
     events::{Emitter, Event, EventKind},
     key::ApiKey,
-    sync::{AbortHandle, Mutex, MutexGuard, spawn},
+    sync::{Mutex, MutexGuard},
     token::{ApiKeyToken, KeyId, Peppers, SecretHash},
     trace,
 };
@@ -24,6 +24,8 @@ use crate::{
 /// Hashes anew what was verified with a retired pepper, and stores it.
 pub(crate) struct Rewrapper {
     shared: Arc<Shared>,
+    /// Writes until nothing waits.
+    task: BackgroundTask,
 }
 
 struct Shared {
@@ -47,8 +49,6 @@ struct Queue {
     failures: u32,
     /// Until when none is tried, since they fail one after the other.
     closed_until: u64,
-    has_writer: bool,
-    writer: Option<AbortHandle>,
     is_shut_down: bool,
 }
 
@@ -74,6 +74,7 @@ impl Rewrapper {
         emitter: Emitter,
     ) -> Self {
         Self {
+            task: BackgroundTask::new(clock.clone()),
             shared: Arc::new(Shared {
                 backend,
                 cache,
@@ -100,26 +101,17 @@ impl Rewrapper {
             Some(None) => drop(queue.known.remove(&id)),
             None => {}
         }
-        if queue.is_shut_down
-            || queue.waiting.is_empty()
-            || mem::replace(&mut queue.has_writer, true)
-        {
-            return;
-        }
+        let is_needed = !queue.is_shut_down && !queue.waiting.is_empty();
         drop(queue);
-        let writer = Writer {
-            shared: self.shared.clone(),
-            current: None,
-            is_done: false,
-        };
-        // Without a runtime the writer comes back and is dropped, and the next use tries again.
-        if let Ok(task) = spawn(writer.run()) {
-            let mut queue = self.shared.queue();
-            if queue.is_shut_down {
-                task.abort();
-            } else {
-                queue.writer = Some(task.abort_handle());
-            }
+        if is_needed {
+            self.task.ensure_running(FirstPoll::Later, |run| {
+                let writer = Writer {
+                    shared: self.shared.clone(),
+                    run,
+                    current: None,
+                };
+                writer.write_all()
+            });
         }
     }
 
@@ -130,9 +122,8 @@ impl Rewrapper {
         queue.is_shut_down = true;
         queue.waiting.clear();
         queue.known.clear();
-        if let Some(writer) = queue.writer.take() {
-            writer.abort();
-        }
+        drop(queue);
+        self.task.stop();
     }
 }
 
@@ -165,16 +156,6 @@ impl Queue {
             Some(spared_until) => spared_until.is_some_and(|until| now >= until),
             None => self.known.len() < MAX_KNOWN,
         }
-    }
-
-    /// None where nothing waits: then the writer is done.
-    fn next(&mut self) -> Option<Rewrap> {
-        let next = self.waiting.pop_front();
-        if next.is_none() || self.is_shut_down {
-            self.has_writer = false;
-            return None;
-        }
-        next
     }
 
     fn is_written(&mut self, id: &KeyId) {
@@ -235,18 +216,21 @@ impl Shared {
 /// Writes until nothing waits, and ends: an idle store has no task.
 struct Writer {
     shared: Arc<Shared>,
+    run: Run,
     /// What is being written.
     current: Option<KeyId>,
-    is_done: bool,
 }
 
 impl Writer {
-    async fn run(mut self) {
+    async fn write_all(mut self) {
         loop {
-            let next = self.shared.queue().next();
+            let next = self.shared.queue().waiting.pop_front();
             let Some(next) = next else {
-                self.is_done = true;
-                return;
+                let is_idle = || self.shared.queue().waiting.is_empty();
+                if self.run.finish_if(is_idle) {
+                    return;
+                }
+                continue;
             };
             let id = next.id;
             self.current = Some(id);
@@ -264,16 +248,11 @@ impl Writer {
     }
 }
 
-/// A runtime that ends takes the task along, and the next use of such a key starts another.
+/// A runtime that ends takes the task along. The next use of the key has it written.
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.is_done {
-            return;
-        }
-        let mut queue = self.shared.queue();
-        queue.has_writer = false;
         if let Some(id) = self.current {
-            queue.known.remove(&id);
+            self.shared.queue().known.remove(&id);
         }
     }
 }

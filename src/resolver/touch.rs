@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    mem,
     sync::{Arc, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -10,12 +9,13 @@ use std::{
 use super::ask::ask_in_time;
 use crate::{
     backend::{DynBackend, Touch},
+    background::{BackgroundTask, FirstPoll, Run},
     cache::{CachedKey, USE_IS_OLD_AFTER},
-    clock::{Now, from_unix_millis, saturating_add},
+    clock::{Clock, Now, from_unix_millis, saturating_add},
     context::HasCaller,
     error::BackendError,
     key::ApiKey,
-    sync::{AbortHandle, AtomicU64, Mutex, MutexGuard, Ordering, sleep, spawn},
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering, sleep},
     token::KeyId,
     trace,
 };
@@ -23,6 +23,8 @@ use crate::{
 /// Gathers uses and writes them every few seconds.
 pub(crate) struct Toucher {
     gathered: Arc<Gathered>,
+    /// Writes until nothing is left.
+    task: BackgroundTask,
 }
 
 struct Gathered {
@@ -36,8 +38,6 @@ struct Gathered {
 struct Uses {
     /// What isn't known to be written.
     last: HashMap<KeyId, SystemTime>,
-    has_flusher: bool,
-    flusher: Option<AbortHandle>,
     is_shut_down: bool,
 }
 
@@ -49,8 +49,13 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 impl Toucher {
     pub(super) const EVERY: Duration = Duration::from_secs(5);
 
-    pub(super) fn new(backend: Arc<dyn DynBackend>, every: Duration) -> Self {
+    pub(super) fn new(
+        backend: Arc<dyn DynBackend>,
+        every: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
+            task: BackgroundTask::new(clock),
             gathered: Arc::new(Gathered {
                 backend,
                 every,
@@ -72,28 +77,11 @@ impl Toucher {
         let Some(used_at) = from_unix_millis(now) else {
             return;
         };
-        let has_flusher = {
-            let mut uses = self.gathered.uses();
-            if !uses.take_in(id, used_at) {
-                return;
-            }
-            mem::replace(&mut uses.has_flusher, true)
-        };
-        if has_flusher {
-            return;
-        }
-        let flusher = Flusher {
-            gathered: self.gathered.clone(),
-            is_done: false,
-        };
-        // Without a runtime the flusher comes back and is dropped, and the next one to be noted tries again.
-        if let Ok(task) = spawn(flusher.run()) {
-            let mut uses = self.gathered.uses();
-            if uses.is_shut_down {
-                task.abort();
-            } else {
-                uses.flusher = Some(task.abort_handle());
-            }
+        if self.gathered.uses().take_in(id, used_at) {
+            self.task.ensure_running(FirstPoll::Later, |run| {
+                let gathered = self.gathered.clone();
+                async move { gathered.write_all(run).await }
+            });
         }
     }
 
@@ -106,14 +94,8 @@ impl Toucher {
 
     /// Writes what has been gathered. No more is gathered.
     pub(super) async fn shut_down(&self) -> Result<(), BackendError> {
-        let flusher = {
-            let mut uses = self.gathered.uses();
-            uses.is_shut_down = true;
-            uses.flusher.take()
-        };
-        if let Some(flusher) = flusher {
-            flusher.abort();
-        }
+        self.gathered.uses().is_shut_down = true;
+        self.task.stop();
         self.gathered.flush().await
     }
 
@@ -125,11 +107,7 @@ impl Toucher {
 
 impl Drop for Toucher {
     fn drop(&mut self) {
-        let mut uses = self.gathered.uses();
-        uses.is_shut_down = true;
-        if let Some(flusher) = uses.flusher.take() {
-            flusher.abort();
-        }
+        self.gathered.uses().is_shut_down = true;
     }
 }
 
@@ -159,6 +137,18 @@ impl Uses {
 }
 
 impl Gathered {
+    /// Writes until nothing is left, and ends: an idle store has no task.
+    async fn write_all(&self, run: Run) {
+        loop {
+            sleep(self.every).await;
+            // A failure was counted and logged, and what failed is tried again.
+            drop(self.flush().await);
+            if run.finish_if(|| self.uses().last.is_empty()) {
+                return;
+            }
+        }
+    }
+
     /// Writes all that was gathered when it began. What fails stays.
     async fn flush(&self) -> Result<(), BackendError> {
         let touches: Vec<_> = {
@@ -194,36 +184,5 @@ impl Gathered {
 
     fn uses(&self) -> MutexGuard<'_, Uses> {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Writes until nothing is left, and ends: an idle store has no task.
-struct Flusher {
-    gathered: Arc<Gathered>,
-    is_done: bool,
-}
-
-impl Flusher {
-    async fn run(mut self) {
-        loop {
-            sleep(self.gathered.every).await;
-            // A failure was counted and logged, and what failed is tried again.
-            drop(self.gathered.flush().await);
-            let mut uses = self.gathered.uses();
-            if uses.last.is_empty() || uses.is_shut_down {
-                uses.has_flusher = false;
-                self.is_done = true;
-                return;
-            }
-        }
-    }
-}
-
-/// A runtime that ends takes the task along, and the next use that is to be noted starts another.
-impl Drop for Flusher {
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.gathered.uses().has_flusher = false;
-        }
     }
 }

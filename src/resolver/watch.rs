@@ -1,47 +1,33 @@
 //! Keeping a cache up to date with what the source tells.
 
-use std::{
-    future::poll_fn,
-    mem,
-    pin::{Pin, pin},
-    sync::{Arc, PoisonError},
-    task::{Context, Waker},
-    time::Duration,
-};
+use std::{future::poll_fn, mem, pin::pin, sync::Arc, time::Duration};
 
 use super::ask::{ask, ask_in_time};
 use crate::{
     backend::{ChangeSink, DynFeed, DynSource, TakesChanges, Told},
+    background::{BackgroundTask, FirstPoll},
     cache::Cache,
     clock::{Clock, Moment},
     error::BackendError,
-    sync::{AbortHandle, AtomicU8, Mutex, MutexGuard, Ordering, in_runtime, sleep, spawn},
+    sync::{AtomicBool, Ordering, sleep},
     trace,
 };
 
 /// Subscribes to a source when the first key is read from it, and follows what it tells.
 pub(super) struct Watch {
     followed: Arc<Followed>,
-    task: Mutex<Option<AbortHandle>>,
+    task: BackgroundTask,
 }
 
 struct Followed {
     source: Arc<dyn DynSource>,
     cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
-    state: AtomicU8,
+    /// Nobody is needed: the source tells nothing, or calls by itself.
+    is_settled: AtomicBool,
 }
 
-/// Nobody follows: not yet, or a runtime ended and took the task along.
-const IDLE: u8 = 0;
-const FOLLOWING: u8 = 1;
-/// There is nothing to follow: the source tells nothing, or calls by itself. Or nobody is to follow
-/// any more.
-const SETTLED: u8 = 2;
-
-/// How often within `max_staleness` the source is asked. A read may take as long as two of these.
-const READS_PER_STALENESS: u32 = 5;
-/// How often it is asked within a heartbeat at the most, where it has nothing to say.
+/// How often the source is read within a heartbeat at most, where it has nothing to say.
 const MAX_READS_PER_HEARTBEAT: u32 = 100;
 
 impl Watch {
@@ -51,107 +37,77 @@ impl Watch {
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
+            task: BackgroundTask::new(clock.clone()),
             followed: Arc::new(Followed {
                 source,
                 cache,
                 clock,
-                state: AtomicU8::new(IDLE),
+                is_settled: AtomicBool::new(false),
             }),
-            task: Mutex::default(),
         }
     }
 
-    /// Called before a key is read. It doesn't wait: what a source needs longer for goes on in a task.
+    /// Called before a key is read, and by those who wait for changes. It doesn't wait: what a
+    /// source needs longer for goes on in a task. A source in this process is subscribed to when
+    /// this returns, and needs no task.
     pub(super) fn ensure_started(&self) {
-        let state = &self.followed.state;
-        let start = || state.compare_exchange(IDLE, FOLLOWING, Ordering::SeqCst, Ordering::SeqCst);
-        if state.load(Ordering::SeqCst) != IDLE || !in_runtime() || start().is_err() {
-            return;
-        }
-        let following = Following(self.followed.clone());
-        let mut following: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(following.run());
-        // A source in this process is subscribed to by now, and needs no task.
-        let now = following
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()));
-        if now.is_pending()
-            && let Ok(task) = spawn(following)
-        {
-            *self.task() = Some(task.abort_handle());
-            // Whoever stopped it meanwhile has found no task.
-            if state.load(Ordering::SeqCst) == SETTLED {
-                task.abort();
-            }
+        if !self.followed.is_settled.load(Ordering::SeqCst) {
+            self.task.ensure_running(FirstPoll::Inline, |_| {
+                let followed = self.followed.clone();
+                async move { followed.run().await }
+            });
         }
     }
 
     /// Nobody follows from now on.
     pub(super) fn stop(&self) {
-        self.followed.state.store(SETTLED, Ordering::SeqCst);
-        if let Some(task) = self.task().take() {
-            task.abort();
-        }
-    }
-
-    fn task(&self) -> MutexGuard<'_, Option<AbortHandle>> {
-        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+        self.task.stop();
     }
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-struct Following(Arc<Followed>);
-
-impl Following {
-    async fn run(self) {
-        let heartbeat = self.0.cache.config().max_staleness() / READS_PER_STALENESS;
+impl Followed {
+    async fn run(&self) {
+        let schedule = self.cache.config().schedule();
         let mut failures = 0;
         loop {
-            let lost = match ask_in_time(heartbeat * 2, self.subscribe()).await {
+            let lost = match ask_in_time(schedule.feed_timeout, self.subscribe()).await {
                 Ok(Told::Nothing) => return self.settle(),
                 Ok(Told::Directly) => {
-                    self.0.cache.invalidate_all();
-                    self.0.cache.extend_lease_for_good();
+                    self.cache.invalidate_all();
+                    self.cache.extend_lease_for_good();
                     return self.settle();
                 }
-                Ok(Told::By(mut feed)) => self.follow(&mut *feed, heartbeat, &mut failures).await,
+                Ok(Told::By(mut feed)) => self.follow(&mut *feed, &mut failures).await,
                 Err(error) => error,
             };
             failures += 1;
-            self.0.cache.count_lost_feed();
+            self.cache.count_lost_feed();
             // An outage is one, however often it is tried again.
             if failures == 1 {
                 trace::feed_lost(&lost);
             }
             // From a sixteenth of a heartbeat to a whole one.
-            sleep(heartbeat / 16 * (1 << failures.min(5_u32) >> 1)).await;
+            sleep(schedule.heartbeat / 16 * (1 << failures.min(5_u32) >> 1)).await;
         }
     }
 
     async fn subscribe(&self) -> Result<Told, BackendError> {
-        let sink = ChangeSink::to(&self.0.cache);
-        self.0
-            .source
+        let sink = ChangeSink::to(&self.cache);
+        self.source
             .subscribe(sink)
             .await
             .map(|subscribed| subscribed.0)
     }
 
     /// Reads until that fails. What was told is applied before it counts as a proof.
-    async fn follow(
-        &self,
-        feed: &mut dyn DynFeed,
-        heartbeat: Duration,
-        failures: &mut u32,
-    ) -> BackendError {
+    async fn follow(&self, feed: &mut dyn DynFeed, failures: &mut u32) -> BackendError {
+        let schedule = self.cache.config().schedule();
+        let heartbeat: Duration = schedule.heartbeat;
         let mut reads = 0_u32;
         loop {
-            let asked_at = Moment::now(&*self.0.clock);
-            let changes = match ask_in_time(heartbeat * 2, async { feed.read().await }).await {
+            let asked_at = Moment::now(&*self.clock);
+            let read = async { feed.read().await };
+            let changes = match ask_in_time(schedule.feed_timeout, read).await {
                 Ok(changes) => changes,
                 Err(error) => return error,
             };
@@ -160,13 +116,13 @@ impl Following {
                 // What was read before may have changed before anything could be told. Not when it is
                 // subscribed to: where the feed then can't be read, that would forget what may be
                 // served stale.
-                self.0.cache.invalidate_all();
+                self.cache.invalidate_all();
             }
             let has_changed = !changes.is_empty();
             for change in changes {
-                self.0.cache.changed(change);
+                self.cache.changed(change);
             }
-            self.0.cache.extend_lease(asked_at);
+            self.cache.extend_lease(asked_at);
             // One that answers once and breaks hasn't recovered.
             if reads == 2 && mem::take(failures) > 0 {
                 trace::feed_found();
@@ -194,13 +150,6 @@ impl Following {
     }
 
     fn settle(&self) {
-        self.0.state.store(SETTLED, Ordering::SeqCst);
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        let state = &self.0.state;
-        let _ = state.compare_exchange(FOLLOWING, IDLE, Ordering::SeqCst, Ordering::SeqCst);
+        self.is_settled.store(true, Ordering::SeqCst);
     }
 }

@@ -14,7 +14,6 @@ use crate::{
     error::ConfigError,
     events::{Emitter, EmitterSettings, EventRecorder},
     resolver::{loader::Loader, rewrap::Rewrapper, touch::Toucher, watch::Watch},
-    sync::Semaphore,
     token::{Brand, DigestFormat, Peppers, TokenFormat},
 };
 
@@ -144,8 +143,8 @@ impl CachedResolverBuilder {
         format: TokenFormat,
     ) -> CachedResolver {
         let rewraps = (self.rewraps && self.touched.is_some()).then(|| peppers.clone());
-        let cache = Arc::new(Cache::new(cache, rewraps));
         let Self { source, clock, .. } = self;
+        let cache = Arc::new(Cache::new(cache, rewraps, clock.clone()));
         let emitter = Emitter::new(self.events, clock.clone());
         let rewrapped = self.touched.as_ref().filter(|_| self.rewraps);
         let resolver = CachedResolver(Arc::new(Inner {
@@ -158,16 +157,15 @@ impl CachedResolverBuilder {
             watch: Watch::new(source, cache.clone(), clock.clone()),
             toucher: self
                 .touched
-                .map(|(backend, every)| Toucher::new(backend, every)),
+                .map(|(backend, every)| Toucher::new(backend, every, clock.clone())),
             emitter,
-            held_reads: Semaphore::new((cache.config().max_waiting_loads() / 10).max(1)),
             cache,
             peppers,
             clock,
             format,
         }));
-        let knower: Weak<Inner> = Arc::downgrade(&resolver.0);
-        resolver.0.cache.open_keys().ask(knower);
+        let revalidate: Weak<Inner> = Arc::downgrade(&resolver.0);
+        resolver.0.cache.watchers().revalidate_with(revalidate);
         resolver
     }
 }

@@ -1,7 +1,7 @@
 //! The resolver over any source.
 
 mod builder;
-mod open;
+mod revalidate;
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -15,7 +15,7 @@ use crate::{
     error::{StoreError, Unavailable},
     events::Emitter,
     key::{ApiKey, KeyStatus},
-    sync::{Semaphore, in_runtime, timeout},
+    sync::{in_runtime, timeout},
     token::{ApiKeyToken, Brand, KeyId, LookupKey, Peppers, TokenFormat},
     verify::{VerifyError, verify},
 };
@@ -50,8 +50,6 @@ struct Inner {
     toucher: Option<Toucher>,
     emitter: Emitter,
     rewrapper: Option<Rewrapper>,
-    /// How many contexts that are held on to may have their key read at a time: requests come first.
-    held_reads: Semaphore,
     peppers: Peppers,
     clock: Arc<dyn Clock>,
     format: TokenFormat,
@@ -152,7 +150,12 @@ impl CachedResolver {
             return None;
         }
         let found = self.0.cache.get(&token.lookup_key(), now)?;
-        Some(self.verified(token, found, now))
+        let checked = self.verified(token, found, now);
+        // Not before: a wrong secret is no use, and spares no key from eviction.
+        if let Ok(key) = &checked {
+            key.mark_used();
+        }
+        Some(checked)
     }
 
     fn verified(&self, token: &ApiKeyToken, found: Found, now: &Now<'_>) -> Checked {
@@ -214,7 +217,7 @@ impl CachedResolver {
                 }
             };
             let flight = &*waited_for.insert(waiter.flight().clone());
-            let outcome = waiter.outcome().await;
+            let outcome = self.0.loader.outcome(&mut waiter).await;
             let is_over = match freshness {
                 Freshness::Cached => flight.is_stale() || flight.is_refused(),
                 Freshness::Fresh => flight.is_stale(),
