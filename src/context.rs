@@ -73,8 +73,12 @@ pub(crate) trait HasCaller: Send + Sync {
     /// Whether the caller's key is good now.
     fn is_active(&self) -> Answer<Result<bool, Unavailable>>;
 
-    /// The same key with what `caller` says of it.
-    fn shown_as(self: Arc<Self>, caller: Caller) -> Arc<dyn HasCaller>;
+    /// The same key with what `caller` says of it, and an expiry of its own.
+    fn shown_as(
+        self: Arc<Self>,
+        caller: Caller,
+        expires_at: Option<NonZeroU64>,
+    ) -> Arc<dyn HasCaller>;
 }
 
 pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -165,7 +169,7 @@ impl HasCaller for Caller {
         Box::pin(ready(Ok(!has_ended)))
     }
 
-    fn shown_as(self: Arc<Self>, caller: Caller) -> Arc<dyn HasCaller> {
+    fn shown_as(self: Arc<Self>, caller: Caller, _: Option<NonZeroU64>) -> Arc<dyn HasCaller> {
         Arc::new(caller)
     }
 }
@@ -213,7 +217,7 @@ impl AuthContext {
         } = self.caller().clone();
         let name = Some(name.as_ref());
         let caller = Caller::new(key_id, self.user_id(), name, scopes, expires_at);
-        self.shown_as(caller)
+        self.shown_as(caller, None)
     }
 
     /// The same with the key's end, in whole milliseconds. Where the context is that of a stored key, it still
@@ -222,11 +226,11 @@ impl AuthContext {
     pub fn with_expiry(self, expires_at: SystemTime) -> Self {
         let mut caller = self.caller().clone();
         caller.expires_at = Some(expiry(expires_at));
-        self.shown_as(caller)
+        self.shown_as(caller, Some(expiry(expires_at)))
     }
 
-    fn shown_as(mut self, caller: Caller) -> Self {
-        self.caller = self.caller.shown_as(caller);
+    fn shown_as(mut self, caller: Caller, expires_at: Option<NonZeroU64>) -> Self {
+        self.caller = self.caller.shown_as(caller, expires_at);
         self
     }
 

@@ -1,6 +1,9 @@
 //! A key as the cache holds it.
 
-use std::sync::{Arc, Weak};
+use std::{
+    num::NonZeroU64,
+    sync::{Arc, Weak},
+};
 
 use super::watchers::{KeyWatchers, until_inactive};
 
@@ -187,8 +190,16 @@ impl HasCaller for CachedKey {
         })
     }
 
-    fn shown_as(self: Arc<Self>, caller: Caller) -> Arc<dyn HasCaller> {
-        Arc::new(Shown { caller, of: self })
+    fn shown_as(
+        self: Arc<Self>,
+        caller: Caller,
+        expires_at: Option<NonZeroU64>,
+    ) -> Arc<dyn HasCaller> {
+        Arc::new(Shown {
+            caller,
+            expires_at,
+            of: self,
+        })
     }
 }
 

@@ -210,6 +210,13 @@ impl KeyWatchers {
     }
 }
 
+/// The store is gone: its watchers end.
+impl Drop for KeyWatchers {
+    fn drop(&mut self) {
+        self.doubt_all();
+    }
+}
+
 /// The longest wait before a watcher looks again without any notification.
 const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 

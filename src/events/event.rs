@@ -111,6 +111,10 @@ impl Event {
             // A token of a key that is revoked can be reported again and again, and one that was claimed
             // presented.
             EventKind::ClaimRefused { .. } | EventKind::LeakReported => Sort::Repeatable,
+            EventKind::Revoked { .. }
+            | EventKind::ManyRevoked { .. }
+            | EventKind::Disabled
+            | EventKind::Deleted => Sort::Inactive,
             _ => Sort::Change,
         }
     }
@@ -147,8 +151,8 @@ impl fmt::Display for Event {
         match &self.kind {
             EventKind::Missed(missed) => write!(
                 f,
-                " changes={} repeatable={} rejections={}",
-                missed.changes, missed.repeatable, missed.rejections
+                " inactive={} changes={} repeatable={} rejections={}",
+                missed.inactive, missed.changes, missed.repeatable, missed.rejections
             ),
             _ => Ok(()),
         }

@@ -109,7 +109,9 @@ pub enum EventKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct MissedEvents {
-    /// What happened to keys and grants.
+    /// Revoked, disabled and deleted keys.
+    pub inactive: u64,
+    /// Other changes of keys and grants.
     pub changes: u64,
     /// What whoever holds a key's token or a claim token can cause any number of: reports that the token has
     /// leaked, and refused claims of grants that exist.
@@ -122,13 +124,15 @@ pub struct MissedEvents {
 /// what a holder of one token, even of a key that has ended, can make many of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sort {
+    /// A key became inactive. Its own class, so that a flood of new keys evicts no revocation.
+    Inactive,
     Change,
     Repeatable,
     Rejection,
 }
 
 impl Sort {
-    pub(super) const COUNT: usize = 3;
+    pub(super) const COUNT: usize = 4;
 }
 
 impl EventKind {

@@ -184,6 +184,7 @@ impl MissedEvents {
     fn of(sort: usize, missed: u64) -> Self {
         let of = |other: Sort| if sort == other as usize { missed } else { 0 };
         Self {
+            inactive: of(Sort::Inactive),
             changes: of(Sort::Change),
             repeatable: of(Sort::Repeatable),
             rejections: of(Sort::Rejection),

@@ -48,7 +48,8 @@ use crate::{
 ///                 "records": event.kind.records(),
 ///                 "missed": match &event.kind {
 ///                     EventKind::Missed(missed) => {
-///                         Some([missed.changes, missed.repeatable, missed.rejections])
+///                         let keys = [missed.inactive, missed.changes];
+///                         Some([keys, [missed.repeatable, missed.rejections]].concat())
 ///                     }
 ///                     _ => None,
 ///                 },

@@ -15,7 +15,7 @@ use crate::{
     clock::{Clock, Moment},
     error::{BackendError, Unavailable},
     key::ApiKey,
-    sync::{AtomicUsize, Mutex, MutexGuard, Ordering, timeout},
+    sync::{AtomicUsize, Mutex, MutexGuard, Ordering, in_runtime, timeout},
     token::LookupKey,
 };
 
@@ -34,8 +34,8 @@ pub(super) struct Loader {
     source: Arc<dyn DynSource>,
     cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
-    /// As many as reads may be under way at once.
-    readers: Box<[Reader]>,
+    /// Made when they are needed, up to `max_loads`.
+    readers: Mutex<Vec<Arc<Reader>>>,
     waiting: Mutex<VecDeque<Arc<Flight>>>,
     /// How many reads failed since one was answered.
     failed: AtomicUsize,
@@ -63,12 +63,8 @@ impl Loader {
         cache: Arc<Cache>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
-        let reader = |_| Reader {
-            task: BackgroundTask::new(clock.clone()),
-            batch: Mutex::default(),
-        };
         Arc::new(Self {
-            readers: (0..cache.config().max_loads()).map(reader).collect(),
+            readers: Mutex::default(),
             source,
             cache,
             clock,
@@ -109,19 +105,30 @@ impl Loader {
     /// Starts one more reader, or replaces one whose runtime stands still, unless there are
     /// enough.
     fn ensure_read(self: &Arc<Self>) {
-        for index in 0..self.readers.len() {
-            let loader = self.clone();
+        for index in 0..self.cache.config().max_loads() {
+            let (reader, loader) = (self.reader(index), self.clone());
             let start = |run| {
-                let parts = loader.readers[index].take_over();
+                let parts = reader.take_over();
                 async move { Reading { loader, parts, run }.run().await }
             };
-            if self.readers[index]
-                .task
-                .ensure_running(FirstPoll::Later, start)
-            {
+            if reader.task.ensure_running(FirstPoll::Later, start) || !in_runtime() {
                 return;
             }
         }
+    }
+
+    /// Returns the reader in that place, where there is one before it.
+    fn reader(&self, index: usize) -> Arc<Reader> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = readers.get(index) {
+            return reader.clone();
+        }
+        let reader = Arc::new(Reader {
+            task: BackgroundTask::new(self.clock.clone()),
+            batch: Mutex::default(),
+        });
+        readers.push(reader.clone());
+        reader
     }
 
     fn land(&self, flight: &Arc<Flight>, found: &[ApiKey], read_at: Moment) {

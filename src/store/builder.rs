@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{ApiKeyStore, turns::Turns};
+use super::{ApiKeyStore, concurrency::ConcurrencyLimits};
 use crate::{
     backend::{DynBackend, GrantLimits},
     cache::{CacheConfig, CheckedConfig},
@@ -77,10 +77,9 @@ impl ApiKeyStoreBuilder {
         self
     }
 
-    /// How many events are kept for those who [read](ApiKeyStore::events) them, and for what
-    /// [records](Self::record_events) them, 1,024 by default: so many of what happened to keys and grants, as
-    /// many of what whoever holds a token can repeat, and as many of what was refused, so that tokens that
-    /// somebody makes up push out nothing but each other.
+    /// Sets the capacity of each event buffer (default 1,024). Events that make keys inactive, other
+    /// changes, events that a holder of a token can repeat, and rejections are buffered separately:
+    /// neither a flood of invalid tokens nor one of new keys evicts a revocation.
     pub fn event_buffer(mut self, events: usize) -> Self {
         self.resolver = self.resolver.event_buffer(events);
         self
@@ -132,7 +131,7 @@ impl ApiKeyStoreBuilder {
             backend: self.backend,
             resolver: self.resolver.build().await?,
             grant_limits: self.grant_limits,
-            turns: Turns::new(),
+            limits: ConcurrencyLimits::new(),
         })
     }
 
@@ -143,7 +142,7 @@ impl ApiKeyStoreBuilder {
                 .resolver
                 .build_with(peppers, cache, TokenFormat::default()),
             grant_limits: self.grant_limits,
-            turns: Turns::new(),
+            limits: ConcurrencyLimits::new(),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{
     ApiKeyStore,
+    concurrency::{Permit, with_permit},
     manage::{ATTEMPTS, lacks},
-    turns::{Turn, in_turn},
     write::{carry_out_and_tell, or_look},
 };
 use crate::{
@@ -13,6 +13,9 @@ use crate::{
     key::{ApiKey, GrantStatus, IssuedKey, KeyGrant},
     token::{ApiKeyToken, KeyId},
 };
+
+/// A grant that can be claimed, or why none can.
+type FoundClaim = Result<(KeyGrant, Option<ApiKey>), (Option<KeyGrant>, ClaimRefusal)>;
 
 impl ApiKeyStore {
     /// Makes the key that was [handed off](Self::hand_off) for `token`, and returns its plaintext, the one time.
@@ -35,23 +38,17 @@ impl ApiKeyStore {
         let mut attempts = 0;
         loop {
             // Whoever has no token that claims anything stands in the way of nobody who makes keys.
-            let looking = self.turns.look_up_claim().await?;
-            let grant = self.find_grant(token).await?;
-            let Some(grant) = grant else {
-                return Err(self.refused(None, ClaimRefusal::Unknown));
+            let (grant, maker) = match self.find_claim(token).await? {
+                Ok(found) => found,
+                Err((grant, why)) => return Err(self.refused(grant.as_ref(), why)),
             };
-            let maker = match self.maker_of(&grant).await? {
-                Ok(maker) => maker,
-                Err(why) => return Err(self.refused(Some(&grant), why)),
-            };
-            drop(looking);
-            let turn = self.turns.change().await?;
+            let permit = self.limits.change().await?;
             let latest_end = maker.as_ref().and_then(ApiKey::ends_at);
             let maker = maker.map(|maker| (maker.id, maker.version));
             let new = ApiKeyToken::generate(self.resolver.brand())?;
             let hash = self.resolver.peppers().hash(&new)?;
             let key = grant.to_key(&new, hash, self.resolver.now(), latest_end);
-            if self.claim_as(&grant, &key, maker, turn).await? {
+            if self.claim_as(&grant, &key, maker, permit).await? {
                 return Ok(IssuedKey { token: new, key });
             }
             // Another was first, the maker's key has changed, or the id is taken: the next look says which.
@@ -72,14 +69,28 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::NotClaimable`] says why it wouldn't; [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn claimable(&self, token: &HandoffToken) -> Result<KeyGrant, StoreError> {
-        let _turn = self.turns.look_up_claim().await?;
-        let Some(grant) = self.find_grant(token).await? else {
-            return Err(StoreError::NotClaimable(ClaimRefusal::Unknown));
-        };
-        match self.maker_of(&grant).await? {
-            Ok(_) => Ok(grant),
-            Err(why) => Err(StoreError::NotClaimable(why)),
+        match self.find_claim(token).await? {
+            Ok((grant, _)) => Ok(grant),
+            Err((_, why)) => Err(StoreError::NotClaimable(why)),
         }
+    }
+
+    /// Returns what the token claims now, and the record of the key that it was handed off with; or
+    /// why it claims nothing.
+    async fn find_claim(&self, token: &HandoffToken) -> Result<FoundClaim, StoreError> {
+        let (permit, hash) = (self.limits.look_up_claim().await?, token.claim_hash());
+        let find = self.detached(|store| {
+            with_permit(permit, async move {
+                let Some(grant) = store.find_grant(hash).await? else {
+                    return Ok(Err((None, ClaimRefusal::Unknown)));
+                };
+                Ok(match store.maker_of(&grant).await? {
+                    Ok(maker) => Ok((grant, maker)),
+                    Err(why) => Err((Some(grant), why)),
+                })
+            })
+        });
+        find.await
     }
 
     /// Whether the grant can be claimed now, and with which record of the key that it was handed off with.
@@ -97,7 +108,7 @@ impl ApiKeyStore {
         let Some(maker) = &grant.made_by else {
             return Ok(Ok(None));
         };
-        let maker = self.backend.get(maker).await?;
+        let maker = self.look_up(maker).await?;
         let holds_it = |maker: &ApiKey| lacks(maker, &grant.user_id, &grant.scopes, now).is_none();
         Ok(match maker.filter(holds_it) {
             Some(maker) => Ok(Some(maker)),
@@ -111,7 +122,7 @@ impl ApiKeyStore {
         grant: &KeyGrant,
         key: &ApiKey,
         maker: Option<(KeyId, u64)>,
-        turn: Turn,
+        permit: Permit,
     ) -> Result<bool, StoreError> {
         let (backend, id, new) = (self.backend.clone(), grant.id, key.clone());
         let (place, key_id) = (key.lookup_key(), key.id);
@@ -127,7 +138,7 @@ impl ApiKeyStore {
         };
         let happened = Event::of(EventKind::Claimed).key(key_id).grant(grant);
         let tell = self.resolver.emitter().if_done(happened);
-        let claim = in_turn(turn, claim);
+        let claim = with_permit(permit, claim);
         Ok(carry_out_and_tell(self.resolver.cache(), place, claim, tell).await?)
     }
 

@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
-use super::{ApiKeyStore, manage::MAX_DRAWN, turns::in_turn, write::detached};
+use super::{
+    ApiKeyStore,
+    concurrency::{read_in_time, with_permit},
+    manage::MAX_DRAWN,
+    write::detached,
+};
 use crate::{
     backend::{GrantCursor, GrantInsertion, GrantPage, GrantPageRequest},
     context::AuthContext,
     error::{BackendError, RandomError, StoreError},
     events::{Event, EventKind},
     handoff::{HandedOff, HandoffToken},
-    key::{GrantId, KeyGrant, NewApiKey},
+    key::{ClaimHash, GrantId, KeyGrant, NewApiKey},
     token::random,
 };
 
@@ -92,8 +97,16 @@ impl ApiKeyStore {
         ttl: Duration,
     ) -> Result<HandedOff, StoreError> {
         new.check()?;
-        let maker = self.held_by(caller, &new).await?;
-        self.hand_off_checked(new.made_by(&maker), ttl).await
+        let permit = self.limits.read().await?;
+        let (caller, checked) = (caller.clone(), new.clone());
+        let maker = self.detached(|store| {
+            with_permit(
+                permit,
+                async move { store.held_by(&caller, &checked).await },
+            )
+        });
+        let new = new.made_by(&maker.await?);
+        self.hand_off_checked(new, ttl).await
     }
 
     /// The grants for keys of a user, or of everybody, the newest first, whatever has become of them: who made
@@ -124,8 +137,14 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn grants(&self, page: GrantPageRequest) -> Result<GrantPage, StoreError> {
         let page = page.at(self.resolver.now());
-        let listed = page.clone().and_one_more();
-        let mut grants = self.backend.list_grants(&listed).await?;
+        let (permit, listed) = (self.limits.read().await?, page.clone().and_one_more());
+        let list = self.detached(|store| {
+            with_permit(permit, async move {
+                let list = async { store.backend.list_grants(&listed).await };
+                Ok(read_in_time(list).await?)
+            })
+        });
+        let mut grants = list.await?;
         check_page(&grants, &page)?;
         let has_more = grants.len() > page.max_grants();
         grants.truncate(page.max_grants());
@@ -140,8 +159,14 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn grant(&self, id: &GrantId) -> Result<Option<KeyGrant>, StoreError> {
-        let grant = self.backend.get_grant_by_id(id).await?;
-        Ok(only_if(grant, |grant| grant.id == *id)?)
+        let (permit, id) = (self.limits.read().await?, *id);
+        let get = self.detached(|store| {
+            with_permit(permit, async move {
+                let get = async { store.backend.get_grant_by_id(&id).await };
+                Ok(only_if(read_in_time(get).await?, |grant| grant.id == id)?)
+            })
+        });
+        get.await
     }
 
     /// The grant that this is the token of, whatever has become of it. It uses nothing up: for a page that shows
@@ -151,16 +176,14 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn grant_of(&self, token: &HandoffToken) -> Result<Option<KeyGrant>, StoreError> {
-        let _turn = self.turns.look_up_claim().await?;
-        self.find_grant(token).await
+        let (permit, hash) = (self.limits.look_up_claim().await?, token.claim_hash());
+        self.detached(|store| with_permit(permit, async move { store.find_grant(hash).await }))
+            .await
     }
 
-    pub(super) async fn find_grant(
-        &self,
-        token: &HandoffToken,
-    ) -> Result<Option<KeyGrant>, StoreError> {
-        let hash = token.claim_hash();
-        let grant = self.backend.get_grant(&hash).await?;
+    pub(super) async fn find_grant(&self, hash: ClaimHash) -> Result<Option<KeyGrant>, StoreError> {
+        let get = async { self.backend.get_grant(&hash).await };
+        let grant = read_in_time(get).await?;
         Ok(only_if(grant, |grant| grant.claim_hash == hash)?)
     }
 
@@ -175,7 +198,7 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the grant may be revoked or not), [`StoreError::Unsupported`].
     pub async fn revoke_grant(&self, id: &GrantId) -> Result<bool, StoreError> {
-        let turn = self.turns.end().await;
+        let permit = self.limits.revoke().await;
         let (backend, id, now) = (self.backend.clone(), *id, self.resolver.now());
         let emitter = self.resolver.emitter().clone();
         let revoke = async move {
@@ -187,7 +210,7 @@ impl ApiKeyStore {
             }
             Ok::<_, BackendError>(revoked)
         };
-        Ok(detached(in_turn(turn, revoke)).await?)
+        Ok(detached(with_permit(permit, revoke)).await?)
     }
 
     /// Where the backend keeps no grants, there is none.
@@ -208,7 +231,7 @@ impl ApiKeyStore {
     }
 
     async fn insert_grant(&self, grant: KeyGrant) -> Result<GrantInsertion, StoreError> {
-        let turn = self.turns.hand_off().await?;
+        let permit = self.limits.grant().await?;
         let (backend, limits) = (self.backend.clone(), self.grant_limits);
         let emitter = self.resolver.emitter().clone();
         let insert = async move {
@@ -219,7 +242,7 @@ impl ApiKeyStore {
             }
             Ok::<_, BackendError>(inserted)
         };
-        Ok(detached(in_turn(turn, insert)).await?)
+        Ok(detached(with_permit(permit, insert)).await?)
     }
 }
 

@@ -95,15 +95,15 @@ impl ApiKeyStore {
             Ok(key) => key,
             Err(refused) => return Ok(Imported::Refused(refused)),
         };
-        let turn = self.turns.change().await?;
+        let permit = self.limits.change().await?;
         if !self
-            .insert(key.clone(), None, EventKind::Imported, turn)
+            .insert(key.clone(), None, EventKind::Imported, permit)
             .await?
         {
             return Ok(Imported::AlreadyThere);
         }
         // Of a backend that finds no such key by its id, none could be revoked.
-        if is_first && self.backend.get(&key.id).await?.is_none() {
+        if is_first && self.get(&key.id).await?.is_none() {
             return Err(
                 BackendError::unsupported("find keys by their id that have a digest").into(),
             );

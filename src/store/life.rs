@@ -1,6 +1,6 @@
 //! What becomes of a key: changed, suspended.
 
-use super::{ApiKeyStore, turns::Turn};
+use super::{ApiKeyStore, concurrency::Permit, manage::Retries};
 use crate::{
     error::StoreError,
     key::{ApiKey, KeyUpdate},
@@ -46,8 +46,8 @@ impl ApiKeyStore {
                 Err(StoreError::Conflict(*id))
             };
         }
-        let (turn, now) = (self.turns.change().await?, self.resolver.now());
-        self.change_by_id(id, turn, move |key| {
+        let (permit, now) = (self.limits.change().await?, self.resolver.now());
+        self.change_by_id(id, permit, Retries::Few, move |key| {
             if !update.is_for(key) {
                 return Err(StoreError::Conflict(key.id));
             }
@@ -69,8 +69,8 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`] (the key may be suspended or not); [`StoreError::Conflict`] where others change it all
     /// the time: [revoke](Self::revoke) it then.
     pub async fn disable(&self, id: &KeyId) -> Result<bool, StoreError> {
-        let (turn, now) = (self.turns.end().await, self.resolver.now());
-        let disabled = self.change_by_id(id, turn, move |key| {
+        let (permit, now) = (self.limits.revoke().await, self.resolver.now());
+        let disabled = self.change_by_id(id, permit, Retries::Many, move |key| {
             let changes = key.disabled_at.is_none() && key.revoked_at.is_none();
             if changes {
                 key.disabled_at = Some(now);
@@ -89,8 +89,8 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the key may be suspended still or not), [`StoreError::Conflict`].
     pub async fn enable(&self, id: &KeyId) -> Result<bool, StoreError> {
-        let turn = self.turns.change().await?;
-        let enabled = self.change_by_id(id, turn, |key| {
+        let permit = self.limits.change().await?;
+        let enabled = self.change_by_id(id, permit, Retries::Few, |key| {
             Ok(key.revoked_at.is_none() && key.disabled_at.take().is_some())
         });
         Ok(enabled.await?.is_some())
@@ -101,13 +101,18 @@ impl ApiKeyStore {
     async fn change_by_id(
         &self,
         id: &KeyId,
-        turn: Turn,
+        permit: Permit,
+        retries: Retries,
         change: impl Fn(&mut ApiKey) -> Result<bool, StoreError> + Send + 'static,
     ) -> Result<Option<ApiKey>, StoreError> {
-        if let Some(key) = self.get(id).await? {
-            return self.change(key, Some(turn), change).await;
-        }
-        self.ended_already(id);
-        Ok(None)
+        let id = *id;
+        let changed = self.detached(|store| async move {
+            if let Some(key) = store.look_up(&id).await? {
+                return store.change(key, Some(permit), retries, change).await;
+            }
+            store.ended_already(&id);
+            Ok(None)
+        });
+        changed.await
     }
 }

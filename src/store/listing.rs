@@ -2,7 +2,11 @@
 
 use std::time::SystemTime;
 
-use super::{ApiKeyStore, turns::in_turn, write::detached};
+use super::{
+    ApiKeyStore,
+    concurrency::{read_in_time, with_permit},
+    write::detached,
+};
 use crate::{
     backend::{Cursor, KeyFilter, Page, PageRequest, check_list},
     clock::storable,
@@ -50,8 +54,15 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`]; [`StoreError::Unsupported`] where the backend has no such lists.
     pub async fn list(&self, filter: KeyFilter, page: PageRequest) -> Result<Page, StoreError> {
-        let listed = self.backend.list(&filter, &page.and_one_more()).await?;
-        self.page_of(listed, &filter, &page)
+        let permit = self.limits.read().await?;
+        let (wanted, one_more) = (filter.clone(), page.and_one_more());
+        let listed = self.detached(|store| {
+            with_permit(permit, async move {
+                let list = async { store.backend.list(&wanted, &one_more).await };
+                Ok(read_in_time(list).await?)
+            })
+        });
+        self.page_of(listed.await?, &filter, &page)
     }
 
     /// The page that was asked for, from what the backend has listed with one key more.
@@ -93,7 +104,7 @@ impl ApiKeyStore {
         let before = storable(before).min(self.resolver.now());
         let mut removed = 0;
         loop {
-            let turn = self.turns.change().await?;
+            let permit = self.limits.change().await?;
             let (backend, emitter) = (self.backend.clone(), self.resolver.emitter().clone());
             let purge = async move {
                 let removed = backend.purge(before, BATCH).await?;
@@ -103,7 +114,7 @@ impl ApiKeyStore {
                 }
                 Ok::<_, BackendError>(removed)
             };
-            match detached(in_turn(turn, purge)).await? {
+            match detached(with_permit(permit, purge)).await? {
                 0 => return Ok(removed),
                 more @ 1..=BATCH => removed += more,
                 _ => {

@@ -1,11 +1,11 @@
 //! Making, listing and ending keys.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{
     ApiKeyStore,
-    turns::{Turn, in_turn},
-    write::carry_out_and_tell,
+    concurrency::{Permit, read_in_time, with_permit},
+    write::{carry_out_and_tell, detached},
 };
 use crate::{
     backend::{KeyFilter, Page, PageRequest},
@@ -24,6 +24,19 @@ pub(super) const MAX_DRAWN: usize = 3;
 /// How often a change is tried again because another came in between.
 pub(super) const ATTEMPTS: usize = 16;
 
+/// How long, and how often, a key is disabled again because another change came in between: its
+/// holder must not keep it active by changing it all the time.
+const DEACTIVATION_TIME: Duration = Duration::from_secs(10);
+const DEACTIVATION_ATTEMPTS: usize = 1_000;
+
+/// How long a change is tried again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retries {
+    Few,
+    /// It makes a key inactive.
+    Many,
+}
+
 impl ApiKeyStore {
     /// Makes a key. Its token is in what is returned, and nowhere else.
     ///
@@ -37,8 +50,8 @@ impl ApiKeyStore {
         new.check()?;
         let mut drawn = 0;
         loop {
-            let turn = self.turns.change().await?;
-            match self.issue(new.clone(), None, turn).await? {
+            let permit = self.limits.change().await?;
+            match self.issue(new.clone(), None, permit).await? {
                 Ok(issued) => return Ok(issued),
                 Err(id) => {
                     drawn += 1;
@@ -83,11 +96,15 @@ impl ApiKeyStore {
     ) -> Result<IssuedKey, StoreError> {
         new.check()?;
         for _ in 0..ATTEMPTS {
-            let turn = self.turns.change().await?;
-            let maker = self.held_by(caller, &new).await?;
-            let held = Some((maker.id, maker.version));
-            // Where it isn't as it was looked at any more, it is looked at anew.
-            if let Ok(issued) = self.issue(new.clone().made_by(&maker), held, turn).await? {
+            let permit = self.limits.change().await?;
+            let (caller, new) = (caller.clone(), new.clone());
+            let issue = self.detached(|store| async move {
+                let maker = store.held_by(&caller, &new).await?;
+                let held = Some((maker.id, maker.version));
+                store.issue(new.made_by(&maker), held, permit).await
+            });
+            // Where it has changed since it was read, it is read again.
+            if let Ok(issued) = issue.await? {
                 return Ok(issued);
             }
         }
@@ -100,14 +117,14 @@ impl ApiKeyStore {
         &self,
         new: NewApiKey,
         maker: Option<(KeyId, u64)>,
-        turn: Turn,
+        permit: Permit,
     ) -> Result<Result<IssuedKey, KeyId>, StoreError> {
         let token = ApiKeyToken::generate(self.resolver.brand())?;
         let hash = self.resolver.peppers().hash(&token)?;
         let key = new.into_key(&token, hash, self.resolver.now());
         let made_by = key.made_by;
         let created = EventKind::Created { made_by };
-        Ok(if self.insert(key.clone(), maker, created, turn).await? {
+        Ok(if self.insert(key.clone(), maker, created, permit).await? {
             Ok(IssuedKey { token, key })
         } else {
             Err(key.id)
@@ -120,7 +137,7 @@ impl ApiKeyStore {
         caller: &AuthContext,
         new: &NewApiKey,
     ) -> Result<ApiKey, StoreError> {
-        let Some(maker) = self.get(caller.key_id()).await? else {
+        let Some(maker) = self.look_up(caller.key_id()).await? else {
             return Err(StoreError::NotHeld("a key that is there still"));
         };
         let now = self.resolver.now();
@@ -138,11 +155,28 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`].
     pub async fn get(&self, id: &KeyId) -> Result<Option<ApiKey>, StoreError> {
-        let mut key = self.backend.get(id).await?;
+        let (permit, id) = (self.limits.read().await?, *id);
+        self.detached(|store| with_permit(permit, async move { store.look_up(&id).await }))
+            .await
+    }
+
+    /// The same, where the caller holds a permit and runs in a task of its own.
+    pub(super) async fn look_up(&self, id: &KeyId) -> Result<Option<ApiKey>, StoreError> {
+        let mut key = read_in_time(async { self.backend.get(id).await }).await?;
         if let Some(key) = &mut key {
             self.resolver.overlay(key);
         }
         Ok(key)
+    }
+
+    /// Runs `call` in a task of its own, which goes on where the caller leaves: a statement that
+    /// is broken off closes its connection.
+    pub(super) async fn detached<T, F>(&self, call: impl FnOnce(Self) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        detached(call(self.clone())).await
     }
 
     /// The keys of a user, the newest first, revoked and expired ones among them.
@@ -168,8 +202,15 @@ impl ApiKeyStore {
         user_id: &str,
         page: PageRequest,
     ) -> Result<Page, StoreError> {
-        let one_more = page.and_one_more();
-        let listed = self.backend.list_for_user(user_id, &one_more).await?;
+        let permit = self.limits.read().await?;
+        let (one_more, user) = (page.and_one_more(), user_id.to_owned());
+        let listed = self.detached(|store| {
+            with_permit(permit, async move {
+                let list = async { store.backend.list_for_user(&user, &one_more).await };
+                Ok(read_in_time(list).await?)
+            })
+        });
+        let listed = listed.await?;
         let everything = KeyFilter::new().user(user_id).with_revoked();
         self.page_of(listed, &everything, &page)
     }
@@ -225,24 +266,39 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`] (the record may be gone or not).
     pub async fn delete(&self, id: &KeyId) -> Result<bool, StoreError> {
-        let turn = self.turns.end().await;
-        let (backend, id) = (self.backend.clone(), *id);
-        let found = match backend.get(&id).await {
-            Ok(Some(key)) => Some(key),
-            Ok(None) => {
-                self.ended_already(&id);
-                return Ok(false);
-            }
-            // What can't be read can be removed.
-            Err(error) if error.is_corrupt() => None,
-            Err(error) => return Err(error.into()),
+        let (permit, id) = (self.limits.revoke().await, *id);
+        self.detached(|store| async move { store.delete_found(id, permit).await })
+            .await
+    }
+
+    async fn delete_found(&self, id: KeyId, permit: Permit) -> Result<bool, StoreError> {
+        let Some(found) = self.look_up_to_end(&id).await? else {
+            return Ok(false);
         };
+        let backend = self.backend.clone();
         let (place, deletion) = ending_of(&id, found.as_ref(), EventKind::Deleted);
         let delete = async move { backend.delete(&id).await };
         let delete = self.also_unread(id, found.is_none(), delete);
         let tell = self.resolver.emitter().if_done(deletion);
-        let delete = in_turn(turn, delete);
+        let delete = with_permit(permit, delete);
         Ok(carry_out_and_tell(self.resolver.cache(), place, delete, tell).await?)
+    }
+
+    /// Returns the record, which may be unreadable, or nothing if there is none: then somebody
+    /// else has deleted it, and this store's cache may not know.
+    pub(super) async fn look_up_to_end(
+        &self,
+        id: &KeyId,
+    ) -> Result<Option<Option<ApiKey>>, StoreError> {
+        match read_in_time(async { self.backend.get(id).await }).await {
+            Ok(Some(key)) => Ok(Some(Some(key))),
+            Ok(None) => {
+                self.ended_already(id);
+                Ok(None)
+            }
+            Err(error) if error.is_corrupt() => Ok(Some(None)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// `write`, after which nothing is believed of a record that couldn't be read, and may have been looked up by
@@ -269,7 +325,7 @@ impl ApiKeyStore {
         key: ApiKey,
         maker: Option<(KeyId, u64)>,
         kind: EventKind,
-        turn: Turn,
+        permit: Permit,
     ) -> Result<bool, BackendError> {
         let (backend, place) = (self.backend.clone(), key.lookup_key());
         let event = Event::about(kind, &key);
@@ -280,7 +336,7 @@ impl ApiKeyStore {
             }
         };
         let tell = self.resolver.emitter().if_done(event);
-        let insert = in_turn(turn, insert);
+        let insert = with_permit(permit, insert);
         carry_out_and_tell(self.resolver.cache(), place, insert, tell).await
     }
 
@@ -295,23 +351,30 @@ impl ApiKeyStore {
     pub(super) async fn change(
         &self,
         mut key: ApiKey,
-        turn: Option<Turn>,
+        permit: Option<Permit>,
+        retries: Retries,
         change: impl Fn(&mut ApiKey) -> Result<bool, StoreError> + Send + 'static,
     ) -> Result<Option<ApiKey>, StoreError> {
-        let (backend, id) = (self.backend.clone(), key.id);
+        let (store, id) = (self.clone(), key.id);
         let place = key.lookup_key();
         let changed = async move {
-            for _ in 0..ATTEMPTS {
+            let began = store.resolver.monotonic();
+            for attempt in 0..DEACTIVATION_ATTEMPTS {
+                let is_patient = retries == Retries::Many
+                    && store.resolver.monotonic().saturating_sub(began) < DEACTIVATION_TIME;
+                if attempt >= ATTEMPTS && !is_patient {
+                    break;
+                }
                 let (before, expected) = (key.clone(), key.version);
                 if !change(&mut key)? {
                     return Ok(None);
                 }
                 key.version = key.next_version()?;
-                if backend.update(&key, expected).await? {
+                if store.backend.update(&key, expected).await? {
                     let kind = EventKind::of_change(&before, &key);
                     return Ok(Some((key, kind)));
                 }
-                match backend.get(&id).await? {
+                match store.backend.get(&id).await? {
                     Some(newer) => key = newer,
                     None => return Ok(None),
                 }
@@ -326,7 +389,7 @@ impl ApiKeyStore {
         };
         let changed = async move {
             let changed = changed.await;
-            drop(turn);
+            drop(permit);
             changed
         };
         let changed = carry_out_and_tell(self.resolver.cache(), place, changed, tell);

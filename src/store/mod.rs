@@ -2,6 +2,7 @@
 
 mod builder;
 mod claim;
+mod concurrency;
 mod hand_off;
 mod import;
 mod leaks;
@@ -11,11 +12,10 @@ mod manage;
 mod peppers;
 mod revoking;
 mod rotate;
-mod turns;
 
 use std::{fmt, sync::Arc};
 
-use self::turns::Turns;
+use self::concurrency::ConcurrencyLimits;
 pub use self::{builder::ApiKeyStoreBuilder, leaks::LeakReport};
 use crate::{
     backend::{ApiKeyBackend, DynBackend, GrantLimits, MemoryBackend},
@@ -55,7 +55,7 @@ pub struct ApiKeyStore {
     backend: Arc<dyn DynBackend>,
     resolver: CachedResolver,
     grant_limits: GrantLimits,
-    turns: Turns,
+    limits: ConcurrencyLimits,
 }
 
 impl ApiKeyStore {

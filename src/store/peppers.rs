@@ -1,6 +1,6 @@
 //! Which peppers are still needed.
 
-use super::ApiKeyStore;
+use super::{ApiKeyStore, concurrency::with_permit};
 use crate::{backend::PepperUsage, error::StoreError};
 
 impl ApiKeyStore {
@@ -42,7 +42,14 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`]; [`StoreError::Unsupported`] where the backend has no
     /// [such count](crate::ApiKeyBackend::pepper_usage).
     pub async fn pepper_usage(&self) -> Result<Vec<PepperUsage>, StoreError> {
-        let mut usage = self.backend.pepper_usage(self.resolver.now()).await?;
+        let permit = self.limits.read().await?;
+        // It looks at every record, and may take longer than other reads.
+        let count = self.detached(|store| {
+            with_permit(permit, async move {
+                Ok(store.backend.pepper_usage(store.resolver.now()).await?)
+            })
+        });
+        let mut usage = count.await?;
         usage.sort_by(|a, b| {
             let id = |usage: &PepperUsage| usage.pepper.map(|id| id.as_str().to_owned());
             id(a).cmp(&id(b))

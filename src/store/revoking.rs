@@ -2,8 +2,8 @@
 
 use super::{
     ApiKeyStore,
+    concurrency::{Permit, with_permit},
     manage::ending_of,
-    turns::in_turn,
     write::{carry_out_and_tell, carry_out_for_user},
 };
 use crate::{
@@ -82,18 +82,21 @@ impl ApiKeyStore {
         id: &KeyId,
         reason: Option<RevocationReason>,
     ) -> Result<bool, StoreError> {
-        let turn = self.turns.end().await;
-        let (backend, id, now) = (self.backend.clone(), *id, self.resolver.now());
-        let found = match backend.get(&id).await {
-            Ok(Some(key)) => Some(key),
-            Ok(None) => {
-                self.ended_already(&id);
-                return Ok(false);
-            }
-            // What can't be read can be ended.
-            Err(error) if error.is_corrupt() => None,
-            Err(error) => return Err(error.into()),
+        let (permit, id) = (self.limits.revoke().await, *id);
+        self.detached(|store| async move { store.revoke_found(id, reason, permit).await })
+            .await
+    }
+
+    async fn revoke_found(
+        &self,
+        id: KeyId,
+        reason: Option<RevocationReason>,
+        permit: Permit,
+    ) -> Result<bool, StoreError> {
+        let Some(found) = self.look_up_to_end(&id).await? else {
+            return Ok(false);
         };
+        let (backend, now) = (self.backend.clone(), self.resolver.now());
         let kind = EventKind::Revoked {
             reason: reason.clone(),
         };
@@ -111,7 +114,7 @@ impl ApiKeyStore {
             }
             Ok(is_revoked)
         };
-        let revoke = in_turn(turn, self.also_unread(id, found.is_none(), revoke));
+        let revoke = with_permit(permit, self.also_unread(id, found.is_none(), revoke));
         let tell = self.resolver.emitter().if_done(event);
         Ok(carry_out_and_tell(self.resolver.cache(), place, revoke, tell).await?)
     }
@@ -140,10 +143,10 @@ impl ApiKeyStore {
         user_id: &str,
         reason: Option<RevocationReason>,
     ) -> Result<usize, StoreError> {
-        let turn = self.turns.end_user().await;
+        let permit = self.limits.revoke_in_bulk().await;
         let (store, user) = (self.clone(), user_id.to_owned());
-        let revoke = in_turn(
-            turn,
+        let revoke = with_permit(
+            permit,
             async move { store.revoke_batches(&user, reason).await },
         );
         carry_out_for_user(self.resolver.cache(), user_id.to_owned(), revoke).await
@@ -158,14 +161,14 @@ impl ApiKeyStore {
         let mut count = 0;
         for pass in 0..MAX_PASSES {
             // Who ends one key waits for a batch, and not for all of them.
-            let turn = self.turns.end().await;
+            let permit = self.limits.revoke().await;
             // Before the keys: else a claim could make one when the others have been ended already.
             let grants = self.revoke_grants_of_user(user_id).await;
             let revoked = self
                 .backend
                 .revoke_for_user(user_id, now, reason.as_ref(), BATCH)
                 .await?;
-            drop(turn);
+            drop(permit);
             for key in &revoked {
                 self.resolver.cache().invalidate(&key.lookup_key);
             }

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     ApiKeyStore,
-    manage::{ATTEMPTS, MAX_DRAWN},
-    turns::{Turn, in_turn},
+    concurrency::{Permit, with_permit},
+    manage::{ATTEMPTS, MAX_DRAWN, Retries},
     write::{carry_out, carry_out_and_tell, or_look},
 };
 use crate::{
@@ -80,7 +80,15 @@ impl ApiKeyStore {
         // No version of it was compared where another key was rotated with it.
         if caller.key_id() != id {
             let of_user = NewApiKey::for_user(caller.user_id(), issued.key().scopes.clone());
-            if let Err(error) = self.held_by(caller, &of_user).await {
+            let permit = self.limits.revoke().await;
+            let caller = caller.clone();
+            let held = self.detached(|store| {
+                with_permit(
+                    permit,
+                    async move { store.held_by(&caller, &of_user).await },
+                )
+            });
+            if let Err(error) = held.await {
                 self.revoke_for(&issued.key().id, Some(RevocationReason::Superseded))
                     .await?;
                 return Err(error);
@@ -98,15 +106,20 @@ impl ApiKeyStore {
         let mut drawn = 0;
         let mut tried = None;
         for _ in 0..ATTEMPTS {
-            let turn = self.turns.change().await?;
-            let old = self.to_rotate(id).await?;
-            let maker = match caller {
-                Some(caller) => {
-                    let as_new = NewApiKey::for_user(&old.user_id, old.scopes.clone());
-                    Some(self.held_by(caller, &as_new).await?)
-                }
-                None => None,
-            };
+            let permit = self.limits.change().await?;
+            let (wanted, caller) = (*id, caller.cloned());
+            let look_up = self.detached(|store| async move {
+                let old = store.to_rotate(&wanted).await?;
+                let maker = match &caller {
+                    Some(caller) => {
+                        let as_new = NewApiKey::for_user(&old.user_id, old.scopes.clone());
+                        Some(store.held_by(caller, &as_new).await?)
+                    }
+                    None => None,
+                };
+                Ok((old, maker, permit))
+            });
+            let (old, maker, permit) = look_up.await?;
             let now = self.resolver.now();
             if old.successor.is_some() {
                 return refused(id, RotationError::RotatedAlready);
@@ -126,7 +139,7 @@ impl ApiKeyStore {
                 let ends = [key.expires_at, maker.ends_at()];
                 key.expires_at = ends.into_iter().flatten().min();
             }
-            if self.replace(old, &key, now, overlap, turn).await? {
+            if self.replace(old, &key, now, overlap, permit).await? {
                 return Ok(IssuedKey { token, key });
             }
         }
@@ -145,17 +158,24 @@ impl ApiKeyStore {
     ///
     /// [`StoreError::Unavailable`].
     pub async fn rotation(&self, id: &KeyId) -> Result<Option<Rotation>, StoreError> {
-        let Some(key) = self.get(id).await? else {
+        let (permit, id) = (self.limits.read().await?, *id);
+        let find = self
+            .detached(|store| with_permit(permit, async move { store.find_rotation(&id).await }));
+        find.await
+    }
+
+    async fn find_rotation(&self, id: &KeyId) -> Result<Option<Rotation>, StoreError> {
+        let Some(key) = self.look_up(id).await? else {
             return Ok(None);
         };
         if let Some(successor) = key.successor {
-            let successor = self.get(&successor).await?;
+            let successor = self.look_up(&successor).await?;
             return Ok(Some(Rotation::new(key, successor)));
         }
         let Some(predecessor) = key.predecessor else {
             return Ok(None);
         };
-        let old = self.get(&predecessor).await?;
+        let old = self.look_up(&predecessor).await?;
         let old = old.filter(|old| old.successor == Some(key.id));
         Ok(old.map(|old| Rotation::new(old, Some(key))))
     }
@@ -172,14 +192,16 @@ impl ApiKeyStore {
     /// [`StoreError::Rotation`] where the key has no successor, or its rotation is being cancelled;
     /// [`StoreError::Unavailable`] (it may be revoked or not), [`StoreError::Conflict`].
     pub async fn finish_rotation(&self, old: &KeyId) -> Result<bool, StoreError> {
-        let turn = self.turns.end().await;
-        let key = self.to_rotate(old).await?;
-        let now = self.resolver.now();
-        let finished = self.change(key, Some(turn), move |key| {
-            if key.successor.is_none() || key.retires_at.is_none() {
-                return refused(&key.id, RotationError::NotRotated);
-            }
-            Ok(end(key, now, RevocationReason::Rotated))
+        let (permit, old) = (self.limits.revoke().await, *old);
+        let finished = self.detached(|store| async move {
+            let (key, now) = (store.to_rotate(&old).await?, store.resolver.now());
+            let finish = move |key: &mut ApiKey| {
+                if key.successor.is_none() || key.retires_at.is_none() {
+                    return refused(&key.id, RotationError::NotRotated);
+                }
+                Ok(end(key, now, RevocationReason::Rotated))
+            };
+            store.change(key, Some(permit), Retries::Many, finish).await
         });
         Ok(finished.await?.is_some())
     }
@@ -199,11 +221,14 @@ impl ApiKeyStore {
     /// successor: then nothing was changed. [`StoreError::Unavailable`] and [`StoreError::Conflict`]: call it
     /// again.
     pub async fn cancel_rotation(&self, old: &KeyId) -> Result<(), StoreError> {
-        let turn = self.turns.change().await?;
-        let key = self.to_rotate(old).await?;
-        let (store, place) = (self.clone(), key.lookup_key());
-        let cancel = in_turn(turn, async move { store.cancel(key).await });
-        carry_out(self.resolver.cache(), place, cancel).await
+        let (permit, old) = (self.limits.change().await?, *old);
+        let cancelled = self.detached(|store| async move {
+            let key = store.to_rotate(&old).await?;
+            let (cache, place) = (store.resolver.cache().clone(), key.lookup_key());
+            let cancel = with_permit(permit, async move { store.cancel(key).await });
+            carry_out(&cache, place, cancel).await
+        });
+        cancelled.await
     }
 
     /// Each of the three writes finds what the one before has left, whoever comes in between: while the old
@@ -214,7 +239,7 @@ impl ApiKeyStore {
             return refused(&id, RotationError::NotRotated);
         };
         let resolver = self.resolver.clone();
-        let goes_on = self.change(old, None, move |key| {
+        let goes_on = self.change(old, None, Retries::Few, move |key| {
             if key.successor != Some(successor) {
                 return refused(&key.id, RotationError::NotRotated);
             }
@@ -225,14 +250,14 @@ impl ApiKeyStore {
         let Some(old) = goes_on.await? else {
             return refused(&id, RotationError::Unknown);
         };
-        if let Some(key) = self.get(&successor).await? {
+        if let Some(key) = self.look_up(&successor).await? {
             let now = self.resolver.now();
-            self.change(key, None, move |key| {
+            self.change(key, None, Retries::Many, move |key| {
                 Ok(end(key, now, RevocationReason::Superseded))
             })
             .await?;
         }
-        self.change(old, None, move |key| {
+        self.change(old, None, Retries::Few, move |key| {
             let is_ours = key.successor == Some(successor) && key.retires_at.is_none();
             if is_ours {
                 key.successor = None;
@@ -244,7 +269,7 @@ impl ApiKeyStore {
     }
 
     async fn to_rotate(&self, id: &KeyId) -> Result<ApiKey, StoreError> {
-        if let Some(key) = self.get(id).await? {
+        if let Some(key) = self.look_up(id).await? {
             return Ok(key);
         }
         self.ended_already(id);
@@ -278,7 +303,7 @@ impl ApiKeyStore {
         successor: &ApiKey,
         now: SystemTime,
         overlap: Duration,
-        turn: Turn,
+        permit: Permit,
     ) -> Result<bool, StoreError> {
         let retires_at = saturating_add(now, overlap);
         let retires_at = old.ends_at().map_or(retires_at, |end| end.min(retires_at));
@@ -319,7 +344,7 @@ impl ApiKeyStore {
             };
             or_look(carry_out(&cache, new_place, write), was_done).await
         };
-        let rotate = in_turn(turn, rotate);
+        let rotate = with_permit(permit, rotate);
         Ok(carry_out_and_tell(self.resolver.cache(), place, rotate, tell).await?)
     }
 }

@@ -3,7 +3,11 @@
 mod builder;
 mod revalidate;
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 pub use self::builder::CachedResolverBuilder;
 use super::{KeyResolver, loader::Loader, rewrap::Rewrapper, touch::Toucher, watch::Watch};
@@ -291,6 +295,11 @@ impl CachedResolver {
     /// The time now, as a backend can store it.
     pub(crate) fn now(&self) -> SystemTime {
         storable(self.0.clock.now())
+    }
+
+    /// The time on the monotonic clock.
+    pub(crate) fn monotonic(&self) -> Duration {
+        self.0.clock.monotonic()
     }
 
     fn coarse(&self) -> Now<'_> {
