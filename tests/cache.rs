@@ -29,6 +29,8 @@ mod outlived;
 mod panics;
 #[path = "cache/reentry.rs"]
 mod reentry;
+#[path = "cache/runtimes.rs"]
+mod runtimes;
 #[path = "cache/settings.rs"]
 mod settings;
 #[path = "cache/silence.rs"]

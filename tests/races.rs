@@ -18,6 +18,8 @@ mod invalidate_all;
 mod leader_cancelled;
 #[path = "races/leader_panics.rs"]
 mod leader_panics;
+#[path = "races/load_and_bulk_revocation.rs"]
+mod load_and_bulk_revocation;
 #[path = "races/load_and_change.rs"]
 mod load_and_change;
 #[path = "races/load_and_deletion.rs"]

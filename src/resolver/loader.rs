@@ -97,7 +97,10 @@ impl Loader {
         loop {
             match timeout(STALLED_AFTER, waiter.outcome()).await {
                 Ok(outcome) => return outcome,
-                Err(_) => self.ensure_read(),
+                Err(_) => {
+                    self.replace_stalled();
+                    self.ensure_read();
+                }
             }
         }
     }
@@ -106,20 +109,31 @@ impl Loader {
     /// enough.
     fn ensure_read(self: &Arc<Self>) {
         for index in 0..self.cache.config().max_loads() {
-            let (reader, loader) = (self.reader(index), self.clone());
-            let start = |run| {
-                let parts = reader.take_over();
-                async move { Reading { loader, parts, run }.run().await }
-            };
-            if reader.task.ensure_running(FirstPoll::Later, start) || !in_runtime() {
+            if self.ensure_running(&self.reader(index)) || !in_runtime() {
                 return;
             }
         }
     }
 
+    /// Reads again what is being read on runtimes that stand still.
+    fn replace_stalled(self: &Arc<Self>) {
+        let readers = self.readers().clone();
+        for reader in readers.iter().filter(|reader| reader.task.is_stalled()) {
+            self.ensure_running(reader);
+        }
+    }
+
+    fn ensure_running(self: &Arc<Self>, reader: &Reader) -> bool {
+        let loader = self.clone();
+        reader.task.ensure_running(FirstPoll::Later, |run| {
+            let parts = reader.take_over();
+            async move { Reading { loader, parts, run }.run().await }
+        })
+    }
+
     /// Returns the reader in that place, where there is one before it.
     fn reader(&self, index: usize) -> Arc<Reader> {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readers = self.readers();
         if let Some(reader) = readers.get(index) {
             return reader.clone();
         }
@@ -129,6 +143,10 @@ impl Loader {
         });
         readers.push(reader.clone());
         reader
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Vec<Arc<Reader>>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn land(&self, flight: &Arc<Flight>, found: &[ApiKey], read_at: Moment) {

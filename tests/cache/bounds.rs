@@ -7,12 +7,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, ApiKeyToken, Brand, CacheConfig, KeyId, Pepper, Peppers, Scopes,
+    ApiKey, ApiKeyBackend, ApiKeyToken, Brand, CacheConfig, KeyId, KeyResolver, Pepper, Peppers,
+    Scopes, TokenFormat,
 };
 
 use crate::{
     SECOND, TIME_TO_LIVE,
-    node::Node,
+    node::{Node, outcome},
     support::{PEPPER, feed::Subscribing, id_of, with_wrong_secret},
 };
 
@@ -271,4 +272,37 @@ async fn keys_that_come_go_and_make_room_at_the_same_time_do_not_lock_each_other
     let stats = node.store.cache_stats();
     assert!(stats.entries <= 5, "{stats:?}");
     assert!(stats.unknown_entries <= 5, "{stats:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_a_wrong_secret_spares_no_key_from_eviction() {
+    let node = Node::with(CacheConfig::new().capacity(2)).await;
+    let attacked = node.cached_token().await;
+    let idle = node.cached_token().await;
+    for _ in 0..10 {
+        let wrong = with_wrong_secret(&attacked);
+        assert_eq!(node.cached(&wrong), Some("wrong secret"));
+    }
+    drop(node.cached_token().await);
+    assert_eq!(node.cached(&attacked), None, "spared by a wrong secret");
+    assert_eq!(node.cached(&idle), Some("good"));
+
+    // A use with the right secret spares it.
+    assert_eq!(node.verify(&idle).await, "good");
+    drop(node.cached_token().await);
+    assert_eq!(node.cached(&idle), Some("good"));
+}
+
+/// A resolver is asked about tokens that another format has parsed, where it is given them by hand.
+#[tokio::test(start_paused = true)]
+async fn a_cached_key_answers_no_token_with_another_prefix() {
+    let node = Node::new().await;
+    let token = node.cached_token().await;
+    let foreign = token.replacen("pk.", "other.", 1);
+    let format = TokenFormat::new(Brand::new("other").unwrap());
+    let foreign = format.parse(foreign).unwrap();
+    assert!(node.store.resolve_now(&foreign).is_none());
+    let outcome = outcome(&node.store.resolve(&foreign).await);
+    assert_eq!(outcome, "unknown");
+    assert_eq!(node.cached(&token), Some("good"));
 }

@@ -5,22 +5,25 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
-    task::Poll,
+    task::{Context, Poll, Wake, Waker},
+    thread,
     time::{Duration, SystemTime},
 };
 
 use futures_util::{StreamExt, stream};
 use tokio::{
+    runtime::Builder,
     task::JoinHandle,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tower_api_key::{
     ApiKeyStore, AuthContext, BackendError, CacheConfig, CachedResolver, ChangeSink, KeyId,
-    KeyResolver, KeySource, KeyUpdate, MemoryBackend, NewApiKey, Pepper, Peppers, Scopes,
-    Subscription, VerifyError, forward_to_backend,
+    KeyResolver, KeySource, KeyUpdate, ManualClock, MemoryBackend, NewApiKey, Pepper, Peppers,
+    Scopes, Subscription, VerifyError, forward_to_backend,
 };
 
 use crate::{
@@ -180,6 +183,88 @@ async fn g2_a_context_ends_in_time_whatever_becomes_of_the_feed_and_the_source()
             }
         }
     }
+}
+
+/// The change arrives in time, and the key cannot be read any more. What was read last before it
+/// must not count twice.
+#[tokio::test(start_paused = true)]
+async fn g2_a_context_ends_in_time_after_a_change_whatever_was_read_before() {
+    let readings = [
+        Reading::Fails,
+        Reading::Hangs,
+        Reading::Slow(MAX_STALENESS),
+        Reading::Panics,
+    ];
+    for reading in readings {
+        for age in [0, 500, 1_000, 2_000, 3_000, 4_000, 4_900, 60_000] {
+            // A second change comes so long after the first.
+            for again in [None, Some(100), Some(1_000), Some(1_600), Some(2_900)] {
+                let took = ended_after_change(reading, age, again).await;
+                assert!(
+                    took <= MAX_STALENESS,
+                    "{reading:?}, read {age} ms before, again {again:?}: {took:?}"
+                );
+            }
+        }
+    }
+}
+
+async fn ended_after_change(reading: Reading, age: u64, again: Option<u64>) -> Duration {
+    let node = Node::new().await;
+    let token = node.cached_token().await;
+    let (_, watch) = held(&node, &token).await;
+    sleep(Duration::from_millis(age)).await;
+    node.remote.set_reading(reading);
+    node.remote.revoke_elsewhere(&token).await;
+    let revoked_at = Instant::now();
+    if let Some(again) = again {
+        sleep(Duration::from_millis(again)).await;
+        rename_elsewhere(&node, &token).await;
+    }
+    ended_after(revoked_at, watch).await
+}
+
+async fn rename_elsewhere(node: &Node, token: &str) {
+    let rename = |key: &mut tower_api_key::ApiKey| key.name = Some("renamed".to_owned());
+    node.remote.change_elsewhere(token, rename).await;
+}
+
+/// Each change has the key read again, which must not put off the end.
+#[tokio::test(start_paused = true)]
+async fn g2_a_context_of_a_key_that_is_renamed_all_the_time_ends_in_time() {
+    for reading in [Reading::Fails, Reading::Hangs, Reading::Slow(2 * SECOND)] {
+        let node = Node::new().await;
+        let token = node.cached_token().await;
+        let (_, watch) = held(&node, &token).await;
+        sleep(SECOND).await;
+        node.remote.set_reading(reading);
+        node.remote.revoke_elsewhere(&token).await;
+        let revoked_at = Instant::now();
+        let renames = async {
+            loop {
+                sleep(SECOND).await;
+                rename_elsewhere(&node, &token).await;
+            }
+        };
+        let took = tokio::select! {
+            took = ended_after(revoked_at, watch) => took,
+            () = renames => unreachable!(),
+        };
+        assert!(took <= MAX_STALENESS, "{reading:?}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_context_of_a_key_that_is_renamed_all_the_time_is_held_while_it_can_be_read() {
+    let node = Node::new().await;
+    let token = node.cached_token().await;
+    let (auth, watch) = held(&node, &token).await;
+    node.remote.set_reading(Reading::Slow(SECOND / 2));
+    for _ in 0..100 {
+        sleep(SECOND).await;
+        rename_elsewhere(&node, &token).await;
+    }
+    assert!(!watch.is_finished() && auth.is_active().await.unwrap());
 }
 
 /// How long after its revocation a context has ended.
@@ -366,6 +451,70 @@ async fn g2_a_context_that_shows_another_name_or_end_ends_with_its_key() {
     let ends_before = ends_before.with_expiry(SystemTime::now());
     ends_before.revoked().await;
     assert!(!ends_before.is_active().await.unwrap());
+}
+
+/// The context was to end after its key. Then the key's expiry was moved beyond that.
+#[tokio::test(start_paused = true)]
+async fn g6_an_expiry_of_a_context_applies_after_its_key_was_extended() {
+    let clock = ManualClock::new(start() - 365 * 24 * 3_600 * SECOND);
+    let store = ApiKeyStore::builder(MemoryBackend::new())
+        .peppers(Peppers::new(Pepper::new("v1", PEPPER).unwrap()))
+        .clock(clock);
+    let store = store.build().await.unwrap();
+    let issued = store
+        .create(new_key().expires_in(10 * SECOND))
+        .await
+        .unwrap();
+    let auth = store.verify(issued.token().expose()).await.unwrap();
+    // By the system's time, which is later than that of the store.
+    let ended = auth.clone().with_expiry(SystemTime::now());
+    assert!(ended.expires_at() > auth.expires_at());
+    let later = KeyUpdate::new().expires_in(1_000 * 24 * 3_600 * SECOND);
+    store.update(auth.key_id(), later).await.unwrap();
+
+    assert!(auth.is_active().await.unwrap());
+    assert!(!ended.is_active().await.unwrap());
+    timeout(SECOND, ended.revoked()).await.expect("it goes on");
+    // Another name alone is no expiry.
+    let renamed = auth.with_name("renamed");
+    assert!(timeout(100 * SECOND, renamed.revoked()).await.is_err());
+    assert!(renamed.is_active().await.unwrap());
+}
+
+/// As the waker of a runtime that drops a task while it is woken.
+struct DropsOnWake(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
+
+impl Wake for DropsOnWake {
+    fn wake(self: Arc<Self>) {
+        drop(self.0.lock().unwrap().take());
+    }
+}
+
+#[test]
+fn a_waker_that_drops_a_watched_context_locks_nobody_out() {
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = ApiKeyStore::in_memory();
+            let issued = store.create(new_key()).await.unwrap();
+            let token = issued.token().expose();
+            let auth = store.verify(token).await.unwrap();
+            let other = Box::pin(auth.revoked());
+            let waker = Arc::new(DropsOnWake(Mutex::new(None)));
+            let mut watched = Box::pin(auth.revoked());
+            let task_waker = Waker::from(waker.clone());
+            let mut cx = Context::from_waker(&task_waker);
+            assert!(watched.as_mut().poll(&mut cx).is_pending());
+            *waker.0.lock().unwrap() = Some(watched);
+            store.revoke(auth.key_id()).await.unwrap();
+            assert!(waker.0.lock().unwrap().is_none(), "it was not woken");
+            other.await;
+        });
+        done.send(()).unwrap();
+    });
+    let ended = is_done.recv_timeout(20 * SECOND);
+    assert!(ended.is_ok(), "it waits for itself");
 }
 
 /// A timer knows nothing of it: the machine was suspended, or somebody has set the time of day.

@@ -33,6 +33,25 @@ async fn whoever_floods_the_service_with_wrong_tokens_pushes_no_revocation_out()
     assert_eq!(names(&told[2..]), ["key.rejected"; 16]);
 }
 
+/// The recorder is busy meanwhile, and has the same buffers.
+#[tokio::test]
+async fn creations_evict_no_revocation_of_another_user() {
+    let store = store_with_room_for(16).await;
+    let (_, other) = new_key(&store).await;
+    let mut events = store.events();
+    assert!(store.disable(&other).await.unwrap());
+    assert!(store.revoke(&other).await.unwrap());
+    for _ in 0..1_100 {
+        let new = NewApiKey::for_user("mallory", Scopes::none());
+        drop(store.create(new).await.unwrap());
+    }
+    let told = heard(&mut events);
+    assert_eq!(names(&told[..2]), ["key.disabled", "key.revoked"]);
+    let missed = missed(&told[2]).unwrap();
+    assert_eq!((missed.inactive, missed.changes), (0, 1_100 - 16));
+    assert_eq!(names(&told[3..]), ["key.created"; 16]);
+}
+
 #[tokio::test]
 async fn whoever_reports_a_revoked_token_again_and_again_pushes_no_revocation_out() {
     let store = store_with_room_for(16).await;

@@ -231,6 +231,6 @@ async fn missed(told: &mut Told) {
     );
     told.is(&vec![rejected; 7]);
     store.shutdown().await.unwrap();
-    let missed = "WARN \"events.missed\" missed=events.missed changes=0 repeatable=0 rejections=5";
+    let missed = "WARN \"events.missed\" missed=events.missed inactive=0 changes=0 repeatable=0 rejections=5";
     told.is(&[missed.to_owned()]);
 }
