@@ -193,6 +193,21 @@ async fn a_load_against_an_invalidation_of_everything() {
     assert!(story.lets_in(&story.other).await);
 }
 
+async fn a_first_load_against_a_bulk_revocation() {
+    let story = Story::new(CacheConfig::new()).await;
+    let users = [story.user(&story.one, 2), story.user(&story.one, 1)];
+    story.revoke_elsewhere(&story.one).await;
+    // It finds the other key alone, and does not know which keys were revoked before.
+    let revoked = story.store.revoke_all_for_user("user_1").await;
+    assert_eq!(revoked.unwrap(), 1);
+    assert!(!story.lets_in(&story.one).await, "right after");
+    for user in users {
+        user.await.unwrap();
+    }
+    assert!(!story.lets_in(&story.one).await, "brought back by a load");
+    assert!(!story.lets_in(&story.other).await);
+}
+
 async fn a_revocation_whose_caller_goes_away() {
     let story = Story::new(CacheConfig::new()).await;
     let user = story.user(&story.one, 2);
@@ -284,6 +299,11 @@ fn g1_no_schedule_lets_a_load_survive_an_invalidation_of_everything() {
 }
 
 #[test]
+fn g1_no_schedule_lets_a_first_load_survive_a_bulk_revocation() {
+    explore(iterations(), a_first_load_against_a_bulk_revocation);
+}
+
+#[test]
 fn g1_no_schedule_undoes_a_revocation_whose_caller_went_away() {
     explore(iterations(), a_revocation_whose_caller_goes_away);
 }
@@ -325,4 +345,5 @@ fn a_cache_without_its_fence_is_found_out_within_a_thousand_schedules() {
     take_out();
     assert!(is_found_out(a_load_against_a_revocation));
     assert!(is_found_out(a_load_against_an_invalidation_of_everything));
+    assert!(is_found_out(a_first_load_against_a_bulk_revocation));
 }

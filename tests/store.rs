@@ -13,6 +13,8 @@ mod handoff;
 mod last_used;
 #[path = "store/leaked.rs"]
 mod leaked;
+#[path = "store/leavers.rs"]
+mod leavers;
 #[path = "store/life.rs"]
 mod life;
 #[path = "store/listing.rs"]

@@ -120,6 +120,10 @@ impl Owners {
 
     /// Returns whether a load of `key` that was registered at `generation` may be inserted.
     pub(super) fn admit(&self, key: &CachedKey, generation: u64) -> bool {
+        #[cfg(all(test, shuttle))]
+        if super::fence::taken_out::is_taken_out() {
+            return true;
+        }
         let user = self.generations[self.bucket(key.caller().user_id())];
         let is_older = |id: &KeyId| self.generations[self.bucket(id)] <= generation;
         user <= generation && (!key.has_digest() || is_older(key.id()))

@@ -12,8 +12,8 @@ use std::{
 
 use tokio::sync::oneshot;
 use tower_api_key::{
-    ApiKey, ApiKeyBackend, BackendError, ChangeSink, GrantId, KeyFilter, KeyId, KeySource,
-    LookupKey, MemoryBackend, PageRequest, RevocationReason, RevokedKey, Subscription,
+    ApiKey, ApiKeyBackend, BackendError, ChangeSink, ClaimHash, GrantId, GrantPageRequest,
+    KeyFilter, KeyGrant, KeyId, KeySource, LookupKey, MemoryBackend, PageRequest, RevocationReason, RevokedKey, Subscription,
     forward_to_backend,
 };
 
@@ -28,6 +28,8 @@ pub enum Step {
     ReadTaken,
     /// `list_for_user` or `list` has looked, and hasn't answered yet.
     ListTaken,
+    /// `get_grant`, `get_grant_by_id` or `list_grants` has looked, and hasn't answered yet.
+    GrantRead,
     /// `insert`, `update`, `delete`, `rotate`, `revoke`, `revoke_for_user` or `claim` was called, and nothing is written
     /// yet.
     WriteAsked,
@@ -307,5 +309,23 @@ impl ApiKeyBackend for Steps {
         self.write(self.0.inner.claim(grant, key, maker)).await
     }
 
-    forward_to_backend!(self => self.0.inner; all of backend but insert, insert_made_by, update, delete, list_for_user, get_by_id, rotate, revoke, revoke_for_user, list, claim);
+    async fn get_grant(&self, hash: &ClaimHash) -> Result<Option<KeyGrant>, BackendError> {
+        let found = self.0.inner.get_grant(hash).await;
+        self.at(Step::GrantRead).await?;
+        found
+    }
+
+    async fn get_grant_by_id(&self, id: &GrantId) -> Result<Option<KeyGrant>, BackendError> {
+        let found = self.0.inner.get_grant_by_id(id).await;
+        self.at(Step::GrantRead).await?;
+        found
+    }
+
+    async fn list_grants(&self, page: &GrantPageRequest) -> Result<Vec<KeyGrant>, BackendError> {
+        let found = self.0.inner.list_grants(page).await;
+        self.at(Step::GrantRead).await?;
+        found
+    }
+
+    forward_to_backend!(self => self.0.inner; all of backend but insert, insert_made_by, update, delete, list_for_user, get_by_id, rotate, revoke, revoke_for_user, list, claim, get_grant, get_grant_by_id, list_grants);
 }
