@@ -7,6 +7,8 @@ mod support;
 
 #[path = "postgres/changes.rs"]
 mod changes;
+#[path = "postgres/leavers.rs"]
+mod leavers;
 #[path = "postgres/lists.rs"]
 mod lists;
 #[path = "postgres/log.rs"]

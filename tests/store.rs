@@ -7,6 +7,8 @@ mod support;
 
 #[path = "store/backends.rs"]
 mod backends;
+#[path = "store/concurrency.rs"]
+mod concurrency;
 #[path = "store/handoff.rs"]
 mod handoff;
 #[path = "store/last_used.rs"]
@@ -25,8 +27,6 @@ mod managing;
 mod purging;
 #[path = "store/reasons.rs"]
 mod reasons;
-#[path = "store/turns.rs"]
-mod turns;
 #[path = "store/unsupported.rs"]
 mod unsupported;
 #[path = "store/verifying.rs"]

@@ -304,8 +304,8 @@ async fn g1_a_rewrap_that_comes_late_brings_no_revoked_key_back() {
             // Before its read, by somebody who told nobody.
             1 => {
                 assert!(node.store.is_active(token).await.unwrap());
-                assert!(node.hit(0));
                 let mut key = record(&node.store, id).await;
+                assert!(node.hit(0));
                 key.revoked_at = Some(crate::support::start());
                 assert!(node.backend.0.inner.update(&key, 1).await.unwrap());
             }
@@ -339,12 +339,13 @@ async fn what_is_cached_is_read_anew_after_a_rewrap_also_where_the_backend_tells
     for way in 0..2 {
         let (token, id) = &node.keys[way];
         assert!(node.store.is_active(token).await.unwrap());
+        let mut key = record(&node.store, id).await;
+        let other = record(&node.store, &node.keys[0].1).await;
         assert!(node.hit(way));
         if way == 1 {
             // Another node was first.
-            let mut key = record(&node.store, id).await;
             (key.name, key.version) = (Some("changed".to_owned()), 2);
-            key.secret_hash = record(&node.store, &node.keys[0].1).await.secret_hash;
+            key.secret_hash = other.secret_hash;
             assert!(node.backend.0.inner.update(&key, 1).await.unwrap());
         }
         settle().await;
@@ -358,12 +359,12 @@ async fn a_deleted_key_and_one_with_another_secret_are_left_as_they_are() {
     for (token, _) in &node.keys {
         assert!(node.store.is_active(token).await.unwrap());
     }
-    // The cache believes in both when they are used, and the writer finds something else.
-    assert!(node.hit(0) && node.hit(1));
     let [first, second, third] = [0, 1, 2].map(|at| node.keys[at].1);
-    assert!(node.backend.0.inner.delete(&first).await.unwrap());
     let mut other = record(&node.store, &second).await;
     (other.secret_hash, other.version) = (record(&node.store, &third).await.secret_hash, 2);
+    // The cache believes in both when they are used, and the writer finds something else.
+    assert!(node.hit(0) && node.hit(1));
+    assert!(node.backend.0.inner.delete(&first).await.unwrap());
     assert!(node.backend.0.inner.update(&other, 1).await.unwrap());
     settle().await;
     assert_eq!(node.backend.asked(), []);

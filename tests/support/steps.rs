@@ -13,8 +13,8 @@ use std::{
 use tokio::sync::oneshot;
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, ChangeSink, ClaimHash, GrantId, GrantPageRequest,
-    KeyFilter, KeyGrant, KeyId, KeySource, LookupKey, MemoryBackend, PageRequest, RevocationReason, RevokedKey, Subscription,
-    forward_to_backend,
+    KeyFilter, KeyGrant, KeyId, KeySource, LookupKey, MemoryBackend, PageRequest, RevocationReason,
+    RevokedKey, Subscription, forward_to_backend,
 };
 
 use super::outage;

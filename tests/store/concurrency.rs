@@ -89,7 +89,8 @@ async fn calls_that_are_broken_off_leave_no_more_tasks_than_may_be_under_way() {
         let _ = pin!(store.hand_off(new_key(), MINUTE)).poll(&mut cx);
     }
     let left = Handle::current().metrics().num_alive_tasks();
-    assert!(left <= before + 1, "{left} tasks, and {before} before");
+    // One grant, and two lookups of claims.
+    assert!(left <= before + 3, "{left} tasks, and {before} before");
     hanging.into_iter().for_each(Stopped::go_on);
     // What has only waited was never asked for.
     drop(store.claim(handed_off.token()).await.unwrap());
