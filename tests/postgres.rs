@@ -9,6 +9,8 @@ mod support;
 mod changes;
 #[path = "postgres/lists.rs"]
 mod lists;
+#[path = "postgres/locks.rs"]
+mod locks;
 #[path = "postgres/log.rs"]
 mod log;
 #[path = "postgres/node.rs"]

@@ -83,7 +83,7 @@ impl PostgresBackendBuilder {
         self
     }
 
-    /// How long a statement may take: 2 seconds. The server gives up by then, on connections that
+    /// How long a statement may take: 2 seconds, and a revocation at least 10. The server gives up by then, on connections that
     /// [`connect`](Self::connect) makes. So do we, on all of them, when both limits have passed: a
     /// connection whose other end is gone says nothing.
     pub fn statement_timeout(mut self, limit: Duration) -> Self {
@@ -154,10 +154,7 @@ impl PostgresBackendBuilder {
 
     pub(super) fn made(self, from: Source, names: Names) -> PostgresBackend {
         PostgresBackend(Arc::new(Shared {
-            sessions: Sessions {
-                from,
-                limit: self.acquire_timeout + self.statement_timeout,
-            },
+            sessions: Sessions::new(from, self.acquire_timeout, self.statement_timeout),
             statements: Statements::new(&names),
             channel: names.channel(),
             statement_timeout: self.statement_timeout,

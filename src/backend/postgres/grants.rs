@@ -91,11 +91,12 @@ SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_
 FROM (SELECT) AS always LEFT JOIN {grants} AS g ON g.{by} = $1";
 
 /// One statement, so that nothing is ever half done, and no lock outlives it. It waits for a change of the
-/// maker's key that is under way, and sees it then; one that comes later waits for this. An id that is taken is
-/// an error, which undoes the mark, too.
+/// maker's key that is under way, and sees it then; one that comes later waits for this. The lock is that of an
+/// update, so that a stream of claims doesn't overtake a revocation. An id that is taken is an error, which also
+/// undoes the mark.
 const CLAIM: &str = "
 WITH maker AS MATERIALIZED (
-    SELECT id FROM {keys} WHERE id = $23 AND version = $24 FOR SHARE
+    SELECT id FROM {keys} WHERE id = $23 AND version = $24 FOR NO KEY UPDATE
 ), claimed AS (
     UPDATE {grants} SET claimed_at = $9, key_id = $1
     WHERE id = $22 AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $9
@@ -110,7 +111,8 @@ FROM claimed";
 
 const REVOKE: &str = "
 UPDATE {grants} SET revoked_at = $1
-WHERE {which} AND claimed_at IS NULL AND revoked_at IS NULL";
+WHERE {which} AND claimed_at IS NULL AND revoked_at IS NULL
+RETURNING 1";
 
 const LIST: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_columns}
@@ -218,10 +220,12 @@ impl Shared {
         grant: &GrantId,
         at: SystemTime,
     ) -> Result<bool, BackendError> {
-        let query = query(&self.statements.grants.revoke)
-            .bind(Timestamp::new(at))
-            .bind(grant.as_bytes().as_slice());
-        Ok(self.sessions.changed(query).await? == 1)
+        let revoke = || {
+            query(&self.statements.grants.revoke)
+                .bind(Timestamp::new(at))
+                .bind(grant.as_bytes().as_slice())
+        };
+        Ok(self.sessions.revoke(revoke).await?.len() == 1)
     }
 
     pub(super) async fn revoke_grants_of_user(
@@ -232,11 +236,12 @@ impl Shared {
         if user_id.contains('\0') {
             return Ok(0);
         }
-        let query = query(&self.statements.grants.revoke_of_user)
-            .bind(Timestamp::new(at))
-            .bind(user_id);
-        let revoked = self.sessions.changed(query).await?;
-        Ok(usize::try_from(revoked).unwrap_or(usize::MAX))
+        let revoke = || {
+            query(&self.statements.grants.revoke_of_user)
+                .bind(Timestamp::new(at))
+                .bind(user_id)
+        };
+        Ok(self.sessions.revoke(revoke).await?.len())
     }
 
     pub(super) async fn list_grants(

@@ -66,12 +66,14 @@ impl Shared {
             return Ok(Vec::new());
         }
         for _ in 0..MAX_LOOKS {
-            let query = query(&self.statements.revoke_of_user)
-                .bind(user_id)
-                .bind(Timestamp::new(at))
-                .bind(reason.map(RevocationReason::as_str))
-                .bind(i64::try_from(at_most).unwrap_or(i64::MAX));
-            let rows = self.sessions.rows(query).await?;
+            let revoke = || {
+                query(&self.statements.revoke_of_user)
+                    .bind(user_id)
+                    .bind(Timestamp::new(at))
+                    .bind(reason.map(RevocationReason::as_str))
+                    .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
+            };
+            let rows = self.sessions.revoke(revoke).await?;
             let revoked = revoked_keys(&rows)?;
             let found: i64 = rows[0].try_get("found").map_err(failed)?;
             if !revoked.is_empty() || found == 0 {

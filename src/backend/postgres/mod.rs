@@ -312,11 +312,13 @@ impl ApiKeyBackend for PostgresBackend {
         at: SystemTime,
         reason: Option<&RevocationReason>,
     ) -> Result<bool, BackendError> {
-        let query = query(&self.0.statements.revoke)
-            .bind(id.as_bytes().as_slice())
-            .bind(Timestamp::new(at))
-            .bind(reason.map(RevocationReason::as_str));
-        Ok(self.0.sessions.changed(query).await? == 1)
+        let revoke = || {
+            query(&self.0.statements.revoke)
+                .bind(id.as_bytes().as_slice())
+                .bind(Timestamp::new(at))
+                .bind(reason.map(RevocationReason::as_str))
+        };
+        Ok(self.0.sessions.revoke(revoke).await?.len() == 1)
     }
 
     forward_to_backend!(self => self.0; list, revoke_for_user, purge, insert_grant, get_grant, get_grant_by_id, claim,

@@ -1,9 +1,9 @@
 //! A connection, for one statement, in a limited time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{
-    Executor, PgConnection, PgPool, Postgres, Row,
+    AssertSqlSafe, Executor, PgConnection, PgPool, Postgres, Row,
     pool::PoolConnection,
     postgres::{PgArguments, PgRow},
     query::Query,
@@ -16,10 +16,20 @@ use super::{
 };
 use crate::{error::BackendError, sync::timeout};
 
+/// The shortest time limit of a revocation on the server. A revocation waits for the locks of others,
+/// and is worth a longer wait than other writes.
+const MIN_REVOCATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a client waits for beyond the server's limit: the round trips around the statement.
+const ROUND_TRIPS: Duration = Duration::from_secs(1);
+/// How often a revocation is tried that the server gives up for a reason that passes.
+const MAX_REVOCATION_ATTEMPTS: usize = 3;
+
 /// Where connections come from, and how long a statement may take with all that it waits for.
 pub(super) struct Sessions {
     pub(super) from: Source,
-    pub(super) limit: Duration,
+    limit: Duration,
+    revocation_limit: Duration,
+    begin_revocation: Arc<str>,
 }
 
 pub(super) enum Source {
@@ -74,6 +84,29 @@ impl Drop for Pooled {
 }
 
 impl Sessions {
+    pub(super) fn new(
+        from: Source,
+        acquire_timeout: Duration,
+        statement_timeout: Duration,
+    ) -> Self {
+        let revocation_timeout = statement_timeout.max(MIN_REVOCATION_TIMEOUT);
+        // Locks of others are waited for until the statement's own limit. The server ends the
+        // transaction of a client that is gone.
+        let begin_revocation = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+            SET LOCAL statement_timeout = {};
+            SET LOCAL lock_timeout = 0;
+            SET LOCAL idle_in_transaction_session_timeout = '5s'",
+            revocation_timeout.as_millis()
+        );
+        Self {
+            from,
+            limit: acquire_timeout + statement_timeout,
+            revocation_limit: acquire_timeout + revocation_timeout + ROUND_TRIPS,
+            begin_revocation: begin_revocation.into(),
+        }
+    }
+
     /// The rows of an answer that says from what kind of server it comes: there is one at least.
     ///
     /// # Errors
@@ -135,6 +168,46 @@ impl Sessions {
         .await
     }
 
+    /// Carries out a revocation, and returns the rows that it gives. It has a longer time limit than
+    /// other writes, and is tried again where the server gives up because of other transactions.
+    ///
+    /// # Errors
+    ///
+    /// Also where the commit fails: then it isn't known whether it was carried out.
+    pub(super) async fn revoke<'q>(
+        &self,
+        query: impl Fn() -> Query<'q, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, BackendError> {
+        let mut attempts = 1;
+        loop {
+            match within(self.revocation_limit, self.try_to_revoke(query())).await? {
+                Err(error) if attempts == MAX_REVOCATION_ATTEMPTS => return Err(failed(error)),
+                Err(_) => attempts += 1,
+                Ok(rows) => return Ok(rows),
+            }
+        }
+    }
+
+    /// The inner error is one that passes, after which the transaction was rolled back.
+    async fn try_to_revoke(
+        &self,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Result<Vec<PgRow>, sqlx::Error>, BackendError> {
+        let mut session = self.session().await?;
+        let connection = session.connection();
+        let begin = sqlx::raw_sql(AssertSqlSafe(self.begin_revocation.clone()));
+        begin.execute(&mut *connection).await.map_err(failed)?;
+        let (end, answer) = match query.fetch_all(&mut *connection).await {
+            Ok(rows) => ("COMMIT", Ok(rows)),
+            Err(error) if passes(&error) => ("ROLLBACK", Err(error)),
+            Err(error) => return Err(failed(error)),
+        };
+        let ended = sqlx::raw_sql(end).execute(&mut *connection).await;
+        ended.map_err(failed)?;
+        session.give_back();
+        Ok(answer)
+    }
+
     /// In no transaction, and to be [given back](Session::give_back) when what it was taken for is carried through.
     pub(super) async fn session(&self) -> Result<Session<'_>, BackendError> {
         let mut session = self.any_session().await?;
@@ -156,11 +229,27 @@ impl Sessions {
         &self,
         answer: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
-        let too_slow = || BackendError::unavailable("PostgreSQL took too long to answer");
-        timeout(self.limit, answer)
-            .await
-            .unwrap_or_else(|_| Err(too_slow()))
+        within(self.limit, answer).await
     }
+}
+
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, BackendError>>,
+) -> Result<T, BackendError> {
+    let too_slow = || BackendError::unavailable("PostgreSQL took too long to answer");
+    timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| Err(too_slow()))
+}
+
+/// Whether the same statement may succeed when it is tried again: it waited too long for a lock, or
+/// another transaction was in the way.
+fn passes(error: &sqlx::Error) -> bool {
+    /// `query_canceled`, `lock_not_available`, `deadlock_detected`, `serialization_failure`.
+    const PASSING: [&str; 4] = ["57014", "55P03", "40P01", "40001"];
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| PASSING.contains(&&*code))
 }
 
 /// Whether it may be from a transaction that began before.
