@@ -11,7 +11,7 @@ mod real {
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
     use tokio::runtime::Handle;
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(crate) use tokio::sync::SemaphorePermit;
     pub(crate) use tokio::{
         sync::{OwnedSemaphorePermit, Semaphore, watch},

@@ -7,6 +7,8 @@ mod support;
 
 #[path = "postgres/changes.rs"]
 mod changes;
+#[path = "postgres/lanes.rs"]
+mod lanes;
 #[path = "postgres/lists.rs"]
 mod lists;
 #[path = "postgres/locks.rs"]

@@ -12,7 +12,7 @@ use super::{Shared, names::Names, row, statements::query, time::Timestamp};
 use crate::{
     backend::{
         GrantInsertion, GrantLimits, GrantPageRequest,
-        sql::{GRANT_COLUMNS, GrantRow, failed},
+        sql::{GRANT_COLUMNS, GrantRow, Lane, failed},
     },
     error::BackendError,
     key::{ApiKey, ClaimHash, GrantId, KeyGrant},
@@ -143,7 +143,7 @@ impl Shared {
         let sessions = &self.sessions;
         sessions
             .in_time(async {
-                let mut session = sessions.session().await?;
+                let mut session = sessions.session(Lane::Ordinary).await?;
                 let connection = session.connection();
                 let begin = sqlx::raw_sql(AssertSqlSafe(statements.begin.clone()));
                 begin.execute(&mut *connection).await.map_err(failed)?;
@@ -173,7 +173,7 @@ impl Shared {
         hash: &ClaimHash,
     ) -> Result<Option<KeyGrant>, BackendError> {
         let query = query(&self.statements.grants.by_hash).bind(hash.as_bytes().as_slice());
-        Ok(grants(&self.sessions.rows(query).await?)?.pop())
+        Ok(grants(&self.sessions.rows(Lane::Ordinary, query).await?)?.pop())
     }
 
     pub(super) async fn get_grant_by_id(
@@ -181,7 +181,7 @@ impl Shared {
         id: &GrantId,
     ) -> Result<Option<KeyGrant>, BackendError> {
         let query = query(&self.statements.grants.by_id).bind(id.as_bytes().as_slice());
-        Ok(grants(&self.sessions.rows(query).await?)?.pop())
+        Ok(grants(&self.sessions.rows(Lane::Revocation, query).await?)?.pop())
     }
 
     pub(super) async fn claim(
@@ -199,7 +199,7 @@ impl Shared {
         let sessions = &self.sessions;
         sessions
             .in_time(async {
-                let mut session = sessions.session().await?;
+                let mut session = sessions.session(Lane::Ordinary).await?;
                 match session.connection().execute(claim).await {
                     Ok(done) => {
                         session.give_back();
@@ -274,7 +274,7 @@ impl Shared {
         if let Some(at) = page.pending_at() {
             query = query.bind(Timestamp::new(at));
         }
-        grants(&self.sessions.rows(query).await?)
+        grants(&self.sessions.rows(Lane::Ordinary, query).await?)
     }
 }
 

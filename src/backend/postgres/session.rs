@@ -10,7 +10,7 @@ use sqlx::{
 };
 
 use super::{
-    super::sql::{end_stray, failed},
+    super::sql::{Lane, LanePermit, Lanes, end_stray, failed},
     connections::{Connections, Lent},
     row::in_recovery,
 };
@@ -27,6 +27,8 @@ const MAX_REVOCATION_ATTEMPTS: usize = 3;
 /// Where connections come from, and how long a statement may take with all that it waits for.
 pub(super) struct Sessions {
     pub(super) from: Source,
+    lanes: Lanes,
+    acquire_timeout: Duration,
     limit: Duration,
     revocation_limit: Duration,
     begin_revocation: Arc<str>,
@@ -41,36 +43,42 @@ pub(super) enum Source {
 /// A connection that is closed, and not used again, unless its statement was carried through: one that
 /// was given up waits for an answer that may never come, and a server that refused may no longer be
 /// the one that is written to.
-pub(super) enum Session<'a> {
+pub(super) struct Session<'a> {
+    // Dropped in this order.
+    connection: Taken<'a>,
+    _permit: LanePermit<'a>,
+}
+
+enum Taken<'a> {
     Pooled(Pooled),
     Own(Lent<'a>),
 }
 
-pub(super) struct Pooled {
+struct Pooled {
     connection: PoolConnection<Postgres>,
     is_clean: bool,
 }
 
 impl Session<'_> {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
-        match self {
-            Self::Pooled(pooled) => &mut pooled.connection,
-            Self::Own(lent) => &mut lent.connection,
+        match &mut self.connection {
+            Taken::Pooled(pooled) => &mut pooled.connection,
+            Taken::Own(lent) => &mut lent.connection,
         }
     }
 
     /// Ends a transaction that the service has left open; nobody else has connections of our own.
     async fn end_stray(&mut self) -> Result<bool, BackendError> {
-        match self {
-            Self::Pooled(pooled) => end_stray(&mut *pooled.connection).await.map_err(failed),
-            Self::Own(_) => Ok(false),
+        match &mut self.connection {
+            Taken::Pooled(pooled) => end_stray(&mut *pooled.connection).await.map_err(failed),
+            Taken::Own(_) => Ok(false),
         }
     }
 
     pub(super) fn give_back(self) {
-        match self {
-            Self::Pooled(mut pooled) => pooled.is_clean = true,
-            Self::Own(lent) => lent.give_back(),
+        match self.connection {
+            Taken::Pooled(mut pooled) => pooled.is_clean = true,
+            Taken::Own(lent) => lent.give_back(),
         }
     }
 }
@@ -99,8 +107,14 @@ impl Sessions {
             SET LOCAL idle_in_transaction_session_timeout = '5s'",
             revocation_timeout.as_millis()
         );
+        let connections = match &from {
+            Source::Pool(pool) => pool.options().get_max_connections(),
+            Source::Own(connections) => connections.max(),
+        };
         Self {
             from,
+            lanes: Lanes::new(connections),
+            acquire_timeout,
             limit: acquire_timeout + statement_timeout,
             revocation_limit: acquire_timeout + revocation_timeout + ROUND_TRIPS,
             begin_revocation: begin_revocation.into(),
@@ -114,10 +128,11 @@ impl Sessions {
     /// Where it is a server that only follows another, too: what it says may be old.
     pub(super) async fn rows(
         &self,
+        lane: Lane,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, BackendError> {
         self.in_time(async {
-            let mut session = self.session().await?;
+            let mut session = self.session(lane).await?;
             let rows = query
                 .fetch_all(session.connection())
                 .await
@@ -136,7 +151,7 @@ impl Sessions {
         query: impl Fn() -> Query<'q, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, BackendError> {
         self.in_time(async {
-            let mut session = self.any_session().await?;
+            let mut session = self.any_session(Lane::Lookup).await?;
             let mut rows = query()
                 .fetch_all(session.connection())
                 .await
@@ -157,10 +172,11 @@ impl Sessions {
     /// How many rows `query` has changed.
     pub(super) async fn changed(
         &self,
+        lane: Lane,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<u64, BackendError> {
         self.in_time(async {
-            let mut session = self.session().await?;
+            let mut session = self.session(lane).await?;
             let done = session.connection().execute(query).await.map_err(failed)?;
             session.give_back();
             Ok(done.rows_affected())
@@ -193,7 +209,7 @@ impl Sessions {
         &self,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Result<Vec<PgRow>, sqlx::Error>, BackendError> {
-        let mut session = self.session().await?;
+        let mut session = self.session(Lane::Revocation).await?;
         let connection = session.connection();
         let begin = sqlx::raw_sql(AssertSqlSafe(self.begin_revocation.clone()));
         begin.execute(&mut *connection).await.map_err(failed)?;
@@ -209,20 +225,31 @@ impl Sessions {
     }
 
     /// In no transaction, and to be [given back](Session::give_back) when what it was taken for is carried through.
-    pub(super) async fn session(&self) -> Result<Session<'_>, BackendError> {
-        let mut session = self.any_session().await?;
+    pub(super) async fn session(&self, lane: Lane) -> Result<Session<'_>, BackendError> {
+        let mut session = self.any_session(lane).await?;
         session.end_stray().await?;
         Ok(session)
     }
 
-    async fn any_session(&self) -> Result<Session<'_>, BackendError> {
-        Ok(match &self.from {
-            Source::Pool(pool) => Session::Pooled(Pooled {
-                connection: pool.acquire().await.map_err(failed)?,
-                is_clean: false,
-            }),
-            Source::Own(connections) => Session::Own(connections.lend().await?),
-        })
+    /// Waits for a permit and a connection together no longer than for a connection alone.
+    async fn any_session(&self, lane: Lane) -> Result<Session<'_>, BackendError> {
+        let acquire = async {
+            let permit = self.lanes.acquire(lane).await;
+            let connection = match &self.from {
+                Source::Pool(pool) => Taken::Pooled(Pooled {
+                    connection: pool.acquire().await.map_err(failed)?,
+                    is_clean: false,
+                }),
+                Source::Own(connections) => Taken::Own(connections.lend().await?),
+            };
+            Ok(Session {
+                connection,
+                _permit: permit,
+            })
+        };
+        timeout(self.acquire_timeout, acquire)
+            .await
+            .unwrap_or_else(|_| Err(no_connection()))
     }
 
     pub(super) async fn in_time<T>(
@@ -231,6 +258,12 @@ impl Sessions {
     ) -> Result<T, BackendError> {
         within(self.limit, answer).await
     }
+}
+
+pub(super) fn no_connection() -> BackendError {
+    BackendError::unavailable(
+        "limit reached: no connection to PostgreSQL was free within `acquire_timeout`",
+    )
 }
 
 async fn within<T>(
