@@ -7,10 +7,14 @@ mod support;
 
 #[path = "postgres/changes.rs"]
 mod changes;
+#[path = "postgres/lanes.rs"]
+mod lanes;
 #[path = "postgres/leavers.rs"]
 mod leavers;
 #[path = "postgres/lists.rs"]
 mod lists;
+#[path = "postgres/locks.rs"]
+mod locks;
 #[path = "postgres/log.rs"]
 mod log;
 #[path = "postgres/node.rs"]

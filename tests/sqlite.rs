@@ -6,6 +6,7 @@
 mod support;
 
 mod sqlite {
+    mod lanes;
     mod lists;
     mod live;
     mod opening;

@@ -45,8 +45,9 @@ use crate::{
 ///
 /// * [`claim`](Self::claim) is one transaction, in which the grant is compared and marked by the statement that writes
 ///   (`UPDATE … WHERE id = ? AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > ?`), and which holds the record
-///   of the maker until it commits (`SELECT … FOR SHARE`), so that no revocation of it comes in between. It tells of the
-///   new key as [`insert`](Self::insert) does.
+///   of the maker until it commits (`SELECT … FOR NO KEY UPDATE`), so that no revocation of it comes in between. A
+///   shared lock isn't enough: a stream of claims would keep a revocation waiting without end. It announces the new
+///   key as [`insert`](Self::insert) does.
 /// * [`insert_grant`](Self::insert_grant) counts and stores under a lock that others who insert wait for.
 /// * A grant that was claimed or revoked stays so. It stays in the lists, too, until it is purged.
 ///
@@ -87,7 +88,8 @@ pub trait ApiKeyBackend: KeySource {
     /// `maker.1` at that moment; returns whether it was stored. A change of that record that was answered
     /// before the key is stored is always seen: nothing is made with a key whose revocation was answered before.
     ///
-    /// One statement compares and stores, and holds the record of the maker until it commits. Without this
+    /// One statement compares and stores, and holds the record of the maker until it commits, under the lock of an
+    /// update and not a shared one. Without this
     /// method, the key is [inserted](Self::insert), and [deleted](Self::delete) where the maker's record, read
     /// after that, has another version: it is there between the two, and what a crash leaves behind between
     /// them is a key whose token nobody was given.

@@ -36,7 +36,7 @@ async fn get(backend: &PostgresBackend, number: u8) -> Option<ApiKey> {
     found.into_iter().next()
 }
 
-fn plain(number: u8) -> ApiKey {
+pub(crate) fn plain(number: u8) -> ApiKey {
     let mut key = record(number);
     key.name = None;
     key.expires_at = None;

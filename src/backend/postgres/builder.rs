@@ -10,9 +10,10 @@ use super::{
     connections::Connections,
     names::Names,
     schema,
-    session::{Sessions, Source},
+    session::{Sessions, Source, no_connection},
     statements::Statements,
 };
+use crate::sync::timeout;
 
 /// Settings of a [`PostgresBackend`].
 ///
@@ -67,23 +68,21 @@ impl PostgresBackendBuilder {
         self
     }
 
-    /// How many connections [`connect`](Self::connect) makes at the most, when they are needed: 8.
-    /// One more listens for changes.
+    /// How many connections [`connect`](Self::connect) makes at most, when they are needed: 8. One more
+    /// listens for changes. A quarter of them is reserved for lookups, and of the rest at least one for
+    /// revocations.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// How long one waits for a connection: 2 seconds.
-    ///
-    /// Over a pool of the service's own, it is what a call may wait for at the most together with
-    /// [`statement_timeout`](Self::statement_timeout), whatever the pool's own limit is.
+    /// How long one waits for a connection: 2 seconds, over a service's pool also.
     pub fn acquire_timeout(mut self, limit: Duration) -> Self {
         self.acquire_timeout = limit;
         self
     }
 
-    /// How long a statement may take: 2 seconds. The server gives up by then, on connections that
+    /// How long a statement may take: 2 seconds, and a revocation at least 10. The server gives up by then, on connections that
     /// [`connect`](Self::connect) makes. So do we, on all of them, when both limits have passed: a
     /// connection whose other end is gone says nothing.
     pub fn statement_timeout(mut self, limit: Duration) -> Self {
@@ -127,7 +126,8 @@ impl PostgresBackendBuilder {
             ("default_transaction_isolation", "read committed"),
         ]);
         let connections = Connections::new(options, self.max_connections, self.acquire_timeout);
-        let mut lent = connections.lend().await?;
+        let lent = timeout(self.acquire_timeout, connections.lend()).await;
+        let mut lent = lent.unwrap_or_else(|_| Err(no_connection()))?;
         schema::prepare(&mut lent.connection, &names, schema::STEPS).await?;
         lent.give_back();
         Ok(self.made(Source::Own(Box::new(connections)), names))
@@ -154,10 +154,7 @@ impl PostgresBackendBuilder {
 
     pub(super) fn made(self, from: Source, names: Names) -> PostgresBackend {
         PostgresBackend(Arc::new(Shared {
-            sessions: Sessions {
-                from,
-                limit: self.acquire_timeout + self.statement_timeout,
-            },
+            sessions: Sessions::new(from, self.acquire_timeout, self.statement_timeout),
             statements: Statements::new(&names),
             channel: names.channel(),
             statement_timeout: self.statement_timeout,

@@ -11,13 +11,13 @@ use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions}
 use super::super::sql::failed;
 use crate::{
     error::BackendError,
-    sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, timeout},
+    sync::{Mutex, MutexGuard, timeout},
 };
 
 /// One that was idle for longer is asked whether it is still there before it is used.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// At most so many connections, made when they are needed.
+/// Connections that are made when they are needed. The caller bounds how many are lent at once.
 ///
 /// It isn't a pool of sqlx's because that one asks a connection for a sign of life when it is given
 /// back, and waits for as long as it takes: where the other end has gone without a word, the place is
@@ -25,17 +25,17 @@ const FRESH: Duration = Duration::from_secs(1);
 pub(super) struct Connections {
     options: PgConnectOptions,
     acquire_timeout: Duration,
-    places: Semaphore,
+    max: u32,
     /// The last one was used last.
     idle: Mutex<Vec<(PgConnection, Instant)>>,
 }
 
 impl Connections {
-    pub(super) fn new(options: PgConnectOptions, most: u32, acquire_timeout: Duration) -> Self {
+    pub(super) fn new(options: PgConnectOptions, max: u32, acquire_timeout: Duration) -> Self {
         Self {
             options,
             acquire_timeout,
-            places: Semaphore::new(usize::try_from(most).unwrap_or(usize::MAX)),
+            max,
             idle: Mutex::default(),
         }
     }
@@ -44,17 +44,13 @@ impl Connections {
         &self.options
     }
 
-    pub(super) async fn lend(&self) -> Result<Lent<'_>, BackendError> {
-        let too_slow =
-            || BackendError::unavailable("PostgreSQL took too long to give us a connection");
-        timeout(self.acquire_timeout, self.acquire())
-            .await
-            .unwrap_or_else(|_| Err(too_slow()))
+    /// How many may be lent at once.
+    pub(super) fn max(&self) -> u32 {
+        self.max
     }
 
-    async fn acquire(&self) -> Result<Lent<'_>, BackendError> {
-        let place = self.places.acquire().await;
-        let place = place.map_err(BackendError::unavailable)?;
+    /// Takes an idle connection, or makes one. Put a time limit around it.
+    pub(super) async fn lend(&self) -> Result<Lent<'_>, BackendError> {
         let idle = self.idle().pop();
         let connection = match idle {
             Some((connection, since)) if since.elapsed() < FRESH => Some(connection),
@@ -68,7 +64,6 @@ impl Connections {
         Ok(Lent {
             from: self,
             connection,
-            _place: place,
         })
     }
 
@@ -106,7 +101,6 @@ impl Connections {
 pub(super) struct Lent<'a> {
     from: &'a Connections,
     pub(super) connection: PgConnection,
-    _place: SemaphorePermit<'a>,
 }
 
 impl Lent<'_> {

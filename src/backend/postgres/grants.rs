@@ -12,7 +12,7 @@ use super::{Shared, names::Names, row, statements::query, time::Timestamp};
 use crate::{
     backend::{
         GrantInsertion, GrantLimits, GrantPageRequest,
-        sql::{GRANT_COLUMNS, GrantRow, failed},
+        sql::{GRANT_COLUMNS, GrantRow, Lane, failed},
     },
     error::BackendError,
     key::{ApiKey, ClaimHash, GrantId, KeyGrant},
@@ -91,11 +91,12 @@ SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_
 FROM (SELECT) AS always LEFT JOIN {grants} AS g ON g.{by} = $1";
 
 /// One statement, so that nothing is ever half done, and no lock outlives it. It waits for a change of the
-/// maker's key that is under way, and sees it then; one that comes later waits for this. An id that is taken is
-/// an error, which undoes the mark, too.
+/// maker's key that is under way, and sees it then; one that comes later waits for this. The lock is that of an
+/// update, so that a stream of claims doesn't overtake a revocation. An id that is taken is an error, which also
+/// undoes the mark.
 const CLAIM: &str = "
 WITH maker AS MATERIALIZED (
-    SELECT id FROM {keys} WHERE id = $23 AND version = $24 FOR SHARE
+    SELECT id FROM {keys} WHERE id = $23 AND version = $24 FOR NO KEY UPDATE
 ), claimed AS (
     UPDATE {grants} SET claimed_at = $9, key_id = $1
     WHERE id = $22 AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $9
@@ -110,7 +111,8 @@ FROM claimed";
 
 const REVOKE: &str = "
 UPDATE {grants} SET revoked_at = $1
-WHERE {which} AND claimed_at IS NULL AND revoked_at IS NULL";
+WHERE {which} AND claimed_at IS NULL AND revoked_at IS NULL
+RETURNING 1";
 
 const LIST: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_columns}
@@ -141,7 +143,7 @@ impl Shared {
         let sessions = &self.sessions;
         sessions
             .in_time(async {
-                let mut session = sessions.session().await?;
+                let mut session = sessions.session(Lane::Ordinary).await?;
                 let connection = session.connection();
                 let begin = sqlx::raw_sql(AssertSqlSafe(statements.begin.clone()));
                 begin.execute(&mut *connection).await.map_err(failed)?;
@@ -171,7 +173,7 @@ impl Shared {
         hash: &ClaimHash,
     ) -> Result<Option<KeyGrant>, BackendError> {
         let query = query(&self.statements.grants.by_hash).bind(hash.as_bytes().as_slice());
-        Ok(grants(&self.sessions.rows(query).await?)?.pop())
+        Ok(grants(&self.sessions.rows(Lane::Ordinary, query).await?)?.pop())
     }
 
     pub(super) async fn get_grant_by_id(
@@ -179,7 +181,7 @@ impl Shared {
         id: &GrantId,
     ) -> Result<Option<KeyGrant>, BackendError> {
         let query = query(&self.statements.grants.by_id).bind(id.as_bytes().as_slice());
-        Ok(grants(&self.sessions.rows(query).await?)?.pop())
+        Ok(grants(&self.sessions.rows(Lane::Revocation, query).await?)?.pop())
     }
 
     pub(super) async fn claim(
@@ -197,7 +199,7 @@ impl Shared {
         let sessions = &self.sessions;
         sessions
             .in_time(async {
-                let mut session = sessions.session().await?;
+                let mut session = sessions.session(Lane::Ordinary).await?;
                 match session.connection().execute(claim).await {
                     Ok(done) => {
                         session.give_back();
@@ -218,10 +220,12 @@ impl Shared {
         grant: &GrantId,
         at: SystemTime,
     ) -> Result<bool, BackendError> {
-        let query = query(&self.statements.grants.revoke)
-            .bind(Timestamp::new(at))
-            .bind(grant.as_bytes().as_slice());
-        Ok(self.sessions.changed(query).await? == 1)
+        let revoke = || {
+            query(&self.statements.grants.revoke)
+                .bind(Timestamp::new(at))
+                .bind(grant.as_bytes().as_slice())
+        };
+        Ok(self.sessions.revoke(revoke).await?.len() == 1)
     }
 
     pub(super) async fn revoke_grants_of_user(
@@ -232,11 +236,12 @@ impl Shared {
         if user_id.contains('\0') {
             return Ok(0);
         }
-        let query = query(&self.statements.grants.revoke_of_user)
-            .bind(Timestamp::new(at))
-            .bind(user_id);
-        let revoked = self.sessions.changed(query).await?;
-        Ok(usize::try_from(revoked).unwrap_or(usize::MAX))
+        let revoke = || {
+            query(&self.statements.grants.revoke_of_user)
+                .bind(Timestamp::new(at))
+                .bind(user_id)
+        };
+        Ok(self.sessions.revoke(revoke).await?.len())
     }
 
     pub(super) async fn list_grants(
@@ -269,7 +274,7 @@ impl Shared {
         if let Some(at) = page.pending_at() {
             query = query.bind(Timestamp::new(at));
         }
-        grants(&self.sessions.rows(query).await?)
+        grants(&self.sessions.rows(Lane::Ordinary, query).await?)
     }
 }
 

@@ -11,7 +11,7 @@ use sqlx::{
 use super::{
     super::{
         KeyFilter, PageRequest, RevokedKey,
-        sql::{Argument, Dialect, failed, listing, read_id},
+        sql::{Argument, Dialect, Lane, failed, listing, read_id},
     },
     Shared, row,
     statements::query,
@@ -52,7 +52,7 @@ impl Shared {
         for argument in listing.arguments {
             query = bind(query, argument);
         }
-        row::keys(&self.sessions.rows(query).await?)
+        row::keys(&self.sessions.rows(Lane::Ordinary, query).await?)
     }
 
     pub(super) async fn revoke_for_user(
@@ -66,12 +66,14 @@ impl Shared {
             return Ok(Vec::new());
         }
         for _ in 0..MAX_LOOKS {
-            let query = query(&self.statements.revoke_of_user)
-                .bind(user_id)
-                .bind(Timestamp::new(at))
-                .bind(reason.map(RevocationReason::as_str))
-                .bind(i64::try_from(at_most).unwrap_or(i64::MAX));
-            let rows = self.sessions.rows(query).await?;
+            let revoke = || {
+                query(&self.statements.revoke_of_user)
+                    .bind(user_id)
+                    .bind(Timestamp::new(at))
+                    .bind(reason.map(RevocationReason::as_str))
+                    .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
+            };
+            let rows = self.sessions.revoke(revoke).await?;
             let revoked = revoked_keys(&rows)?;
             let found: i64 = rows[0].try_get("found").map_err(failed)?;
             if !revoked.is_empty() || found == 0 {
@@ -109,7 +111,7 @@ impl Shared {
             let query = query(statement)
                 .bind(Timestamp::new(before))
                 .bind(i64::try_from(at_most).unwrap_or(i64::MAX));
-            let rows = self.sessions.rows(query).await?;
+            let rows = self.sessions.rows(Lane::Ordinary, query).await?;
             let count = |column| {
                 let count: i64 = rows[0].try_get(column).map_err(failed)?;
                 Ok::<_, BackendError>(usize::try_from(count).unwrap_or(usize::MAX))

@@ -33,7 +33,8 @@ use self::{
 };
 use super::{
     ApiKeyBackend, ChangeSink, KeySource, PageRequest, PepperUsage, Subscription, Touch,
-    forward::forward_to_backend, sql::OpenError,
+    forward::forward_to_backend,
+    sql::{Lane, OpenError},
 };
 use crate::{
     error::BackendError,
@@ -209,7 +210,7 @@ impl KeySource for PostgresBackend {
 impl ApiKeyBackend for PostgresBackend {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         let query = row::write(query(&self.0.statements.insert), key);
-        Ok(self.0.sessions.changed(query).await? == 1)
+        Ok(self.0.sessions.changed(Lane::Ordinary, query).await? == 1)
     }
 
     async fn insert_made_by(
@@ -223,7 +224,7 @@ impl ApiKeyBackend for PostgresBackend {
         let query = row::write(query(&self.0.statements.insert_made_by), key)
             .bind(maker.0.as_bytes().as_slice())
             .bind(version);
-        Ok(self.0.sessions.changed(query).await? == 1)
+        Ok(self.0.sessions.changed(Lane::Ordinary, query).await? == 1)
     }
 
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
@@ -231,12 +232,12 @@ impl ApiKeyBackend for PostgresBackend {
             return Ok(false);
         };
         let query = row::write(query(&self.0.statements.update), key).bind(expected);
-        Ok(self.0.sessions.changed(query).await? == 1)
+        Ok(self.0.sessions.changed(Lane::Ordinary, query).await? == 1)
     }
 
     async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
         let query = query(&self.0.statements.delete).bind(id.as_bytes().as_slice());
-        Ok(self.0.sessions.changed(query).await? == 1)
+        Ok(self.0.sessions.changed(Lane::Revocation, query).await? == 1)
     }
 
     async fn list_for_user(
@@ -259,7 +260,7 @@ impl ApiKeyBackend for PostgresBackend {
             .bind(created_at)
             .bind(id)
             .bind(i64::try_from(page.max_keys()).unwrap_or(i64::MAX));
-        row::keys(&self.0.sessions.rows(query).await?)
+        row::keys(&self.0.sessions.rows(Lane::Ordinary, query).await?)
     }
 
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
@@ -268,7 +269,7 @@ impl ApiKeyBackend for PostgresBackend {
         }
         let ids: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
         let query = query(&self.0.statements.get_by_id).bind(ids);
-        row::keys(&self.0.sessions.rows(query).await?)
+        row::keys(&self.0.sessions.rows(Lane::Revocation, query).await?)
     }
 
     async fn rotate(
@@ -282,12 +283,12 @@ impl ApiKeyBackend for PostgresBackend {
         };
         let query = row::write(query(&self.0.statements.rotate), old).bind(expected);
         let query = row::write(query, successor);
-        Ok(self.0.sessions.changed(query).await? == 1)
+        Ok(self.0.sessions.changed(Lane::Ordinary, query).await? == 1)
     }
 
     async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
         let query = query(&self.0.statements.pepper_usage).bind(Timestamp::new(now));
-        row::pepper_usage(&self.0.sessions.rows(query).await?)
+        row::pepper_usage(&self.0.sessions.rows(Lane::Ordinary, query).await?)
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
@@ -303,7 +304,11 @@ impl ApiKeyBackend for PostgresBackend {
             .map(|it| Timestamp::new(it.used_at))
             .collect();
         let query = query(&self.0.statements.touch).bind(ids).bind(times);
-        self.0.sessions.changed(query).await.map(drop)
+        self.0
+            .sessions
+            .changed(Lane::Ordinary, query)
+            .await
+            .map(drop)
     }
 
     async fn revoke(
@@ -312,11 +317,13 @@ impl ApiKeyBackend for PostgresBackend {
         at: SystemTime,
         reason: Option<&RevocationReason>,
     ) -> Result<bool, BackendError> {
-        let query = query(&self.0.statements.revoke)
-            .bind(id.as_bytes().as_slice())
-            .bind(Timestamp::new(at))
-            .bind(reason.map(RevocationReason::as_str));
-        Ok(self.0.sessions.changed(query).await? == 1)
+        let revoke = || {
+            query(&self.0.statements.revoke)
+                .bind(id.as_bytes().as_slice())
+                .bind(Timestamp::new(at))
+                .bind(reason.map(RevocationReason::as_str))
+        };
+        Ok(self.0.sessions.revoke(revoke).await?.len() == 1)
     }
 
     forward_to_backend!(self => self.0; list, revoke_for_user, purge, insert_grant, get_grant, get_grant_by_id, claim,

@@ -1,25 +1,37 @@
 //! A connection, for one statement, in a limited time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{
-    Executor, PgConnection, PgPool, Postgres, Row,
+    AssertSqlSafe, Executor, PgConnection, PgPool, Postgres, Row,
     pool::PoolConnection,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
 
 use super::{
-    super::sql::{end_stray, failed},
+    super::sql::{Lane, LanePermit, Lanes, end_stray, failed},
     connections::{Connections, Lent},
     row::in_recovery,
 };
 use crate::{error::BackendError, sync::timeout};
 
+/// The shortest time limit of a revocation on the server. A revocation waits for the locks of others,
+/// and is worth a longer wait than other writes.
+const MIN_REVOCATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a client waits for beyond the server's limit: the round trips around the statement.
+const ROUND_TRIPS: Duration = Duration::from_secs(1);
+/// How often a revocation is tried that the server gives up for a reason that passes.
+const MAX_REVOCATION_ATTEMPTS: usize = 3;
+
 /// Where connections come from, and how long a statement may take with all that it waits for.
 pub(super) struct Sessions {
     pub(super) from: Source,
-    pub(super) limit: Duration,
+    lanes: Lanes,
+    acquire_timeout: Duration,
+    limit: Duration,
+    revocation_limit: Duration,
+    begin_revocation: Arc<str>,
 }
 
 pub(super) enum Source {
@@ -31,36 +43,42 @@ pub(super) enum Source {
 /// A connection that is closed, and not used again, unless its statement was carried through: one that
 /// was given up waits for an answer that may never come, and a server that refused may no longer be
 /// the one that is written to.
-pub(super) enum Session<'a> {
+pub(super) struct Session<'a> {
+    // Dropped in this order.
+    connection: Taken<'a>,
+    _permit: LanePermit<'a>,
+}
+
+enum Taken<'a> {
     Pooled(Pooled),
     Own(Lent<'a>),
 }
 
-pub(super) struct Pooled {
+struct Pooled {
     connection: PoolConnection<Postgres>,
     is_clean: bool,
 }
 
 impl Session<'_> {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
-        match self {
-            Self::Pooled(pooled) => &mut pooled.connection,
-            Self::Own(lent) => &mut lent.connection,
+        match &mut self.connection {
+            Taken::Pooled(pooled) => &mut pooled.connection,
+            Taken::Own(lent) => &mut lent.connection,
         }
     }
 
     /// Ends a transaction that the service has left open; nobody else has connections of our own.
     async fn end_stray(&mut self) -> Result<bool, BackendError> {
-        match self {
-            Self::Pooled(pooled) => end_stray(&mut *pooled.connection).await.map_err(failed),
-            Self::Own(_) => Ok(false),
+        match &mut self.connection {
+            Taken::Pooled(pooled) => end_stray(&mut *pooled.connection).await.map_err(failed),
+            Taken::Own(_) => Ok(false),
         }
     }
 
     pub(super) fn give_back(self) {
-        match self {
-            Self::Pooled(mut pooled) => pooled.is_clean = true,
-            Self::Own(lent) => lent.give_back(),
+        match self.connection {
+            Taken::Pooled(mut pooled) => pooled.is_clean = true,
+            Taken::Own(lent) => lent.give_back(),
         }
     }
 }
@@ -74,6 +92,35 @@ impl Drop for Pooled {
 }
 
 impl Sessions {
+    pub(super) fn new(
+        from: Source,
+        acquire_timeout: Duration,
+        statement_timeout: Duration,
+    ) -> Self {
+        let revocation_timeout = statement_timeout.max(MIN_REVOCATION_TIMEOUT);
+        // Locks of others are waited for until the statement's own limit. The server ends the
+        // transaction of a client that is gone.
+        let begin_revocation = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+            SET LOCAL statement_timeout = {};
+            SET LOCAL lock_timeout = 0;
+            SET LOCAL idle_in_transaction_session_timeout = '5s'",
+            revocation_timeout.as_millis()
+        );
+        let connections = match &from {
+            Source::Pool(pool) => pool.options().get_max_connections(),
+            Source::Own(connections) => connections.max(),
+        };
+        Self {
+            from,
+            lanes: Lanes::new(connections),
+            acquire_timeout,
+            limit: acquire_timeout + statement_timeout,
+            revocation_limit: acquire_timeout + revocation_timeout + ROUND_TRIPS,
+            begin_revocation: begin_revocation.into(),
+        }
+    }
+
     /// The rows of an answer that says from what kind of server it comes: there is one at least.
     ///
     /// # Errors
@@ -81,10 +128,11 @@ impl Sessions {
     /// Where it is a server that only follows another, too: what it says may be old.
     pub(super) async fn rows(
         &self,
+        lane: Lane,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, BackendError> {
         self.in_time(async {
-            let mut session = self.session().await?;
+            let mut session = self.session(lane).await?;
             let rows = query
                 .fetch_all(session.connection())
                 .await
@@ -103,7 +151,7 @@ impl Sessions {
         query: impl Fn() -> Query<'q, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, BackendError> {
         self.in_time(async {
-            let mut session = self.any_session().await?;
+            let mut session = self.any_session(Lane::Lookup).await?;
             let mut rows = query()
                 .fetch_all(session.connection())
                 .await
@@ -124,10 +172,11 @@ impl Sessions {
     /// How many rows `query` has changed.
     pub(super) async fn changed(
         &self,
+        lane: Lane,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<u64, BackendError> {
         self.in_time(async {
-            let mut session = self.session().await?;
+            let mut session = self.session(lane).await?;
             let done = session.connection().execute(query).await.map_err(failed)?;
             session.give_back();
             Ok(done.rows_affected())
@@ -135,32 +184,105 @@ impl Sessions {
         .await
     }
 
+    /// Carries out a revocation, and returns the rows that it gives. It has a longer time limit than
+    /// other writes, and is tried again where the server gives up because of other transactions.
+    ///
+    /// # Errors
+    ///
+    /// Also where the commit fails: then it isn't known whether it was carried out.
+    pub(super) async fn revoke<'q>(
+        &self,
+        query: impl Fn() -> Query<'q, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, BackendError> {
+        let mut attempts = 1;
+        loop {
+            match within(self.revocation_limit, self.try_to_revoke(query())).await? {
+                Err(error) if attempts == MAX_REVOCATION_ATTEMPTS => return Err(failed(error)),
+                Err(_) => attempts += 1,
+                Ok(rows) => return Ok(rows),
+            }
+        }
+    }
+
+    /// The inner error is one that passes, after which the transaction was rolled back.
+    async fn try_to_revoke(
+        &self,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Result<Vec<PgRow>, sqlx::Error>, BackendError> {
+        let mut session = self.session(Lane::Revocation).await?;
+        let connection = session.connection();
+        let begin = sqlx::raw_sql(AssertSqlSafe(self.begin_revocation.clone()));
+        begin.execute(&mut *connection).await.map_err(failed)?;
+        let (end, answer) = match query.fetch_all(&mut *connection).await {
+            Ok(rows) => ("COMMIT", Ok(rows)),
+            Err(error) if passes(&error) => ("ROLLBACK", Err(error)),
+            Err(error) => return Err(failed(error)),
+        };
+        let ended = sqlx::raw_sql(end).execute(&mut *connection).await;
+        ended.map_err(failed)?;
+        session.give_back();
+        Ok(answer)
+    }
+
     /// In no transaction, and to be [given back](Session::give_back) when what it was taken for is carried through.
-    pub(super) async fn session(&self) -> Result<Session<'_>, BackendError> {
-        let mut session = self.any_session().await?;
+    pub(super) async fn session(&self, lane: Lane) -> Result<Session<'_>, BackendError> {
+        let mut session = self.any_session(lane).await?;
         session.end_stray().await?;
         Ok(session)
     }
 
-    async fn any_session(&self) -> Result<Session<'_>, BackendError> {
-        Ok(match &self.from {
-            Source::Pool(pool) => Session::Pooled(Pooled {
-                connection: pool.acquire().await.map_err(failed)?,
-                is_clean: false,
-            }),
-            Source::Own(connections) => Session::Own(connections.lend().await?),
-        })
+    /// Waits for a permit and a connection together no longer than for a connection alone.
+    async fn any_session(&self, lane: Lane) -> Result<Session<'_>, BackendError> {
+        let acquire = async {
+            let permit = self.lanes.acquire(lane).await;
+            let connection = match &self.from {
+                Source::Pool(pool) => Taken::Pooled(Pooled {
+                    connection: pool.acquire().await.map_err(failed)?,
+                    is_clean: false,
+                }),
+                Source::Own(connections) => Taken::Own(connections.lend().await?),
+            };
+            Ok(Session {
+                connection,
+                _permit: permit,
+            })
+        };
+        timeout(self.acquire_timeout, acquire)
+            .await
+            .unwrap_or_else(|_| Err(no_connection()))
     }
 
     pub(super) async fn in_time<T>(
         &self,
         answer: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
-        let too_slow = || BackendError::unavailable("PostgreSQL took too long to answer");
-        timeout(self.limit, answer)
-            .await
-            .unwrap_or_else(|_| Err(too_slow()))
+        within(self.limit, answer).await
     }
+}
+
+pub(super) fn no_connection() -> BackendError {
+    BackendError::unavailable(
+        "limit reached: no connection to PostgreSQL was free within `acquire_timeout`",
+    )
+}
+
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, BackendError>>,
+) -> Result<T, BackendError> {
+    let too_slow = || BackendError::unavailable("PostgreSQL took too long to answer");
+    timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| Err(too_slow()))
+}
+
+/// Whether the same statement may succeed when it is tried again: it waited too long for a lock, or
+/// another transaction was in the way.
+fn passes(error: &sqlx::Error) -> bool {
+    /// `query_canceled`, `lock_not_available`, `deadlock_detected`, `serialization_failure`.
+    const PASSING: [&str; 4] = ["57014", "55P03", "40P01", "40001"];
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| PASSING.contains(&&*code))
 }
 
 /// Whether it may be from a transaction that began before.

@@ -105,11 +105,13 @@ WHERE NOT EXISTS (SELECT FROM {keys} WHERE id = $21)
     AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key = $1)
 ON CONFLICT DO NOTHING";
 
-/// It waits for a change of the maker's key that is under way, and sees it then; one that comes later waits for
-/// this.
+/// Locks the maker's row as an update does. It waits for a change of that row that is under way, and
+/// sees it then; a change that comes later waits for this. Locks that conflict with each other are
+/// granted in the order of the requests. Shared locks would let a stream of creations overtake a
+/// revocation of the maker's key without end.
 const INSERT_MADE_BY: &str = "
 WITH maker AS MATERIALIZED (
-    SELECT FROM {keys} WHERE id = $22 AND version = $23 FOR SHARE
+    SELECT FROM {keys} WHERE id = $22 AND version = $23 FOR NO KEY UPDATE
 )
 INSERT INTO {keys} ({columns}, digest_key) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
     $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
@@ -130,10 +132,11 @@ WHERE id = $1 AND version = $22";
 const DELETE: &str = "DELETE FROM {keys} WHERE id = $1";
 
 /// The successor's columns are behind those of the update and its version. It is added only where the old one
-/// is locked with that version, and the old one replaced only where the successor was added.
+/// is locked with that version, and the old one replaced only where the successor was added. Rows of
+/// other tables that refer to the key don't delay this lock.
 const ROTATE: &str = "
 WITH locked AS MATERIALIZED (
-    SELECT FROM {keys} WHERE id = $1 AND version = $22 FOR UPDATE
+    SELECT FROM {keys} WHERE id = $1 AND version = $22 FOR NO KEY UPDATE
 ), added AS (
     INSERT INTO {keys} ({columns}, digest_key)
     SELECT $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39,
@@ -168,7 +171,8 @@ ORDER BY created_at DESC, id DESC";
 /// It waits for whoever changes the record, and then finds what they left.
 const REVOKE: &str = "
 UPDATE {keys} SET revoked_at = $2, revocation_reason = $3, version = version + 1
-WHERE id = $1 AND revoked_at IS NULL";
+WHERE id = $1 AND revoked_at IS NULL
+RETURNING 1";
 
 /// The oldest first. What is found is locked in the order of the ids, as by every other node, and looked at again.
 /// Where others have revoked all of it meanwhile, there may be more: how many were found is in each row.

@@ -2,6 +2,7 @@
 
 mod filter;
 mod grant;
+mod lanes;
 mod open;
 mod prefix;
 mod row;
@@ -11,6 +12,7 @@ pub use self::open::OpenError;
 pub(super) use self::{
     filter::{Argument, Dialect, listing},
     grant::{GRANT_COLUMNS, GrantRow},
+    lanes::{Lane, LanePermit, Lanes},
     prefix::TablePrefix,
     row::{Row, millis, read_id, read_pepper_usage},
     stray::end_stray,

@@ -16,7 +16,7 @@ use super::{
     statements::Statements,
 };
 use crate::{
-    backend::sql::{OpenError, TablePrefix},
+    backend::sql::{Lane, OpenError, TablePrefix},
     error::BackendError,
     sync::watch,
 };
@@ -71,7 +71,7 @@ impl SqliteBackendBuilder {
     }
 
     /// How many connections read at once, 4 by default; one more writes, and one for each store looks for
-    /// changes. For [`open`](Self::open) only.
+    /// changes. A quarter of them, at least one, is reserved for lookups. For [`open`](Self::open) only.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;
         self
@@ -97,12 +97,8 @@ impl SqliteBackendBuilder {
         let readers =
             lasting(self.max_connections, self.busy_timeout).connect_lazy_with(options.clone());
         let writer = lasting(1, self.busy_timeout).connect_lazy_with(options);
-        let connections = Pools {
-            readers,
-            writer,
-            are_shared: false,
-        };
-        self.make(&prefix, connections, Some(file)).await
+        self.make(&prefix, Pools::new(readers, writer), Some(file))
+            .await
     }
 
     /// Keys in the database of `pool`, beside other tables. Its settings are the pool's: see to
@@ -140,12 +136,7 @@ impl SqliteBackendBuilder {
             .map(OpenFile::at)
             .transpose()
             .map_err(BackendError::unavailable)?;
-        let connections = Pools {
-            readers: pool.clone(),
-            writer: pool,
-            are_shared: true,
-        };
-        self.make(&prefix, connections, file).await
+        self.make(&prefix, Pools::shared(pool), file).await
     }
 
     /// Keys in memory, on one connection.
@@ -157,12 +148,8 @@ impl SqliteBackendBuilder {
         let options = SqliteConnectOptions::new().in_memory(true);
         let pool = lasting(1, self.busy_timeout).connect_lazy_with(options);
         let prefix = self.check()?;
-        let connections = Pools {
-            readers: pool.clone(),
-            writer: pool,
-            are_shared: false,
-        };
-        self.make(&prefix, connections, None).await
+        self.make(&prefix, Pools::new(pool.clone(), pool), None)
+            .await
     }
 
     fn check(&self) -> Result<TablePrefix, OpenError> {
@@ -190,7 +177,7 @@ impl SqliteBackendBuilder {
         pools: Pools,
         file: Option<OpenFile>,
     ) -> Result<SqliteBackend, OpenError> {
-        let mut connection = pools.writer().await.map_err(cannot_open)?;
+        let mut connection = pools.writer(Lane::Ordinary).await.map_err(cannot_open)?;
         migrate(&mut connection, prefix, STEPS).await?;
         drop(connection);
         let shared = Shared {

@@ -6,7 +6,10 @@ use sqlx::{ConnectOptions as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::Shared;
 use crate::{
-    backend::{Change, ChangeFeed, sql::failed},
+    backend::{
+        Change, ChangeFeed,
+        sql::{Lane, failed},
+    },
     error::BackendError,
     sync::{timeout, watch},
     token::{KeyId, LookupKey},
@@ -166,7 +169,7 @@ impl Via {
             }
             // That one is for what other connections commit.
             Self::Only => {
-                let mut reader = shared.pools.reader().await?;
+                let mut reader = shared.pools.reader(Lane::Lookup).await?;
                 sqlx::query_scalar(shared.statements.log_end.sql())
                     .fetch_one(&mut *reader)
                     .await
@@ -181,7 +184,11 @@ impl Via {
             .bind(MOST_CHANGES + 1);
         let rows = match self {
             Self::Own(connection) => query.fetch_all(connection).await,
-            Self::Only => query.fetch_all(&mut *shared.pools.reader().await?).await,
+            Self::Only => {
+                query
+                    .fetch_all(&mut *shared.pools.reader(Lane::Lookup).await?)
+                    .await
+            }
         };
         rows.map_err(failed)
     }

@@ -12,7 +12,7 @@ use super::{Shared, records::write_key, statements::Statement};
 use crate::{
     backend::{
         GrantInsertion, GrantLimits, GrantPageRequest,
-        sql::{GRANT_COLUMNS, GrantRow, TablePrefix, failed, millis},
+        sql::{GRANT_COLUMNS, GrantRow, Lane, TablePrefix, failed, millis},
     },
     error::BackendError,
     key::{ApiKey, ClaimHash, GrantId, KeyGrant},
@@ -101,7 +101,7 @@ impl Shared {
     ) -> Result<GrantInsertion, BackendError> {
         let statements = &self.statements.grants;
         let write = async {
-            let mut connection = self.pools.writer().await?;
+            let mut connection = self.pools.writer(Lane::Ordinary).await?;
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             if let Some(full) = room(&mut transaction, statements, grant, limits).await? {
                 let of_user = full == GrantInsertion::UserIsFull;
@@ -130,26 +130,27 @@ impl Shared {
         &self,
         hash: &ClaimHash,
     ) -> Result<Option<KeyGrant>, BackendError> {
-        self.grant(&self.statements.grants.by_hash, hash.as_bytes())
-            .await
+        let by_hash = &self.statements.grants.by_hash;
+        self.grant(Lane::Ordinary, by_hash, hash.as_bytes()).await
     }
 
     pub(super) async fn get_grant_by_id(
         &self,
         id: &GrantId,
     ) -> Result<Option<KeyGrant>, BackendError> {
-        self.grant(&self.statements.grants.by_id, id.as_bytes())
-            .await
+        let by_id = &self.statements.grants.by_id;
+        self.grant(Lane::Revocation, by_id, id.as_bytes()).await
     }
 
     async fn grant(
         &self,
+        lane: Lane,
         statement: &Statement,
         by: &[u8],
     ) -> Result<Option<KeyGrant>, BackendError> {
         let read = async {
             let query = sqlx::query(statement.sql()).bind(by);
-            let mut reader = self.pools.reader().await?;
+            let mut reader = self.pools.reader(lane).await?;
             let row = query.fetch_optional(&mut *reader).await.map_err(failed)?;
             row.as_ref().map(read_grant).transpose()
         };
@@ -166,7 +167,7 @@ impl Shared {
         let (maker, version) = maker.unzip();
         let version = version.map(|version| i64::try_from(version).unwrap_or(i64::MAX));
         let write = async {
-            let mut connection = self.pools.writer().await?;
+            let mut connection = self.pools.writer(Lane::Ordinary).await?;
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             let claimed = sqlx::query(self.statements.grants.claim.sql())
                 .bind(millis(key.created_at))
@@ -197,7 +198,7 @@ impl Shared {
         let query = sqlx::query(self.statements.grants.revoke.sql())
             .bind(millis(at))
             .bind(grant.as_bytes().as_slice());
-        Ok(self.changed(query).await? > 0)
+        Ok(self.changed(Lane::Revocation, query).await? > 0)
     }
 
     pub(super) async fn revoke_grants_of_user(
@@ -208,7 +209,7 @@ impl Shared {
         let query = sqlx::query(self.statements.grants.revoke_of_user.sql())
             .bind(millis(at))
             .bind(user_id);
-        Ok(usize::try_from(self.changed(query).await?).unwrap_or(usize::MAX))
+        Ok(usize::try_from(self.changed(Lane::Revocation, query).await?).unwrap_or(usize::MAX))
     }
 
     pub(super) async fn list_grants(
@@ -239,7 +240,7 @@ impl Shared {
             query = query.bind(millis(at));
         }
         let read = async {
-            let mut reader = self.pools.reader().await?;
+            let mut reader = self.pools.reader(Lane::Ordinary).await?;
             let rows = query.fetch_all(&mut *reader).await.map_err(failed)?;
             rows.iter().map(read_grant).collect()
         };

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     backend::{
         KeyFilter, PageRequest, RevokedKey,
-        sql::{Argument, Dialect, failed, listing, millis, read_id},
+        sql::{Argument, Dialect, Lane, failed, listing, millis, read_id},
     },
     error::BackendError,
     key::{ApiKey, RevocationReason},
@@ -40,7 +40,7 @@ impl Shared {
             query = bind(query, argument);
         }
         let read = async {
-            let mut reader = self.pools.reader().await?;
+            let mut reader = self.pools.reader(Lane::Ordinary).await?;
             let rows = query.fetch_all(&mut *reader).await.map_err(failed)?;
             read_keys(&rows)
         };
@@ -60,7 +60,7 @@ impl Shared {
             .bind(reason.map(RevocationReason::as_str))
             .bind(i64::try_from(at_most).unwrap_or(i64::MAX));
         let write = async {
-            let mut connection = self.pools.writer().await?;
+            let mut connection = self.pools.writer(Lane::Revocation).await?;
             query.fetch_all(&mut *connection).await
         };
         let rows = self.write(write).await?;
@@ -81,7 +81,7 @@ impl Shared {
             let query = sqlx::query(statement.sql())
                 .bind(millis(before))
                 .bind(at_most);
-            let removed = self.changed(query).await?;
+            let removed = self.changed(Lane::Ordinary, query).await?;
             // What one statement has removed is told before another can fail.
             if removed > 0 {
                 return Ok(usize::try_from(removed).unwrap_or(usize::MAX));

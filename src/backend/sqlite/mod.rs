@@ -34,7 +34,7 @@ use self::{
 use super::{
     ApiKeyBackend, ChangeSink, KeySource, PageRequest, PepperUsage, Subscription, Touch,
     forward::forward_to_backend,
-    sql::{OpenError, failed, millis},
+    sql::{Lane, OpenError, failed, millis},
 };
 use crate::{
     error::BackendError,
@@ -133,10 +133,11 @@ impl Shared {
     /// How many rows `query` has changed.
     async fn changed(
         &self,
+        lane: Lane,
         query: Query<'_, Sqlite, SqliteArguments>,
     ) -> Result<u64, BackendError> {
         let write = async {
-            let mut connection = self.pools.writer().await?;
+            let mut connection = self.pools.writer(lane).await?;
             query.execute(&mut *connection).await
         };
         Ok(self.write(write).await?.rows_affected())
@@ -177,12 +178,13 @@ impl Shared {
     /// The records that `statement` finds by `keys`.
     async fn get(
         &self,
+        lane: Lane,
         keys: &[&[u8; LookupKey::LEN]],
         statement: impl Fn(&Statements, usize) -> (&Statement, usize),
     ) -> Result<Vec<ApiKey>, BackendError> {
         let read = async {
             let mut found = Vec::new();
-            let mut reader = self.pools.reader().await?;
+            let mut reader = self.pools.reader(lane).await?;
             for keys in keys.chunks(MOST) {
                 let (statement, size) = statement(&self.statements, keys.len());
                 let mut query = sqlx::query(statement.sql());
@@ -202,7 +204,7 @@ impl Shared {
 impl KeySource for SqliteBackend {
     async fn get_many(&self, keys: &[LookupKey]) -> Result<Vec<ApiKey>, BackendError> {
         let keys: Vec<_> = keys.iter().map(LookupKey::as_bytes).collect();
-        self.0.get(&keys, Statements::get).await
+        self.0.get(Lane::Lookup, &keys, Statements::get).await
     }
 
     async fn subscribe(&self, _: ChangeSink) -> Result<Subscription, BackendError> {
@@ -213,7 +215,7 @@ impl KeySource for SqliteBackend {
 impl ApiKeyBackend for SqliteBackend {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         let query = write_key(sqlx::query(self.0.statements.insert.sql()), key);
-        Ok(self.0.changed(query).await? > 0)
+        Ok(self.0.changed(Lane::Ordinary, query).await? > 0)
     }
 
     async fn insert_made_by(
@@ -227,7 +229,7 @@ impl ApiKeyBackend for SqliteBackend {
         let query = write_key(sqlx::query(self.0.statements.insert_made_by.sql()), key)
             .bind(maker.0.as_bytes().as_slice())
             .bind(version);
-        Ok(self.0.changed(query).await? > 0)
+        Ok(self.0.changed(Lane::Ordinary, query).await? > 0)
     }
 
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
@@ -235,12 +237,12 @@ impl ApiKeyBackend for SqliteBackend {
             return Ok(false);
         };
         let query = write_key(sqlx::query(self.0.statements.update.sql()), key).bind(expected);
-        Ok(self.0.changed(query).await? > 0)
+        Ok(self.0.changed(Lane::Ordinary, query).await? > 0)
     }
 
     async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
         let query = sqlx::query(self.0.statements.delete.sql()).bind(id.as_bytes().as_slice());
-        Ok(self.0.changed(query).await? > 0)
+        Ok(self.0.changed(Lane::Revocation, query).await? > 0)
     }
 
     async fn list_for_user(
@@ -262,7 +264,7 @@ impl ApiKeyBackend for SqliteBackend {
                 .bind(cursor.id().as_bytes().as_slice());
         }
         let read = async {
-            let mut reader = self.0.pools.reader().await?;
+            let mut reader = self.0.pools.reader(Lane::Ordinary).await?;
             let rows = query.fetch_all(&mut *reader).await.map_err(failed)?;
             read_keys(&rows)
         };
@@ -271,7 +273,9 @@ impl ApiKeyBackend for SqliteBackend {
 
     async fn get_by_id(&self, ids: &[KeyId]) -> Result<Vec<ApiKey>, BackendError> {
         let ids: Vec<_> = ids.iter().map(KeyId::as_bytes).collect();
-        self.0.get(&ids, Statements::get_by_id).await
+        self.0
+            .get(Lane::Revocation, &ids, Statements::get_by_id)
+            .await
     }
 
     async fn rotate(
@@ -293,7 +297,7 @@ impl ApiKeyBackend for SqliteBackend {
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {
         let shared = &*self.0;
         let write = async {
-            let mut connection = shared.pools.writer().await?;
+            let mut connection = shared.pools.writer(Lane::Ordinary).await?;
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             for touches in touches.chunks(MOST) {
                 let (statement, size) = shared.statements.touch(touches.len());
@@ -323,7 +327,7 @@ impl ApiKeyBackend for SqliteBackend {
             .bind(id.as_bytes().as_slice())
             .bind(millis(at))
             .bind(reason.map(RevocationReason::as_str));
-        Ok(self.0.changed(query).await? > 0)
+        Ok(self.0.changed(Lane::Revocation, query).await? > 0)
     }
 
     forward_to_backend!(self => self.0; list, revoke_for_user, purge, insert_grant, get_grant, get_grant_by_id, claim,

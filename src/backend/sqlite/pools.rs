@@ -1,10 +1,13 @@
 //! Where connections come from.
 
-use sqlx::{Sqlite, SqlitePool, pool::PoolConnection};
+use std::ops::{Deref, DerefMut};
+
+use sqlx::{Sqlite, SqliteConnection, SqlitePool, pool::PoolConnection};
 
 use crate::{
-    backend::sql::{end_stray, failed},
+    backend::sql::{Lane, LanePermit, Lanes, end_stray, failed},
     error::BackendError,
+    sync::timeout,
 };
 
 pub(super) struct Pools {
@@ -12,26 +15,80 @@ pub(super) struct Pools {
     /// One connection, where the pool is ours: writers wait for it in turn, and not for SQLite's lock.
     pub(super) writer: SqlitePool,
     /// Whether both are the service's, which may leave what it likes on its connections.
-    pub(super) are_shared: bool,
+    are_shared: bool,
+    /// How many of the readers each kind of call takes.
+    lanes: Lanes,
+}
+
+/// A connection that goes back to its pool when it is dropped.
+pub(super) struct Pooled<'a> {
+    // Dropped in this order.
+    connection: PoolConnection<Sqlite>,
+    _permit: Option<LanePermit<'a>>,
 }
 
 impl Pools {
+    /// Pools of our own.
+    pub(super) fn new(readers: SqlitePool, writer: SqlitePool) -> Self {
+        Self {
+            lanes: Lanes::new(readers.options().get_max_connections()),
+            readers,
+            writer,
+            are_shared: false,
+        }
+    }
+
+    /// The service's pool, to read and to write.
+    pub(super) fn shared(pool: SqlitePool) -> Self {
+        Self {
+            are_shared: true,
+            ..Self::new(pool.clone(), pool)
+        }
+    }
+
     /// A connection to read on.
-    pub(super) async fn reader(&self) -> Result<PoolConnection<Sqlite>, BackendError> {
-        self.idle(&self.readers).await.map_err(failed)
+    pub(super) async fn reader(&self, lane: Lane) -> Result<Pooled<'_>, BackendError> {
+        let reader = self.idle(&self.readers, Some(lane)).await;
+        reader.map_err(failed)
     }
 
     /// A connection to write on.
-    pub(super) async fn writer(&self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
-        self.idle(&self.writer).await
+    pub(super) async fn writer(&self, lane: Lane) -> Result<Pooled<'_>, sqlx::Error> {
+        let lane = self.are_shared.then_some(lane);
+        self.idle(&self.writer, lane).await
     }
 
-    /// One that is in no transaction.
-    async fn idle(&self, pool: &SqlitePool) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
-        let mut connection = pool.acquire().await?;
+    /// One that is in no transaction. The wait for a permit counts as a wait for the pool.
+    async fn idle(&self, pool: &SqlitePool, lane: Option<Lane>) -> Result<Pooled<'_>, sqlx::Error> {
+        let acquire = async {
+            let permit = match lane {
+                Some(lane) => Some(self.lanes.acquire(lane).await),
+                None => None,
+            };
+            Ok(Pooled {
+                connection: pool.acquire().await?,
+                _permit: permit,
+            })
+        };
+        let acquired = timeout(pool.options().get_acquire_timeout(), acquire).await;
+        let mut pooled = acquired.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
         if self.are_shared {
-            end_stray(&mut *connection).await?;
+            end_stray(&mut *pooled.connection).await?;
         }
-        Ok(connection)
+        Ok(pooled)
+    }
+}
+
+impl Deref for Pooled<'_> {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Pooled<'_> {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
     }
 }

@@ -8,7 +8,7 @@ use super::{Shared, write_key};
 use crate::{
     backend::{
         PepperUsage,
-        sql::{failed, millis, read_pepper_usage},
+        sql::{Lane, failed, millis, read_pepper_usage},
     },
     error::BackendError,
     key::ApiKey,
@@ -23,7 +23,7 @@ impl Shared {
     ) -> Result<bool, BackendError> {
         let write = async {
             // It is rolled back wherever this ends before the commit.
-            let mut connection = self.pools.writer().await?;
+            let mut connection = self.pools.writer(Lane::Ordinary).await?;
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             let replace = write_key(sqlx::query(self.statements.update.sql()), old).bind(expected);
             let add = write_key(sqlx::query(self.statements.insert.sql()), successor);
@@ -46,7 +46,7 @@ impl Shared {
         let rows: Vec<(Option<String>, i64, i64)> =
             sqlx::query_as(self.statements.pepper_usage.sql())
                 .bind(millis(now))
-                .fetch_all(&mut *self.pools.reader().await?)
+                .fetch_all(&mut *self.pools.reader(Lane::Ordinary).await?)
                 .await
                 .map_err(failed)?;
         let read = |(pepper, keys, working)| read_pepper_usage(pepper, keys, working);

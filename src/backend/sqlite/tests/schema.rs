@@ -150,11 +150,7 @@ async fn g2_whoever_reads_the_log_during_the_step_is_told_of_it_and_of_what_come
     first_schema(&mut shell).await;
     let pool = SqlitePool::connect_lazy_with(SqliteConnectOptions::new().filename(folder.file()));
     let old = Arc::new(Shared {
-        pools: Pools {
-            readers: pool.clone(),
-            writer: pool,
-            are_shared: false,
-        },
+        pools: Pools::new(pool.clone(), pool),
         statements: Statements::new(&TablePrefix::default()),
         file: Some(OpenFile::at(folder.file()).unwrap()),
         poll_every: Duration::from_millis(20),
