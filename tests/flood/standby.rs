@@ -36,7 +36,11 @@ impl Receiver {
         proxy.set(Rule::Delay(DELAY));
         let folder = Folder::new("flood-receiver");
         let port = proxy.port();
-        let to = format!("host=127.0.0.1 port={port} user=postgres application_name={NAME}");
+        // Without TLS, whose messages the proxy doesn't know.
+        let to = format!(
+            "host=127.0.0.1 port={port} user=postgres application_name={NAME} \
+             sslmode=disable gssencmode=disable"
+        );
         let child = Command::new(program("pg_receivewal"))
             .args(["--synchronous", "--no-password", "--dbname", &to])
             .arg("--directory")
@@ -66,7 +70,10 @@ impl Receiver {
             if receivers == 1 {
                 return receiver;
             }
-            assert!(since.elapsed() < PATIENCE, "nothing is received");
+            let all =
+                "SELECT coalesce(string_agg(r::text, '; '), 'none') FROM pg_stat_replication r";
+            let all: String = query_scalar(all).fetch_one(&mut connection).await.unwrap();
+            assert!(since.elapsed() < PATIENCE, "no synchronous receiver: {all}");
             sleep(Duration::from_millis(10)).await;
         }
     }
