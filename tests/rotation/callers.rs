@@ -1,13 +1,17 @@
 //! Callers who rotate keys get no more than they hold.
 
 use tower_api_key::{
-    ApiKeyStore, AuthContext, KeyId, MemoryBackend, NewApiKey, Scopes, StoreError,
+    ApiKeyStore, AuthContext, KeyId, KeyUpdate, MemoryBackend, NewApiKey, RevocationReason, Scopes,
+    StoreError,
 };
 
 use super::databases::{clock, node_on};
 use crate::{
     DAY, HOUR,
-    support::{USER, start},
+    support::{
+        USER, start,
+        steps::{Step, Steps},
+    },
     token_of, verified,
 };
 
@@ -59,4 +63,57 @@ async fn g11_nobody_gets_more_by_rotating_another_key_than_they_hold() {
     let (_, other) = made(&store, NewApiKey::for_user(USER, scopes(&["notes:read"]))).await;
     let error = store.rotate_as(&caller, &other, HOUR).await.unwrap_err();
     assert!(matches!(error, StoreError::NotHeld(_)), "{error}");
+}
+
+/// What may happen to the caller's key while the rotation of another key is being written.
+#[derive(Debug, Clone, Copy)]
+enum Loss {
+    Revoked,
+    Disabled,
+    Deleted,
+    Narrowed,
+}
+
+/// The rotation compares the version of the rotated key, and not that of the caller's.
+#[tokio::test]
+async fn g11_a_caller_who_loses_the_key_meanwhile_gets_no_successor() {
+    for loss in [Loss::Revoked, Loss::Disabled, Loss::Deleted, Loss::Narrowed] {
+        for step in [Step::WriteAsked, Step::WriteDone] {
+            let backend = Steps::default();
+            let store = node_on(backend.clone(), &clock()).await;
+            let caller = NewApiKey::for_user(USER, scopes(&["keys:manage", "notes:*"]));
+            let (caller, caller_id) = made(&store, caller).await;
+            let old = NewApiKey::for_user(USER, scopes(&["notes:read"]));
+            let (_, old) = made(&store, old).await;
+
+            let writing = backend.stop_next(step);
+            let rotation = tokio::spawn({
+                let store = store.clone();
+                async move { store.rotate_as(&caller, &old, HOUR).await }
+            });
+            let writing = writing.await;
+            let is_lost = match loss {
+                Loss::Revoked => store.revoke(&caller_id).await,
+                Loss::Disabled => store.disable(&caller_id).await,
+                Loss::Deleted => store.delete(&caller_id).await,
+                Loss::Narrowed => {
+                    let update = KeyUpdate::new().scopes(scopes(&["keys:manage"]));
+                    let key = store.update(&caller_id, update).await;
+                    key.map(|key| key.is_some())
+                }
+            };
+            assert!(is_lost.unwrap(), "{loss:?}");
+            writing.go_on();
+
+            let error = rotation.await.unwrap().unwrap_err();
+            assert!(matches!(error, StoreError::NotHeld(_)), "{loss:?}: {error}");
+            let rotation = store.rotation(&old).await.unwrap().unwrap();
+            let successor = rotation.successor.unwrap();
+            assert!(successor.revoked_at.is_some(), "{loss:?} at {step:?}");
+            assert_eq!(
+                successor.revocation_reason,
+                Some(RevocationReason::Superseded)
+            );
+        }
+    }
 }
