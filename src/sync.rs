@@ -11,12 +11,8 @@ mod real {
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
     use tokio::runtime::Handle;
-<<<<<<< HEAD
     pub(crate) use tokio::runtime::Id as RuntimeId;
-    #[cfg(feature = "postgres")]
-=======
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
->>>>>>> pg-work
     pub(crate) use tokio::sync::SemaphorePermit;
     pub(crate) use tokio::{
         sync::{OwnedSemaphorePermit, Semaphore, watch},
