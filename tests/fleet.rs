@@ -1,7 +1,7 @@
 //! Three nodes on one PostgreSQL: revocations reach all of them in time, whatever breaks in between.
 //!
-//! `FLEET_SEED` repeats a run, and `FLEET_FAULTS` makes it longer. `cargo bench --bench fleet` runs
-//! all of it and prints what it has measured.
+//! `FLEET_SEED` repeats a run, and `FLEET_FAULTS` makes it longer. `FLEET_COMMIT_MS=20` delays each
+//! commit by 20 ms. `cargo bench --bench fleet` runs all of it and prints what it has measured.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]

@@ -8,7 +8,7 @@
 //! `FLOOD_ROUNDS=10` repeats each round, and `--no-capture` shows the measured times:
 //!
 //! ```sh
-//! FLOOD_ROUNDS=10 cargo nextest run --all-features --test flood --no-capture
+//! FLOOD_ROUNDS=10 cargo nextest run --profile long --all-features --test flood --no-capture
 //! ```
 //!
 //! An ignored test runs the same floods on a server whose commits wait for a real synchronous
@@ -21,6 +21,9 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
+#[allow(unreachable_pub, reason = "the fleet's tests have it")]
+#[path = "support/slow_commits.rs"]
+mod slow_commits;
 mod support;
 
 mod flood {
@@ -40,7 +43,7 @@ mod network {
     pub mod wire;
 }
 
-use std::env;
+use std::{env, time::Duration};
 
 use flood::{
     database::{COMMIT_TIME, Instances},
@@ -110,7 +113,7 @@ async fn g1_revoke_succeeds_while_commits_wait_for_a_synchronous_receiver() {
     let Some(server) = Server::start() else {
         return;
     };
-    let instances = Instances::postgres(&server, 1, None).await;
+    let instances = Instances::postgres(&server, 1, Duration::ZERO).await;
     let _receiver = standby::Receiver::start(&server).await;
     let mut problems = Problems::default();
     problems

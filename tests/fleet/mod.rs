@@ -27,6 +27,8 @@ pub mod proxy;
 pub mod random;
 pub mod report;
 pub mod rounds;
+#[path = "../support/slow_commits.rs"]
+pub mod slow_commits;
 pub mod timeline;
 pub mod wire;
 
@@ -106,6 +108,11 @@ impl Fleet {
             let url = format!("{}?sslmode=disable", postgres::url(proxy.port()));
             let process = NodeProcess::start(&url, setup.believed);
             nodes.push(Node { process, proxy });
+        }
+        if let Some(millis) = number("FLEET_COMMIT_MS") {
+            let time = Duration::from_millis(millis);
+            let slow = slow_commits::statements(&["tower_api_keys"], time);
+            server.psql(&slow).await;
         }
         Some(Arc::new(Self {
             judge: Judge::new(setup),
