@@ -136,6 +136,10 @@ impl CachedKey {
         self.place.load(Ordering::SeqCst)
     }
 
+    pub(super) fn has_place(&self) -> bool {
+        self.place() != NOWHERE
+    }
+
     pub(super) fn set_place(&self, place: u32) {
         self.place.store(place, Ordering::SeqCst);
     }

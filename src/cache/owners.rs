@@ -108,13 +108,9 @@ impl Owners {
         self.digests.get(id).copied()
     }
 
-    pub(super) fn note_user(&mut self, user_id: &str, generation: u64) {
-        let bucket = self.bucket(user_id);
-        self.generations[bucket] = generation;
-    }
-
-    pub(super) fn note_id(&mut self, id: &KeyId, generation: u64) {
-        let bucket = self.bucket(id);
+    /// Refuses loads of the owner's keys that were registered before `generation`.
+    pub(super) fn invalidate(&mut self, owner: impl Hash, generation: u64) {
+        let bucket = self.bucket(owner);
         self.generations[bucket] = generation;
     }
 

@@ -55,6 +55,10 @@ impl Places {
         self.generation.load(Ordering::SeqCst)
     }
 
+    fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
     /// Gives `key` a place: that of `previous`, a free one, or that of a key which wasn't used lately.
     /// The latter comes back and has to leave the table.
     ///
@@ -87,8 +91,7 @@ impl Places {
     /// Returns the cached keys of a user. No load that was registered before brings another.
     pub(super) fn invalidate_user(&self, user_id: &str) -> Vec<Arc<CachedKey>> {
         let mut clock = self.clock();
-        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
-        clock.owners.note_user(user_id, generation);
+        clock.owners.invalidate(user_id, self.next_generation());
         let places = clock.owners.places_of(user_id);
         let keys = places.filter_map(|place| clock.keys.get(place as usize)?.clone());
         keys.filter(|key| key.caller().user_id() == user_id)
@@ -98,8 +101,7 @@ impl Places {
     /// The same for the key with an id, where it is looked up by a digest.
     pub(super) fn invalidate_id(&self, id: &KeyId) -> Option<Arc<CachedKey>> {
         let mut clock = self.clock();
-        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
-        clock.owners.note_id(id, generation);
+        clock.owners.invalidate(id, self.next_generation());
         let place = clock.owners.place_of(id)?;
         clock.keys.get(place as usize)?.clone()
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    entry::{CachedKey, Found, NOWHERE},
+    entry::{CachedKey, Found},
     fence,
     flight::{Flight, Waiter},
     places::Places,
@@ -87,7 +87,8 @@ impl Table {
             },
             Slot::Unknown(until) if now.monotonic() < *until => Seen::Unknown,
             Slot::Unknown(_) => Seen::Nothing,
-            Slot::Loading(flight) => match flight.previous() {
+            // Without its place it is in no index, and no invalidation of its user finds it.
+            Slot::Loading(flight) => match flight.previous().filter(|key| key.has_place()) {
                 Some(key) => Seen::Key {
                     key,
                     is_loading: true,
@@ -161,7 +162,7 @@ impl Table {
         match &*slot {
             Slot::Known(known) => Arc::ptr_eq(known, cached),
             Slot::Loading(flight) => {
-                let previous = flight.previous();
+                let previous = flight.previous().filter(|key| key.has_place());
                 previous.is_some_and(|previous| Arc::ptr_eq(&previous, cached))
             }
             Slot::Unknown(_) => false,
@@ -203,7 +204,7 @@ impl Table {
                     }
                     let given = places.give(new, previous.as_ref(), flight.generation);
                     let Ok(evicted) = given else {
-                        // Whoever waits reads it again.
+                        // Requests that wait read it again.
                         flight.mark_stale();
                         if next.is_none() {
                             end_registration(entry, previous);
@@ -302,7 +303,7 @@ impl Table {
 /// Ends a load that has brought nothing: what was there before is there again, where it has its
 /// place still.
 fn end_registration(mut entry: OccupiedEntry<'_, SlotKey, Slot>, previous: Option<Arc<CachedKey>>) {
-    match previous.filter(|key| key.place() != NOWHERE) {
+    match previous.filter(|key| key.has_place()) {
         Some(previous) => drop(entry.insert(Slot::Known(previous))),
         None => drop(entry.remove()),
     }

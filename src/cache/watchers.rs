@@ -1,4 +1,4 @@
-//! Contexts that somebody holds, and that are to end with their key.
+//! Notifies contexts when their key may be inactive.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,8 +15,8 @@ use crate::{
     context::Answer,
     error::Unavailable,
     sync::{
-        AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, RuntimeId, Semaphore, runtime_id,
-        sleep, timeout,
+        AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, RuntimeId, Semaphore,
+        runtime_id, sleep, timeout,
     },
     token::{KeyId, LookupKey},
 };
@@ -31,16 +31,18 @@ pub(crate) struct KeyWatchers {
     count: AtomicUsize,
     /// Counts registrations.
     next: AtomicU64,
-    runtimes: Mutex<HashMap<RuntimeId, Arc<InRuntime>>>,
+    runtimes: Mutex<HashMap<RuntimeId, Arc<RuntimeState>>>,
     revalidate: OnceLock<Weak<dyn Revalidate>>,
+    /// Somebody waits for changes since a monitor has last found that none arrive.
+    relies_on_changes: AtomicBool,
     clock: Arc<dyn Clock>,
     schedule: StalenessSchedule,
     max_reads: usize,
 }
 
 /// What watchers in one runtime share. Another one may stand still, and keep what it has.
-struct InRuntime {
-    guard: BackgroundTask,
+struct RuntimeState {
+    monitor: BackgroundTask,
     reads: Arc<Semaphore>,
 }
 
@@ -55,7 +57,7 @@ pub(crate) trait Revalidate: Send + Sync {
     /// Returns whether every change will arrive that is made while a key is read.
     fn receives_changes(&self) -> bool;
 
-    /// Listens for changes, where the runtime of the task that did so stands still.
+    /// Restarts the change listener if its runtime stands still.
     fn ensure_listening(&self);
 
     /// By how many milliseconds the wall clock is ahead of the monotonic one. This stays the same
@@ -97,6 +99,7 @@ impl KeyWatchers {
             next: AtomicU64::new(0),
             runtimes: Mutex::default(),
             revalidate: OnceLock::new(),
+            relies_on_changes: AtomicBool::new(false),
             clock,
             schedule,
             max_reads,
@@ -112,9 +115,14 @@ impl KeyWatchers {
         self.revalidate.get()?.upgrade()
     }
 
+    /// Called before a watcher looks whether changes arrive, and then waits for one.
+    pub(crate) fn rely_on_changes(&self) {
+        self.relies_on_changes.store(true, Ordering::SeqCst);
+    }
+
     /// Limits how many watched keys are read at a time in this runtime: requests come first.
     pub(crate) fn read_permits(&self) -> Option<Arc<Semaphore>> {
-        Some(self.in_runtime()?.reads.clone())
+        Some(self.runtime_state()?.reads.clone())
     }
 
     /// Notifies the watchers of `key` that it may have changed. `lease` is from before the proof
@@ -129,7 +137,7 @@ impl KeyWatchers {
     }
 
     /// Has all watchers look again: changes may not arrive, or the clock was set.
-    fn doubt_all(&self) {
+    fn notify_all(&self) {
         self.notify(None, None);
     }
 
@@ -161,47 +169,47 @@ impl KeyWatchers {
 
     fn register(self: &Arc<Self>, key: LookupKey) -> Registered {
         let watcher = Arc::new(Watcher::default());
-        let place = (key, self.next.fetch_add(1, Ordering::SeqCst));
+        let id = (key, self.next.fetch_add(1, Ordering::SeqCst));
         {
             let mut watchers = self.watchers();
-            watchers.insert(place, watcher.clone());
+            watchers.insert(id, watcher.clone());
             self.count.store(watchers.len(), Ordering::SeqCst);
         }
         Registered {
             watchers: Arc::downgrade(self),
-            place,
+            id,
             watcher,
         }
     }
 
-    fn in_runtime(&self) -> Option<Arc<InRuntime>> {
+    fn runtime_state(&self) -> Option<Arc<RuntimeState>> {
         let id = runtime_id()?;
         let mut runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(here) = runtimes.get(&id) {
             return Some(here.clone());
         }
         // Those without watchers, and those that were dropped.
-        runtimes.retain(|_, runtime| runtime.guard.is_running());
-        let here = Arc::new(InRuntime {
-            guard: BackgroundTask::new(self.clock.clone()),
+        runtimes.retain(|_, runtime| runtime.monitor.is_running());
+        let here = Arc::new(RuntimeState {
+            monitor: BackgroundTask::new(self.clock.clone()),
             reads: Arc::new(Semaphore::new(self.max_reads)),
         });
         runtimes.insert(id, here.clone());
         Some(here)
     }
 
-    fn ensure_guarded(self: &Arc<Self>) {
-        let Some(here) = self.in_runtime() else {
+    fn ensure_monitored(self: &Arc<Self>) {
+        let Some(here) = self.runtime_state() else {
             return;
         };
-        here.guard.ensure_running(FirstPoll::Later, |run| {
+        here.monitor.ensure_running(FirstPoll::Later, |run| {
             // Before any watcher computes how long it is until its key expires.
             let offset = self.revalidate().map_or(0, |it| it.clock_offset());
-            let guard = Guard {
+            let monitor = FeedMonitor {
                 watchers: Arc::downgrade(self),
                 offset,
             };
-            guard.run(self.schedule.look_every, run)
+            monitor.run(self.schedule.look_every, run)
         });
     }
 
@@ -213,7 +221,7 @@ impl KeyWatchers {
 /// The store is gone: its watchers end.
 impl Drop for KeyWatchers {
     fn drop(&mut self) {
-        self.doubt_all();
+        self.notify_all();
     }
 }
 
@@ -243,7 +251,7 @@ pub(crate) async fn until_inactive(
     };
     loop {
         let revalidate = watchers.upgrade().and_then(|watchers| {
-            watchers.ensure_guarded();
+            watchers.ensure_monitored();
             watchers.revalidate()
         });
         // Without a store, nobody would notice a revocation.
@@ -266,7 +274,7 @@ pub(crate) async fn until_inactive(
     }
 }
 
-/// Somebody who waits for the end of a key.
+/// One waiter for a key to become inactive.
 #[derive(Default)]
 struct Watcher(Mutex<WatchState>);
 
@@ -319,7 +327,7 @@ impl Watcher {
 
 struct Registered {
     watchers: Weak<KeyWatchers>,
-    place: (LookupKey, u64),
+    id: (LookupKey, u64),
     watcher: Arc<Watcher>,
 }
 
@@ -329,14 +337,14 @@ impl Drop for Registered {
             return;
         };
         let mut registered = watchers.watchers();
-        registered.remove(&self.place);
+        registered.remove(&self.id);
         watchers.count.store(registered.len(), Ordering::SeqCst);
     }
 }
 
 /// Looks whether changes arrive, and whether the wall clock goes as the timers do, while somebody
 /// in this runtime may watch a key.
-struct Guard {
+struct FeedMonitor {
     watchers: Weak<KeyWatchers>,
     /// Between the clocks, when the watchers last looked.
     offset: i64,
@@ -346,7 +354,7 @@ struct Guard {
 /// once.
 const MAX_DRIFT: Duration = Duration::from_secs(1);
 
-impl Guard {
+impl FeedMonitor {
     async fn run(mut self, look_every: Duration, run: Run) {
         let mut arrived = true;
         loop {
@@ -366,8 +374,10 @@ impl Guard {
             let drift = Duration::from_millis(offset.abs_diff(self.offset));
             let is_set = drift > MAX_DRIFT.min(2 * look_every);
             // Where changes do not arrive, each watcher reads its key until they do.
-            if is_set || arrived && !arrive {
-                watchers.doubt_all();
+            let is_lost =
+                !arrive && (watchers.relies_on_changes.swap(false, Ordering::SeqCst) || arrived);
+            if is_set || is_lost {
+                watchers.notify_all();
             }
             if is_set {
                 self.offset = offset;
@@ -377,11 +387,11 @@ impl Guard {
     }
 }
 
-/// Also where a runtime is dropped with the task: the watchers that are left start another.
-impl Drop for Guard {
+/// Wakes the watchers when this task ends, also with its runtime: those left start another.
+impl Drop for FeedMonitor {
     fn drop(&mut self) {
         if let Some(watchers) = self.watchers.upgrade() {
-            watchers.doubt_all();
+            watchers.notify_all();
         }
     }
 }

@@ -68,7 +68,8 @@ use crate::{
 ///
 /// * **No request and no change waits for it.** It is called by one task, for one batch of up to 100 events
 ///   after the other. A recorder that fails, panics, or takes longer than 10 seconds for a batch is called
-///   again with the same batch, after a second and then after up to a minute each time.
+///   again with the same batch, after a second and then after up to a minute each time. If the runtime of that
+///   task stands still, another task records the same batch again, possibly at the same time.
 /// * **At least once, in order, while the process lives**: a batch that was recorded and answered with an
 ///   error comes again, with the same [numbers](Event::number).
 /// * **Not more than the buffer holds.** Where it falls behind by more than

@@ -185,7 +185,7 @@ impl Reader {
     }
 }
 
-/// One run of a reader, until nothing waits any more.
+/// One run of a reader, until nothing waits.
 struct Reading {
     loader: Arc<Loader>,
     parts: Arc<Batch>,
@@ -196,6 +196,10 @@ impl Reading {
     async fn run(self) {
         loop {
             self.read_parts().await;
+            // One that was replaced takes nothing more.
+            if self.run.finish_if(|| false) {
+                return;
+            }
             if self.take_batch() {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! Keeping a cache up to date with what the source tells.
 
-use std::{future::poll_fn, mem, pin::pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, mem, pin::pin, sync::Arc};
 
 use super::ask::{ask, ask_in_time};
 use crate::{
@@ -102,7 +102,7 @@ impl Followed {
     /// Reads until that fails. What was told is applied before it counts as a proof.
     async fn follow(&self, feed: &mut dyn DynFeed, failures: &mut u32) -> BackendError {
         let schedule = self.cache.config().schedule();
-        let heartbeat: Duration = schedule.heartbeat;
+        let heartbeat = schedule.heartbeat;
         let mut reads = 0_u32;
         loop {
             let asked_at = Moment::now(&*self.clock);

@@ -79,15 +79,13 @@ impl ApiKeyStore {
     /// why it claims nothing.
     async fn find_claim(&self, token: &HandoffToken) -> Result<FoundClaim, StoreError> {
         let (permit, hash) = (self.limits.look_up_claim().await?, token.claim_hash());
-        let find = self.detached(|store| {
-            with_permit(permit, async move {
-                let Some(grant) = store.find_grant(hash).await? else {
-                    return Ok(Err((None, ClaimRefusal::Unknown)));
-                };
-                Ok(match store.maker_of(&grant).await? {
-                    Ok(maker) => Ok((grant, maker)),
-                    Err(why) => Err((Some(grant), why)),
-                })
+        let find = self.detached_with(permit, |store| async move {
+            let Some(grant) = store.find_grant(hash).await? else {
+                return Ok(Err((None, ClaimRefusal::Unknown)));
+            };
+            Ok(match store.maker_of(&grant).await? {
+                Ok(maker) => Ok((grant, maker)),
+                Err(why) => Err((Some(grant), why)),
             })
         });
         find.await

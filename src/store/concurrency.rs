@@ -105,7 +105,8 @@ async fn acquire(limit: &Arc<Semaphore>, wait: Duration) -> Option<OwnedSemaphor
     permit.ok()?.ok()
 }
 
-/// Runs `call`, and holds `permit` until it ends, also where its caller leaves.
+/// Runs `call`, and holds `permit` until it ends or is dropped. Run it detached, so that a caller
+/// who leaves drops neither.
 pub(super) async fn with_permit<T>(permit: Permit, call: impl Future<Output = T>) -> T {
     let answer = call.await;
     drop(permit);

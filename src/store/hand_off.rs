@@ -99,11 +99,8 @@ impl ApiKeyStore {
         new.check()?;
         let permit = self.limits.read().await?;
         let (caller, checked) = (caller.clone(), new.clone());
-        let maker = self.detached(|store| {
-            with_permit(
-                permit,
-                async move { store.held_by(&caller, &checked).await },
-            )
+        let maker = self.detached_with(permit, |store| async move {
+            store.held_by(&caller, &checked).await
         });
         let new = new.made_by(&maker.await?);
         self.hand_off_checked(new, ttl).await
@@ -138,11 +135,9 @@ impl ApiKeyStore {
     pub async fn grants(&self, page: GrantPageRequest) -> Result<GrantPage, StoreError> {
         let page = page.at(self.resolver.now());
         let (permit, listed) = (self.limits.read().await?, page.clone().and_one_more());
-        let list = self.detached(|store| {
-            with_permit(permit, async move {
-                let list = async { store.backend.list_grants(&listed).await };
-                Ok(read_in_time(list).await?)
-            })
+        let list = self.detached_with(permit, |store| async move {
+            let list = async { store.backend.list_grants(&listed).await };
+            Ok(read_in_time(list).await?)
         });
         let mut grants = list.await?;
         check_page(&grants, &page)?;
@@ -160,11 +155,9 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn grant(&self, id: &GrantId) -> Result<Option<KeyGrant>, StoreError> {
         let (permit, id) = (self.limits.read().await?, *id);
-        let get = self.detached(|store| {
-            with_permit(permit, async move {
-                let get = async { store.backend.get_grant_by_id(&id).await };
-                Ok(only_if(read_in_time(get).await?, |grant| grant.id == id)?)
-            })
+        let get = self.detached_with(permit, |store| async move {
+            let get = async { store.backend.get_grant_by_id(&id).await };
+            Ok(only_if(read_in_time(get).await?, |grant| grant.id == id)?)
         });
         get.await
     }
@@ -177,7 +170,7 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`], [`StoreError::Unsupported`].
     pub async fn grant_of(&self, token: &HandoffToken) -> Result<Option<KeyGrant>, StoreError> {
         let (permit, hash) = (self.limits.look_up_claim().await?, token.claim_hash());
-        self.detached(|store| with_permit(permit, async move { store.find_grant(hash).await }))
+        self.detached_with(permit, |store| async move { store.find_grant(hash).await })
             .await
     }
 

@@ -56,11 +56,9 @@ impl ApiKeyStore {
     pub async fn list(&self, filter: KeyFilter, page: PageRequest) -> Result<Page, StoreError> {
         let permit = self.limits.read().await?;
         let (wanted, one_more) = (filter.clone(), page.and_one_more());
-        let listed = self.detached(|store| {
-            with_permit(permit, async move {
-                let list = async { store.backend.list(&wanted, &one_more).await };
-                Ok(read_in_time(list).await?)
-            })
+        let listed = self.detached_with(permit, |store| async move {
+            let list = async { store.backend.list(&wanted, &one_more).await };
+            Ok(read_in_time(list).await?)
         });
         self.page_of(listed.await?, &filter, &page)
     }

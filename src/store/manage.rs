@@ -156,7 +156,7 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`].
     pub async fn get(&self, id: &KeyId) -> Result<Option<ApiKey>, StoreError> {
         let (permit, id) = (self.limits.read().await?, *id);
-        self.detached(|store| with_permit(permit, async move { store.look_up(&id).await }))
+        self.detached_with(permit, |store| async move { store.look_up(&id).await })
             .await
     }
 
@@ -177,6 +177,20 @@ impl ApiKeyStore {
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         detached(call(self.clone())).await
+    }
+
+    /// The same, and holds `permit` until the call ends.
+    pub(super) async fn detached_with<T, F>(
+        &self,
+        permit: Permit,
+        call: impl FnOnce(Self) -> F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        self.detached(|store| with_permit(permit, call(store)))
+            .await
     }
 
     /// The keys of a user, the newest first, revoked and expired ones among them.
@@ -204,11 +218,9 @@ impl ApiKeyStore {
     ) -> Result<Page, StoreError> {
         let permit = self.limits.read().await?;
         let (one_more, user) = (page.and_one_more(), user_id.to_owned());
-        let listed = self.detached(|store| {
-            with_permit(permit, async move {
-                let list = async { store.backend.list_for_user(&user, &one_more).await };
-                Ok(read_in_time(list).await?)
-            })
+        let listed = self.detached_with(permit, |store| async move {
+            let list = async { store.backend.list_for_user(&user, &one_more).await };
+            Ok(read_in_time(list).await?)
         });
         let listed = listed.await?;
         let everything = KeyFilter::new().user(user_id).with_revoked();

@@ -1,7 +1,12 @@
 //! Which peppers are still needed.
 
-use super::{ApiKeyStore, concurrency::with_permit};
-use crate::{backend::PepperUsage, error::StoreError};
+use std::time::Duration;
+
+use super::ApiKeyStore;
+use crate::{ask::ask_in_time, backend::PepperUsage, error::StoreError};
+
+/// How long a count of all records may take.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl ApiKeyStore {
     /// How many keys each pepper has that a record names, in the order of the peppers' ids: a retired one that
@@ -44,10 +49,10 @@ impl ApiKeyStore {
     pub async fn pepper_usage(&self) -> Result<Vec<PepperUsage>, StoreError> {
         let permit = self.limits.read().await?;
         // It looks at every record, and may take longer than other reads.
-        let count = self.detached(|store| {
-            with_permit(permit, async move {
-                Ok(store.backend.pepper_usage(store.resolver.now()).await?)
-            })
+        let count = self.detached_with(permit, |store| async move {
+            let now = store.resolver.now();
+            let count = async { store.backend.pepper_usage(now).await };
+            Ok(ask_in_time(COUNT_TIMEOUT, count).await?)
         });
         let mut usage = count.await?;
         usage.sort_by(|a, b| {

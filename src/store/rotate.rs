@@ -82,11 +82,8 @@ impl ApiKeyStore {
             let of_user = NewApiKey::for_user(caller.user_id(), issued.key().scopes.clone());
             let permit = self.limits.revoke().await;
             let caller = caller.clone();
-            let held = self.detached(|store| {
-                with_permit(
-                    permit,
-                    async move { store.held_by(&caller, &of_user).await },
-                )
+            let held = self.detached_with(permit, |store| async move {
+                store.held_by(&caller, &of_user).await
             });
             if let Err(error) = held.await {
                 self.revoke_for(&issued.key().id, Some(RevocationReason::Superseded))
@@ -159,9 +156,11 @@ impl ApiKeyStore {
     /// [`StoreError::Unavailable`].
     pub async fn rotation(&self, id: &KeyId) -> Result<Option<Rotation>, StoreError> {
         let (permit, id) = (self.limits.read().await?, *id);
-        let find = self
-            .detached(|store| with_permit(permit, async move { store.find_rotation(&id).await }));
-        find.await
+        self.detached_with(
+            permit,
+            |store| async move { store.find_rotation(&id).await },
+        )
+        .await
     }
 
     async fn find_rotation(&self, id: &KeyId) -> Result<Option<Rotation>, StoreError> {

@@ -185,7 +185,7 @@ async fn g2_a_context_ends_in_time_whatever_becomes_of_the_feed_and_the_source()
     }
 }
 
-/// The change arrives in time, and the key cannot be read any more. What was read last before it
+/// The change arrives in time, and the key can no longer be read. What was read last before it
 /// must not count twice.
 #[tokio::test(start_paused = true)]
 async fn g2_a_context_ends_in_time_after_a_change_whatever_was_read_before() {
@@ -255,7 +255,7 @@ async fn g2_a_context_of_a_key_that_is_renamed_all_the_time_ends_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_context_of_a_key_that_is_renamed_all_the_time_is_held_while_it_can_be_read() {
+async fn a_context_stays_open_while_its_key_is_renamed_and_can_be_read() {
     let node = Node::new().await;
     let token = node.cached_token().await;
     let (auth, watch) = held(&node, &token).await;

@@ -6,6 +6,7 @@
 //! discards every first load instead is safe, and useless: somebody who revokes all the time keeps
 //! it empty.
 
+use tokio::task::JoinHandle;
 use tower_api_key::{
     ApiKeyStore, DigestFormat, Imported, KeyId, MissingScopes, OldKey, OldPatterns, OldScopes,
     OldWildcard, TokenAlphabet,
@@ -25,9 +26,9 @@ async fn g1_a_first_load_is_discarded_when_a_bulk_revocation_fails() {
     let load = stop.await;
 
     let stop = race.backend.stop_next(Step::WriteDone);
-    let (store, revoked) = (race.store.clone(), stop);
+    let store = race.store.clone();
     let revocation = tokio::spawn(async move { store.revoke_all_for_user(USER).await });
-    revoked.await.fail();
+    stop.await.fail();
     revocation.await.unwrap().unwrap_err();
     load.go_on();
 
@@ -71,6 +72,26 @@ async fn g1_a_cached_key_is_invalidated_when_the_user_was_revoked_elsewhere() {
     assert_eq!(super::verified(&race.store, &other).await, "revoked");
 }
 
+/// While a fresh check reads it again, its place goes to another key: it is in no index then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g1_an_evicted_key_that_is_read_again_is_not_used_after_a_bulk_revocation() {
+    let race = Race::with(Steps::default(), cache().capacity(1)).await;
+    let other = issue(&race.store).await;
+    assert_eq!(race.verified().await, "good");
+    let stop = race.backend.stop_next(Step::ReadTaken);
+    let fresh = race.fresh_request();
+    let load = stop.await;
+    assert_eq!(super::verified(&race.store, &other).await, "good");
+
+    race.change_elsewhere(|key| key.revoked_at = Some(start()))
+        .await;
+    assert_eq!(race.store.revoke_all_for_user(USER).await.unwrap(), 1);
+    assert!(!race.is_cached(), "accepted after the revocation");
+    load.go_on();
+    assert_eq!(fresh.await.unwrap(), "revoked");
+    assert_eq!(race.verified().await, "revoked");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g8_a_bulk_revocation_discards_no_first_load_of_other_users() {
     let race = Race::new().await;
@@ -102,6 +123,11 @@ async fn with_digest(backend: &Steps) -> (ApiKeyStore, &'static str, KeyId) {
     )
 }
 
+fn request(store: &ApiKeyStore, token: &'static str) -> JoinHandle<&'static str> {
+    let store = store.clone();
+    tokio::spawn(async move { outcome(&store.verify(token).await) })
+}
+
 async fn import(store: &ApiKeyStore, user: &str) -> KeyId {
     let hash = "d78e54e63c5632796697bf55383eadee954f9a6c39f85f4f7d6d78dda806de92";
     let scopes = OldScopes {
@@ -120,10 +146,7 @@ async fn g8_revoking_an_unknown_id_discards_no_first_load_of_other_keys() {
     let backend = Steps::default();
     let (store, token, _) = with_digest(&backend).await;
     let stop = backend.stop_next(Step::ReadTaken);
-    let waiting = {
-        let store = store.clone();
-        tokio::spawn(async move { outcome(&store.verify(token).await) })
-    };
+    let waiting = request(&store, token);
     let load = stop.await;
     assert!(!store.revoke(&KeyId::from_bytes([9; 24])).await.unwrap());
     load.go_on();
@@ -136,10 +159,7 @@ async fn g1_a_first_load_is_discarded_when_its_record_is_gone_by_id() {
     let backend = Steps::default();
     let (store, token, id) = with_digest(&backend).await;
     let stop = backend.stop_next(Step::ReadTaken);
-    let waiting = {
-        let store = store.clone();
-        tokio::spawn(async move { outcome(&store.verify(token).await) })
-    };
+    let waiting = request(&store, token);
     let load = stop.await;
     // Somebody else deletes it. This store finds no record, and does not know its digest.
     let elsewhere = ApiKeyStore::builder(backend.inner().clone()).peppers(peppers());

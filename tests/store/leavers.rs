@@ -113,7 +113,7 @@ async fn a_read_that_hangs_for_ever_gives_its_permit_back() {
     assert!(called.store.get(&called.id).await.unwrap().is_some());
 }
 
-/// Lists take no more than their share of the backend, whoever asks for how many.
+/// Concurrent lists take no more than their share of the backend.
 #[tokio::test(start_paused = true)]
 async fn lists_without_number_keep_no_request_and_no_revocation_waiting() {
     let (called, backend) = Called::new().await;

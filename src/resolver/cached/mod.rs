@@ -155,7 +155,7 @@ impl CachedResolver {
         }
         let found = self.0.cache.get(&token.lookup_key(), now)?;
         let checked = self.verified(token, found, now);
-        // Not before: a wrong secret is no use, and spares no key from eviction.
+        // Only now: a wrong secret must not spare the key from eviction.
         if let Ok(key) = &checked {
             key.mark_used();
         }

@@ -9,7 +9,7 @@ use crate::{
     context::{Answer, HasCaller},
     error::Unavailable,
     key::KeyStatus,
-    sync::timeout,
+    sync::{spawn, timeout},
     token::{KeyId, LookupKey},
 };
 
@@ -95,6 +95,7 @@ impl CachedResolver {
             let left = end.saturating_sub(now.wall()).saturating_add(1);
             Duration::from_millis(left)
         });
+        resolver.cache.watchers().rely_on_changes();
         let until_read = if resolver.receives_changes() {
             Duration::MAX
         } else {
@@ -121,11 +122,19 @@ impl CachedResolver {
             Some(Found::Unknown) => return Ok(Found::Unknown),
             None => Freshness::Cached,
         };
-        let permits = self.0.cache.watchers().read_permits();
-        let _permit = match &permits {
-            Some(permits) => permits.acquire().await.ok(),
-            None => None,
+        let Some(permits) = self.0.cache.watchers().read_permits() else {
+            return self.load(key, freshness).await;
         };
-        self.load(key, freshness).await
+        // In a task of its own: nobody may poll this, as the body of a response that its client
+        // doesn't read, and nobody else could have the permit then.
+        let (resolver, key) = (self.clone(), *key);
+        let read = spawn(async move {
+            let _permit = permits.acquire().await;
+            resolver.load(&key, freshness).await
+        });
+        match read {
+            Ok(read) => read.await.unwrap_or_else(|_| Err(Unavailable::too_slow())),
+            Err(_) => Err(Unavailable::too_slow()),
+        }
     }
 }
