@@ -26,6 +26,8 @@ mod postgres;
 mod sources;
 #[path = "../examples/custom_backend/table.rs"]
 mod table;
+#[path = "conformance/versions.rs"]
+mod versions;
 #[path = "conformance/without.rs"]
 mod without;
 

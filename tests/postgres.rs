@@ -29,6 +29,8 @@ mod proxy;
 mod records;
 #[path = "postgres/rows.rs"]
 mod rows;
+#[path = "postgres/runtimes.rs"]
+mod runtimes;
 #[path = "postgres/setup.rs"]
 mod setup;
 #[path = "postgres/standby.rs"]

@@ -43,11 +43,12 @@ use crate::{
 /// [`ApiKeyStore::hand_off`](crate::ApiKeyStore::hand_off). Without them there is none, as without the other three, and
 /// everything else is as usual. Written, they are as strict as the others:
 ///
-/// * [`claim`](Self::claim) is one transaction, in which the grant is compared and marked by the statement that writes
-///   (`UPDATE … WHERE id = ? AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > ?`), and which holds the record
-///   of the maker until it commits (`SELECT … FOR NO KEY UPDATE`), so that no revocation of it comes in between. A
-///   shared lock isn't enough: a stream of claims would keep a revocation waiting without end. It announces the new
-///   key as [`insert`](Self::insert) does.
+/// * [`claim`](Self::claim) is one transaction, in which the grant is compared and marked by the
+///   statement that writes (`UPDATE … WHERE id = ? AND claimed_at IS NULL AND revoked_at IS NULL AND
+///   expires_at > ?`), and which holds the record of the maker until it commits (`SELECT … FOR NO KEY
+///   UPDATE`), so that no revocation of it comes in between. A shared lock isn't enough: a stream of
+///   claims would keep a revocation waiting without end. It announces the new key as
+///   [`insert`](Self::insert) does.
 /// * [`insert_grant`](Self::insert_grant) counts and stores under a lock that others who insert wait for.
 /// * A grant that was claimed or revoked stays so. It stays in the lists, too, until it is purged.
 ///
@@ -84,15 +85,16 @@ pub trait ApiKeyBackend: KeySource {
     /// Whenever it isn't known that it was stored. It may have been.
     fn insert(&self, key: &ApiKey) -> impl Future<Output = Result<bool, BackendError>> + Send;
 
-    /// Stores `key` as [`insert`](Self::insert) does, and only where the record of `maker.0` has the version
-    /// `maker.1` at that moment; returns whether it was stored. A change of that record that was answered
-    /// before the key is stored is always seen: nothing is made with a key whose revocation was answered before.
+    /// Stores `key` as [`insert`](Self::insert) does, and only where the record of `maker.0` has
+    /// the version `maker.1` at that moment and isn't revoked; returns whether it was stored. A
+    /// change of that record that was answered before the key is stored is always seen: nothing is
+    /// made with a key whose revocation was answered before.
     ///
-    /// One statement compares and stores, and holds the record of the maker until it commits, under the lock of an
-    /// update and not a shared one. Without this
-    /// method, the key is [inserted](Self::insert), and [deleted](Self::delete) where the maker's record, read
-    /// after that, has another version: it is there between the two, and what a crash leaves behind between
-    /// them is a key whose token nobody was given.
+    /// One statement compares and stores, and holds the record of the maker until it commits, under
+    /// the lock of an update and not a shared one. Without this method, the key is
+    /// [inserted](Self::insert), and [deleted](Self::delete) where the maker's record, read after
+    /// that, has another version: it is there between the two, and what a crash leaves behind
+    /// between them is a key whose token nobody was given.
     ///
     /// # Errors
     ///
@@ -110,7 +112,7 @@ pub trait ApiKeyBackend: KeySource {
             let is_as_it_was = found
                 .iter()
                 .find(|found| found.id == maker.0)
-                .is_some_and(|found| found.version == maker.1);
+                .is_some_and(|found| found.version == maker.1 && found.revoked_at.is_none());
             if !is_as_it_was {
                 self.delete(&key.id).await?;
             }
@@ -183,8 +185,9 @@ pub trait ApiKeyBackend: KeySource {
         }
     }
 
-    /// Stores `successor` and replaces the record of `old.id` by `old` where it has the version `expected`:
-    /// both, or neither. Returns whether both were done.
+    /// Stores `successor` and replaces the record of `old.id` by `old` where it has the version
+    /// `expected`: both, or neither. Returns whether both were done. Refuse a revoked key as well:
+    /// a revocation leaves the largest version as it is.
     ///
     /// Without this method, it is an [`insert`](Self::insert), an [`update`](Self::update), and a
     /// [`delete`](Self::delete) of what was inserted where another was first. What a crash leaves behind
@@ -350,11 +353,11 @@ pub trait ApiKeyBackend: KeySource {
         async { Err(BackendError::unsupported("hand off keys")) }
     }
 
-    /// Marks the grant as claimed at `key.created_at`, and stores `key`: both, or neither, and of all who
-    /// try, one. Returns whether it was done: `false` where the grant isn't
-    /// [pending](crate::GrantStatus::Pending) at that moment, where `key.id` is taken, or where the record of
-    /// `maker` is gone or has another version. A change of that record that has been answered before the key is
-    /// stored is always seen.
+    /// Marks the grant as claimed at `key.created_at`, and stores `key`: both, or neither, and of
+    /// all who try, one. Returns whether it was done: `false` where the grant isn't
+    /// [pending](crate::GrantStatus::Pending) at that moment, where `key.id` is taken, or where the
+    /// record of `maker` is gone, revoked, or has another version. A change of that record that has
+    /// been answered before the key is stored is always seen.
     ///
     /// # Errors
     ///

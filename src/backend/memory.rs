@@ -67,8 +67,12 @@ impl MemoryBackend {
         self.0.grants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn has_version(&self, id: &KeyId, version: u64) -> bool {
-        self.is_there(id, |record| record.version == version)
+    /// Whether the key has this version and isn't revoked. The largest version doesn't change when
+    /// it is.
+    fn may_create(&self, id: &KeyId, version: u64) -> bool {
+        self.is_there(id, |record| {
+            record.version == version && record.revoked_at.is_none()
+        })
     }
 
     fn is_there(&self, id: &KeyId, and: impl FnOnce(&ApiKey) -> bool) -> bool {
@@ -128,7 +132,7 @@ impl ApiKeyBackend for MemoryBackend {
     ) -> Result<bool, BackendError> {
         let is_stored = {
             let mut index = self.index();
-            self.has_version(&maker.0, maker.1) && self.add(&mut index, key)
+            self.may_create(&maker.0, maker.1) && self.add(&mut index, key)
         };
         if is_stored {
             self.tell(key.lookup_key());
@@ -163,7 +167,7 @@ impl ApiKeyBackend for MemoryBackend {
     ) -> Result<bool, BackendError> {
         {
             let mut index = self.index();
-            if !self.add(&mut index, successor) {
+            if !self.may_create(&old.id, expected) || !self.add(&mut index, successor) {
                 return Ok(false);
             }
             if !self.replace(old, expected) {
@@ -333,7 +337,7 @@ impl ApiKeyBackend for MemoryBackend {
     ) -> Result<bool, BackendError> {
         let is_claimed = self.grants().claim(grant, key, || {
             let mut index = self.index();
-            maker.is_none_or(|(id, version)| self.has_version(&id, version))
+            maker.is_none_or(|(id, version)| self.may_create(&id, version))
                 && self.add(&mut index, key)
         });
         if is_claimed {

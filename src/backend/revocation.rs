@@ -102,7 +102,7 @@ async fn revoke<B: ApiKeyBackend + ?Sized>(
         if !key.revoke(at, reason) {
             return Ok(false);
         }
-        key.version = key.next_version()?;
+        key.version = following(key.version);
         if backend.update(&key, expected).await? {
             return Ok(true);
         }
@@ -114,6 +114,13 @@ async fn revoke<B: ApiKeyBackend + ?Sized>(
     Err(BackendError::unavailable(
         "others change the key again and again",
     ))
+}
+
+/// The largest version stays where it is, that of a signed number in a database also: no key is
+/// kept from being revoked because of its version.
+fn following(version: u64) -> u64 {
+    let largest = i64::MAX.cast_unsigned();
+    version.saturating_add(1).min(largest.max(version))
 }
 
 async fn read<B: ApiKeyBackend + ?Sized>(

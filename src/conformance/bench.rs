@@ -143,6 +143,13 @@ impl<B: ApiKeyBackend> Bench<B> {
         Ok(())
     }
 
+    /// A new key of `user` that is stored already, and isn't revoked: it can create others.
+    pub(super) async fn stored_parent(&self, user: &str) -> Outcome<ApiKey> {
+        let key = unrevoked(self.key(user)?);
+        self.store(&key).await?;
+        Ok(key)
+    }
+
     /// A new key of `user` that is stored already.
     pub(super) async fn stored(&self, user: &str) -> Outcome<ApiKey> {
         let key = self.key(user)?;
@@ -297,5 +304,14 @@ fn time(time: Option<SystemTime>) -> String {
             since.subsec_nanos() % 1_000_000
         ),
         Some(Err(_)) => "before 1970".to_owned(),
+    }
+}
+
+/// `key` as it was before anybody revoked it.
+pub(super) fn unrevoked(key: ApiKey) -> ApiKey {
+    ApiKey {
+        revoked_at: None,
+        revocation_reason: None,
+        ..key
     }
 }

@@ -75,7 +75,7 @@ pub(super) async fn are_told_in_time<B: ApiKeyBackend>(bench: &Bench<B>) -> Outc
 pub(super) async fn of_rotations_are_told<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let user = bench.user("rotation told");
     for _ in 0..5 {
-        let key = bench.stored(&user).await?;
+        let key = bench.stored_parent(&user).await?;
         let (successor, mut old) = (bench.key(&user)?, bench.next(&key)?);
         old.successor = Some(successor.id);
         let mut followers = followers(bench).await?;

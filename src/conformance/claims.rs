@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    bench::{Bench, CONTENDERS, winner},
+    bench::{Bench, CONTENDERS, unrevoked, winner},
     follow::{Follower, concerns},
     grants::TTL,
     report::{Broken, Outcome, ensure},
@@ -221,8 +221,13 @@ async fn claimed_as<B: ApiKeyBackend>(
 /// The key that made a grant is changed before the claim, or while it is under way.
 pub(super) async fn see_the_maker_change<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let user = bench.user("maker");
-    let maker = bench.stored(&user).await?;
-    let newer = bench.next(&maker)?;
+    let maker = bench.stored_parent(&user).await?;
+    let newer = unrevoked(bench.next(&maker)?);
+    let revoked = ApiKey {
+        revoked_at: Some(maker.created_at),
+        ..unrevoked(bench.key(&user)?)
+    };
+    bench.store(&revoked).await?;
     ensure!(
         bench.here().update(&newer, maker.version).await?,
         "`update` didn't find the version that is stored"
@@ -237,6 +242,7 @@ pub(super) async fn see_the_maker_change<B: ApiKeyBackend>(bench: &Bench<B>) -> 
             "a later version of the maker",
         ),
         ((unknown, 1), "a maker that isn't there"),
+        ((revoked.id, revoked.version), "a maker that is revoked"),
     ] {
         let claimed = bench.there().claim(&grant.id, &key, Some(maker)).await?;
         ensure!(!claimed, "a claim with {what} answered that it was done");
@@ -255,7 +261,7 @@ pub(super) async fn see_the_maker_change<B: ApiKeyBackend>(bench: &Bench<B>) -> 
     for round in 0..4 * ROUNDS {
         let grant = bench.stored_grant(&user).await?;
         let key = bench.claimed_key(&grant)?;
-        let next = bench.next(&maker)?;
+        let next = unrevoked(bench.next(&maker)?);
         let (one, other) = (bench.node(round).clone(), bench.node(round + 1).clone());
         let (update, id) = (next.clone(), key.id.lookup_key());
         let update = async move {

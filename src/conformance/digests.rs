@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    bench::{Bench, at, same},
+    bench::{Bench, at, same, unrevoked},
     follow::Follower,
     report::{Broken, Outcome, ensure},
 };
@@ -16,7 +16,7 @@ use crate::{
 /// Kept as others are, or refused by `insert` as unsupported.
 pub(super) async fn are_found<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let user = bench.user("digest");
-    let mut key = with_digest(bench, bench.key(&user)?)?;
+    let mut key = with_digest(bench, unrevoked(bench.key(&user)?))?;
     let mut followers = Vec::new();
     for node in 0..2 {
         followers.extend(Follower::subscribe(bench.node(node)).await?);

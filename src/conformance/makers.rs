@@ -1,7 +1,7 @@
 //! Keys that are made with other keys.
 
 use super::{
-    bench::{Bench, CONTENDERS, same},
+    bench::{Bench, CONTENDERS, same, unrevoked},
     report::{Broken, Outcome, ensure},
 };
 use crate::{
@@ -15,8 +15,13 @@ const ROUNDS: usize = 8;
 /// The key that another is made with is changed before, or while the other is being stored.
 pub(super) async fn are_as_they_were<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let user = bench.user("made by a key");
-    let maker = bench.stored(&user).await?;
-    let newer = bench.next(&maker)?;
+    let maker = bench.stored_parent(&user).await?;
+    let newer = unrevoked(bench.next(&maker)?);
+    let revoked = ApiKey {
+        revoked_at: Some(maker.created_at),
+        ..unrevoked(bench.key(&user)?)
+    };
+    bench.store(&revoked).await?;
     ensure!(
         bench.here().update(&newer, maker.version).await?,
         "`update` didn't find the version that is stored"
@@ -29,6 +34,7 @@ pub(super) async fn are_as_they_were<B: ApiKeyBackend>(bench: &Bench<B>) -> Outc
             "a later version of the maker",
         ),
         ((bench.id(), 1), "a maker that isn't there"),
+        ((revoked.id, revoked.version), "a maker that is revoked"),
     ] {
         let inserted = bench.there().insert_made_by(&key, maker).await?;
         ensure!(
@@ -49,7 +55,7 @@ pub(super) async fn are_as_they_were<B: ApiKeyBackend>(bench: &Bench<B>) -> Outc
     }
     let mut maker = newer;
     for _ in 0..ROUNDS {
-        let next = bench.next(&maker)?;
+        let next = unrevoked(bench.next(&maker)?);
         one_change(bench, &maker, &next).await?;
         maker = next;
     }

@@ -1,7 +1,7 @@
 //! A key and its successor: both are written, or neither.
 
 use super::{
-    bench::{Bench, winner},
+    bench::{Bench, unrevoked, winner},
     report::{Outcome, ensure},
 };
 use crate::{backend::ApiKeyBackend, key::ApiKey};
@@ -14,7 +14,7 @@ impl<B: ApiKeyBackend> Bench<B> {
     fn rotated(&self, key: &ApiKey) -> Outcome<[ApiKey; 2]> {
         let successor = ApiKey {
             predecessor: Some(key.id),
-            ..self.key(&key.user_id)?
+            ..unrevoked(self.key(&key.user_id)?)
         };
         let old = ApiKey {
             successor: Some(successor.id),
@@ -28,7 +28,7 @@ pub(super) async fn are_whole<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let user = bench.user("rotated");
     for round in 0..4 {
         let (here, there) = (bench.node(round), bench.node(round + 1));
-        let stored = bench.stored(&user).await?;
+        let stored = bench.stored_parent(&user).await?;
         let [successor, old] = bench.rotated(&stored)?;
         for expected in [0, 2, 1 << 40] {
             ensure!(
@@ -71,7 +71,7 @@ pub(super) async fn are_whole<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
 
 pub(super) async fn one_wins<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let user = bench.user("rotations");
-    let mut stored = bench.stored(&user).await?;
+    let mut stored = bench.stored_parent(&user).await?;
     for round in 0..ROUNDS {
         let mut pairs = Vec::new();
         for _ in 0..super::bench::CONTENDERS {

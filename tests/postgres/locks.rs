@@ -158,7 +158,8 @@ async fn g1_a_revocation_waits_for_a_lock_longer_than_other_writes() {
         let inserted = backend.insert_grant(&grant, &GrantLimits::new()).await;
         inserted.unwrap();
         let mut holder = server.connection().await;
-        let hold = "BEGIN; SELECT FROM tower_api_keys FOR UPDATE; SELECT FROM tower_api_key_grants FOR UPDATE";
+        let hold = "BEGIN; SELECT FROM tower_api_keys FOR UPDATE;
+            SELECT FROM tower_api_key_grants FOR UPDATE";
         run(&mut holder, hold).await;
 
         let revocation = revoke(&backend, &key);

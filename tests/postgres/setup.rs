@@ -45,7 +45,26 @@ async fn ten_nodes_can_start_at_once() {
     let mut connection = server.connection().await;
     let versions = query_scalar("SELECT array_agg(version) FROM round_0.tower_api_key_schema");
     let versions: Vec<i64> = versions.fetch_one(&mut connection).await.unwrap();
-    assert_eq!(versions, [2]);
+    assert_eq!(versions, [3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_prefixes_can_start_at_once_in_a_schema_that_is_missing() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    for round in 0..20 {
+        let nodes = ["a_", "b_"].map(|prefix| {
+            let url = server.url();
+            tokio::spawn(async move {
+                let builder = PostgresBackend::builder().schema(&format!("round_{round}"));
+                builder.table_prefix(prefix).connect(&url).await
+            })
+        });
+        for node in nodes {
+            node.await.unwrap().unwrap();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -160,13 +179,13 @@ async fn tables_that_are_not_ours_are_left_alone() {
         error,
         OpenError::NewerSchema {
             found: 99,
-            known: 2,
+            known: 3,
             ..
         }
     ));
     server
         .psql(
-            "UPDATE tower_api_key_schema SET version = 2;
+            "UPDATE tower_api_key_schema SET version = 3;
             ALTER TABLE tower_api_keys DISABLE TRIGGER tower_api_key_updated",
         )
         .await;

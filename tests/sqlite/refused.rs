@@ -84,7 +84,7 @@ async fn tables_of_a_newer_version_are_left_as_they_are() {
             error,
             OpenError::NewerSchema {
                 found: 1000,
-                known: 2,
+                known: 3,
                 ..
             }
         ),

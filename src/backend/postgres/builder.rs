@@ -68,9 +68,9 @@ impl PostgresBackendBuilder {
         self
     }
 
-    /// How many connections [`connect`](Self::connect) makes at most, when they are needed: 8. One more
-    /// listens for changes. A quarter of them is reserved for lookups, and of the rest at least one for
-    /// revocations.
+    /// How many connections [`connect`](Self::connect) makes at most, when they are needed: 8. One
+    /// more listens for changes. A quarter of them is reserved for lookups, and of the rest at
+    /// least one for revocations.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;
         self
@@ -82,9 +82,9 @@ impl PostgresBackendBuilder {
         self
     }
 
-    /// How long a statement may take: 2 seconds, and a revocation at least 10. The server gives up by then, on connections that
-    /// [`connect`](Self::connect) makes. So do we, on all of them, when both limits have passed: a
-    /// connection whose other end is gone says nothing.
+    /// How long a statement may take: 2 seconds, and a revocation at least 10. The server gives up
+    /// by then, on connections that [`connect`](Self::connect) makes. So do we, on all of them,
+    /// when both limits have passed: a connection whose other end is gone says nothing.
     pub fn statement_timeout(mut self, limit: Duration) -> Self {
         self.statement_timeout = limit;
         self
@@ -139,6 +139,10 @@ impl PostgresBackendBuilder {
     /// A transaction of the service's has to be begun with [`Pool::begin`](sqlx::Pool::begin), or to end before its
     /// connection is given back. One that is found open on a connection of the pool, since its `BEGIN` was sent as
     /// any other text, is rolled back. To look for one costs each write a round trip.
+    ///
+    /// In a process with several tokio runtimes, use the pool and the store in one of them. sqlx's
+    /// pool gives any idle connection to any caller, and a connection works only while its own
+    /// runtime runs. Connections of [`connect`](Self::connect) are used in their own runtime alone.
     ///
     /// # Errors
     ///

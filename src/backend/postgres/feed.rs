@@ -21,14 +21,16 @@ use crate::{
 const MAX_CHANGES: u16 = 10_000;
 /// How often a feed deletes old changes.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// How many it deletes at once. Where there are more, it goes on when it waits the next time.
+const PRUNE_BATCH: i64 = 5_000;
 
 /// The log is read in the session that listens: so its answer proves that the session isn't deaf.
 pub(super) struct Feed {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     listening: Listening,
     session: SessionId,
     /// What the last read could see.
-    snapshot: String,
+    pub(super) snapshot: String,
     /// What logged changes then.
     logging: String,
     pruned_at: Option<Instant>,
@@ -107,10 +109,21 @@ impl Feed {
         if self.prunes && self.pruned_at.is_none_or(is_due) {
             self.pruned_at = Some(Instant::now());
             let lock = self.shared.names.pruning_lock();
-            let prune = query(&self.shared.statements.prune).bind(lock);
-            self.prunes = self.listening.rows(prune).await.is_ok();
+            let prune = query(&self.shared.statements.prune)
+                .bind(lock)
+                .bind(PRUNE_BATCH);
+            match self.listening.rows(prune).await.and_then(|it| deleted(&it)) {
+                Ok(PRUNE_BATCH..) => self.pruned_at = None,
+                Ok(_) => {}
+                Err(_) => self.prunes = false,
+            }
         }
     }
+}
+
+fn deleted(rows: &[PgRow]) -> Result<i64, BackendError> {
+    let deleted = rows.first().map(|row| row.try_get("deleted"));
+    deleted.unwrap_or(Ok(0)).map_err(failed)
 }
 
 /// What logs changes.

@@ -90,13 +90,14 @@ const GET: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_columns}
 FROM (SELECT) AS always LEFT JOIN {grants} AS g ON g.{by} = $1";
 
-/// One statement, so that nothing is ever half done, and no lock outlives it. It waits for a change of the
-/// maker's key that is under way, and sees it then; one that comes later waits for this. The lock is that of an
-/// update, so that a stream of claims doesn't overtake a revocation. An id that is taken is an error, which also
-/// undoes the mark.
+/// One statement, so that nothing is ever half done, and no lock outlives it. It waits for a change
+/// of the maker's key that is under way, and sees it then; one that comes later waits for this. The
+/// lock is that of an update, so that a stream of claims doesn't overtake a revocation. An id that
+/// is taken is an error, which also undoes the mark.
 const CLAIM: &str = "
 WITH maker AS MATERIALIZED (
-    SELECT id FROM {keys} WHERE id = $23 AND version = $24 FOR NO KEY UPDATE
+    SELECT id FROM {keys} WHERE id = $23 AND version = $24 AND revoked_at IS NULL
+    FOR NO KEY UPDATE
 ), claimed AS (
     UPDATE {grants} SET claimed_at = $9, key_id = $1
     WHERE id = $22 AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $9

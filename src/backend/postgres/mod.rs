@@ -71,9 +71,10 @@ use crate::{
 /// delete what is older than an hour. To [verify](crate::CachedResolver) and nothing else, `SELECT` is
 /// enough, on all but the grants. Who may change keys and lacks the same rights on grants is told so at start.
 ///
-/// A new version of this crate may change the tables when its first node starts, in one transaction: `SELECT`
-/// and everything else on them wait for it meanwhile, a few seconds for a million keys. Nodes of the version
-/// before go on working.
+/// A new version of this crate may change the tables when its first node starts, in one transaction:
+/// `SELECT` and everything else on them wait for it meanwhile, a few seconds for a million keys. Nodes
+/// of the version before go on working. While another session's transaction uses a table, the change
+/// waits for a second at a time, with pauses for lookups, and is an error after a minute.
 ///
 /// An operator can change keys by hand, and needs no right to the log for it:
 ///
@@ -103,6 +104,9 @@ use crate::{
 /// just when it is given back, and that place is lost until the system gives the connection up; with
 /// connections of its own, a backend has no such wait. `close` on the pool leaves the listening
 /// connection open, which ends with the store.
+///
+/// Of the connections, a quarter is reserved for lookups, and at least one for revocations: no flood
+/// of lists or creations takes them. A pool that the service itself exhausts leaves none.
 ///
 /// **A pooler that shares sessions**, as `PgBouncer` does in transaction mode, can't be between: nobody
 /// would listen. A session that changes is noticed, and then nothing is cached for longer than

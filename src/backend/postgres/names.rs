@@ -47,6 +47,11 @@ impl Names {
         self.hash("migration").cast_signed()
     }
 
+    /// The advisory lock that is held while the schema is made, whatever the prefix is.
+    pub(super) fn schema_lock(&self) -> i64 {
+        fnv_1a(&format!("schema:{}", self.schema)).cast_signed()
+    }
+
     /// The advisory lock that is held while old changes are deleted.
     pub(super) fn pruning_lock(&self) -> i64 {
         self.hash("pruning").cast_signed()
@@ -71,13 +76,16 @@ impl Names {
             .replace("{columns}", super::super::sql::COLUMNS)
     }
 
-    /// FNV-1a: the same on every node and in every version.
     fn hash(&self, purpose: &str) -> u64 {
-        let text = format!("{purpose}:{}.{}", self.schema, self.prefix);
-        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+        fnv_1a(&format!("{purpose}:{}.{}", self.schema, self.prefix))
     }
+}
+
+/// The same on every node and in every version.
+fn fnv_1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Making the tables, and looking whether they are there.
 
-use std::time::Duration;
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    time::{Duration, Instant},
+};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
@@ -9,10 +12,17 @@ use super::{
     names::Names,
     row::in_recovery,
 };
-use crate::{error::BackendError, sync::timeout};
+use crate::{
+    error::BackendError,
+    sync::{sleep, timeout},
+};
 
 /// Each step takes the tables from the version of its place to the next one.
-pub(super) const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+pub(super) const STEPS: &[&str] = &[
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+];
 /// The tables, and the version from which on there is one.
 const TABLES: [(&str, i64); 3] = [("keys", 1), ("key_changes", 1), ("key_grants", WITH_GRANTS)];
 const WITH_GRANTS: i64 = 2;
@@ -21,6 +31,11 @@ const MIN_SERVER: i32 = 130_000;
 /// How long a step may take, and the wait for another node that takes it: more than a statement of
 /// every day.
 const STEP_LIMIT: Duration = Duration::from_secs(60);
+/// How long a step waits for a lock on a table. What comes later waits behind it, lookups also.
+const STEP_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the first pause is after a step that didn't get its lock; each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// What stands in the database under our names.
 struct Found(Vec<String>);
@@ -41,7 +56,17 @@ pub(super) async fn prepare(
     names: &Names,
     steps: &[&str],
 ) -> Result<(), OpenError> {
-    let prepared = timeout(STEP_LIMIT * 2, prepare_now(connection, names, steps)).await;
+    prepare_within(STEP_LIMIT, connection, names, steps).await
+}
+
+/// The same, where the upgrade waits at most `limit` for other sessions.
+pub(super) async fn prepare_within(
+    limit: Duration,
+    connection: &mut PgConnection,
+    names: &Names,
+    steps: &[&str],
+) -> Result<(), OpenError> {
+    let prepared = timeout(limit * 2, prepare_now(connection, names, steps, limit)).await;
     let too_slow = || BackendError::unavailable("the tables weren't ready in time");
     prepared.unwrap_or_else(|_| Err(too_slow().into()))
 }
@@ -50,12 +75,13 @@ async fn prepare_now(
     connection: &mut PgConnection,
     names: &Names,
     steps: &[&str],
+    limit: Duration,
 ) -> Result<(), OpenError> {
     check_server(connection).await?;
     let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
     let found = version(connection, names, known).await?;
     if found < known {
-        migrate(connection, names, steps, known).await?;
+        migrate(connection, names, steps, known, limit).await?;
     }
     check_tables(connection, names, known).await
 }
@@ -150,57 +176,142 @@ async fn find(connection: &mut PgConnection, names: &Names) -> Result<Found, Ope
 
 /// Takes the steps that are missing, all or none of them. Of several nodes one does, and the others
 /// wait for it and find it done.
+///
+/// A step that needs a lock on a table waits for it only briefly, since lookups wait behind it.
+/// Then it is undone, and tried again after a pause in which they get through. All the time, the
+/// transaction holds the lock that other nodes wait for.
 async fn migrate(
     connection: &mut PgConnection,
     names: &Names,
     steps: &[&str],
     known: i64,
+    limit: Duration,
 ) -> Result<(), OpenError> {
+    let start = Instant::now();
     // Under another isolation, the tables that the other node has made meanwhile would not be seen.
     let mut transaction = connection
         .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
         .await
         .map_err(unavailable)?;
-    let limit = STEP_LIMIT.as_millis();
+    let millis = limit.as_millis();
     let settings = format!(
-        "SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit};
-        SET LOCAL search_path = pg_catalog"
+        "SET LOCAL statement_timeout = {millis}; SET LOCAL lock_timeout = {millis};
+        SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL search_path = pg_catalog"
     );
     run(&mut transaction, settings).await.map_err(unavailable)?;
-    let lock = format!("SELECT pg_advisory_xact_lock({})", names.migration_lock());
-    run(&mut transaction, lock).await.map_err(unavailable)?;
+    lock(&mut transaction, names.migration_lock()).await?;
     let from = version(&mut transaction, names, known).await?;
-    let missing = steps.iter().skip(usize::try_from(from).unwrap_or(0));
+    let missing = usize::try_from(from).unwrap_or(0).min(steps.len());
     if from == 0 {
         make_schema(&mut transaction, names).await?;
     } else {
         check_are_there(&find(&mut transaction, names).await?, names, from)?;
     }
-    for step in missing {
-        let made = run(&mut transaction, names.fill(step)).await;
-        made.map_err(|error| denied("make tables in the schema", &names.schema, error))?;
-    }
-    let text = names.fill("UPDATE {state} SET version = ") + &known.to_string();
-    run(&mut transaction, text)
+    let lock_timeout = format!(
+        "SET LOCAL lock_timeout = {}",
+        (limit / 4).min(STEP_LOCK_TIMEOUT).as_millis()
+    );
+    run(&mut transaction, lock_timeout)
         .await
-        .map_err(|error| denied("write", &names.table("key_schema"), error))?;
+        .map_err(unavailable)?;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let mut attempt = transaction.begin().await.map_err(unavailable)?;
+        match take(&mut attempt, names, &steps[missing..], known).await {
+            Ok(()) => {
+                attempt.commit().await.map_err(unavailable)?;
+                break;
+            }
+            Err(NotTaken::Failed(error)) => return Err(error),
+            Err(NotTaken::Locked) if start.elapsed() + pause > limit => {
+                return Err(locked(names, limit));
+            }
+            Err(NotTaken::Locked) => attempt.rollback().await.map_err(unavailable)?,
+        }
+        sleep(jittered(pause)).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
     transaction.commit().await.map_err(unavailable)
 }
 
-/// Looked for first: `IF NOT EXISTS` needs the right to make one, where there is one, too.
-async fn make_schema(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
-    let schema = &names.schema;
-    let is_there = sqlx::query("SELECT FROM pg_namespace WHERE nspname = $1")
-        .bind(schema)
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(unavailable)?;
-    if is_there.is_none() {
-        run(connection, names.fill(r#"CREATE SCHEMA "{schema}""#))
+/// Why steps weren't taken.
+enum NotTaken {
+    /// Another session holds a lock on a table.
+    Locked,
+    Failed(OpenError),
+}
+
+async fn take(
+    connection: &mut PgConnection,
+    names: &Names,
+    steps: &[&str],
+    known: i64,
+) -> Result<(), NotTaken> {
+    let refused = |what: &str, object: &str, error: sqlx::Error| match code(&error).as_deref() {
+        // `lock_not_available`, `deadlock_detected`.
+        Some("55P03" | "40P01") => NotTaken::Locked,
+        _ => NotTaken::Failed(denied(what, object, error)),
+    };
+    for step in steps {
+        run(connection, names.fill(step))
             .await
-            .map_err(|error| denied("make the schema", schema, error))?;
+            .map_err(|error| refused("make tables in the schema", &names.schema, error))?;
     }
-    Ok(())
+    let text = names.fill("UPDATE {state} SET version = ") + &known.to_string();
+    run(connection, text)
+        .await
+        .map_err(|error| refused("write", &names.table("key_schema"), error))
+}
+
+fn locked(names: &Names, limit: Duration) -> OpenError {
+    let error = format!(
+        "the tables can't be upgraded: for {limit:?}, another session has held a lock on {}. \
+         End its transaction, which `pg_stat_activity` shows, and start again",
+        names.table("keys")
+    );
+    BackendError::unavailable(error).into()
+}
+
+/// Between half of `pause` and all of it.
+fn jittered(pause: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0_u8) % 1_024;
+    pause / 2 + pause / 2 * u32::try_from(random).unwrap_or(0) / 1_024
+}
+
+async fn lock(connection: &mut PgConnection, key: i64) -> Result<(), OpenError> {
+    let locked = run(connection, format!("SELECT pg_advisory_xact_lock({key})")).await;
+    locked.map_err(|error| match code(&error).as_deref() {
+        Some("55P03" | "57014") => BackendError::unavailable(
+            "another instance is making or upgrading the tables, and takes too long",
+        )
+        .into(),
+        _ => unavailable(error),
+    })
+}
+
+/// Looked for first: `IF NOT EXISTS` needs the right to make one, where there is one, too.
+///
+/// Of nodes with other prefixes that start at the same time one makes it. The others wait until its
+/// transaction ends, and look again.
+async fn make_schema(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
+    if has_schema(connection, names).await? {
+        return Ok(());
+    }
+    lock(connection, names.schema_lock()).await?;
+    if has_schema(connection, names).await? {
+        return Ok(());
+    }
+    run(connection, names.fill(r#"CREATE SCHEMA "{schema}""#))
+        .await
+        .map_err(|error| denied("make the schema", &names.schema, error))
+}
+
+async fn has_schema(connection: &mut PgConnection, names: &Names) -> Result<bool, OpenError> {
+    let found = sqlx::query("SELECT FROM pg_namespace WHERE nspname = $1")
+        .bind(&names.schema)
+        .fetch_optional(connection)
+        .await;
+    found.map(|row| row.is_some()).map_err(unavailable)
 }
 
 fn check_are_there(found: &Found, names: &Names, version: i64) -> Result<(), OpenError> {

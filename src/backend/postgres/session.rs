@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{error::BackendError, sync::timeout};
 
-/// The shortest time limit of a revocation on the server. A revocation waits for the locks of others,
-/// and is worth a longer wait than other writes.
+/// The shortest time limit of a revocation on the server. A revocation waits for the locks of
+/// others, and is worth a longer wait than other writes.
 const MIN_REVOCATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a client waits for beyond the server's limit: the round trips around the statement.
 const ROUND_TRIPS: Duration = Duration::from_secs(1);
@@ -184,8 +184,9 @@ impl Sessions {
         .await
     }
 
-    /// Carries out a revocation, and returns the rows that it gives. It has a longer time limit than
-    /// other writes, and is tried again where the server gives up because of other transactions.
+    /// Carries out a revocation, and returns the rows that it gives. It has a longer time limit
+    /// than other writes, and is tried again where the server gives up because of other
+    /// transactions.
     ///
     /// # Errors
     ///

@@ -105,13 +105,14 @@ WHERE NOT EXISTS (SELECT FROM {keys} WHERE id = $21)
     AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key = $1)
 ON CONFLICT DO NOTHING";
 
-/// Locks the maker's row as an update does. It waits for a change of that row that is under way, and
-/// sees it then; a change that comes later waits for this. Locks that conflict with each other are
-/// granted in the order of the requests. Shared locks would let a stream of creations overtake a
-/// revocation of the maker's key without end.
+/// Locks the maker's row as an update does. It waits for a change of that row that is under way,
+/// and sees it then; a change that comes later waits for this. Locks that conflict with each other
+/// are granted in the order of the requests. Shared locks would let a stream of creations overtake
+/// a revocation of the maker's key without end.
 const INSERT_MADE_BY: &str = "
 WITH maker AS MATERIALIZED (
-    SELECT FROM {keys} WHERE id = $22 AND version = $23 FOR NO KEY UPDATE
+    SELECT FROM {keys} WHERE id = $22 AND version = $23 AND revoked_at IS NULL
+    FOR NO KEY UPDATE
 )
 INSERT INTO {keys} ({columns}, digest_key) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
     $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
@@ -131,12 +132,13 @@ WHERE id = $1 AND version = $22";
 
 const DELETE: &str = "DELETE FROM {keys} WHERE id = $1";
 
-/// The successor's columns are behind those of the update and its version. It is added only where the old one
-/// is locked with that version, and the old one replaced only where the successor was added. Rows of
-/// other tables that refer to the key don't delay this lock.
+/// The successor's columns are behind those of the update and its version. It is added only where
+/// the old one is locked with that version, and the old one replaced only where the successor was
+/// added. Rows of other tables that refer to the key don't delay this lock.
 const ROTATE: &str = "
 WITH locked AS MATERIALIZED (
-    SELECT FROM {keys} WHERE id = $1 AND version = $22 FOR NO KEY UPDATE
+    SELECT FROM {keys} WHERE id = $1 AND version = $22 AND revoked_at IS NULL
+    FOR NO KEY UPDATE
 ), added AS (
     INSERT INTO {keys} ({columns}, digest_key)
     SELECT $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39,
@@ -168,9 +170,11 @@ SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {column
 FROM (SELECT) AS always LEFT JOIN ({listed}) AS k ON true
 ORDER BY created_at DESC, id DESC";
 
-/// It waits for whoever changes the record, and then finds what they left.
+/// It waits for others who change the record, and then finds what they left. The largest version
+/// stays where it is.
 const REVOKE: &str = "
-UPDATE {keys} SET revoked_at = $2, revocation_reason = $3, version = version + 1
+UPDATE {keys} SET revoked_at = $2, revocation_reason = $3,
+    version = LEAST(version, 9223372036854775806) + 1
 WHERE id = $1 AND revoked_at IS NULL
 RETURNING 1";
 
@@ -183,7 +187,8 @@ WITH found AS MATERIALIZED (
     SELECT k.id FROM {keys} AS k JOIN found ON found.id = k.id WHERE k.revoked_at IS NULL
     ORDER BY k.id FOR NO KEY UPDATE OF k
 ), ended AS (
-    UPDATE {keys} AS k SET revoked_at = $2, revocation_reason = $3, version = k.version + 1
+    UPDATE {keys} AS k SET revoked_at = $2, revocation_reason = $3, 
+        version = LEAST(k.version, 9223372036854775806) + 1
     FROM locked WHERE k.id = locked.id AND k.revoked_at IS NULL
     RETURNING k.id, coalesce(k.digest_key, k.id) AS lookup_key
 )
@@ -265,8 +270,10 @@ SELECT pg_is_in_recovery() AS in_recovery, pg_current_snapshot()::text AS snapsh
     pg_backend_pid() AS process, pg_postmaster_start_time() AS server_start, {logging}";
 
 /// In one snapshot: what it can see that the snapshot before ($1) could not. Transactions commit in
-/// another order than they begin, so it isn't enough to go on from the last one seen. A number that is
-/// still to come was written by another server, before its tables were copied here.
+/// another order than they begin, so it isn't enough to go on from the last one seen: those that
+/// were open then are looked for one by one. So what was read isn't read again, however long one of
+/// them stays open. A number that is still to come was written by another server, before its tables
+/// were copied here.
 const READ: &str = "
 SELECT pg_is_in_recovery() AS in_recovery, pg_current_snapshot()::text AS snapshot,
     pg_backend_pid() AS process, pg_postmaster_start_time() AS server_start,
@@ -276,9 +283,11 @@ SELECT pg_is_in_recovery() AS in_recovery, pg_current_snapshot()::text AS snapsh
     l.is_logged, l.logging, c.seq IS NOT NULL AS is_change, c.id
 FROM {state} AS s CROSS JOIN (SELECT {logging}) AS l LEFT JOIN (
     SELECT seq, id FROM {changes}
-    WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot)
+    WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)
         AND xid < pg_snapshot_xmax(pg_current_snapshot())
-        AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
+    UNION ALL
+    SELECT seq, id FROM {changes}
+    WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
     LIMIT $2
 ) AS c ON true";
 
@@ -309,14 +318,16 @@ WITH turn AS MATERIALIZED (
         AND (xid < pg_snapshot_xmin(pg_current_snapshot())
             OR xid >= pg_snapshot_xmax(pg_current_snapshot()))
     ORDER BY seq
-    LIMIT 5000
+    LIMIT $2
 ), gone AS (
     DELETE FROM {changes} USING old WHERE {changes}.seq = old.seq RETURNING xid
 ), latest AS (
     SELECT xid FROM gone WHERE xid < pg_snapshot_xmax(pg_current_snapshot())
     ORDER BY xid DESC LIMIT 1
+), noted AS (
+    UPDATE {state} SET pruned = CASE
+        WHEN pruned < pg_snapshot_xmax(pg_current_snapshot()) THEN GREATEST(pruned, latest.xid)
+        ELSE latest.xid END
+    FROM latest
 )
-UPDATE {state} SET pruned = CASE
-    WHEN pruned < pg_snapshot_xmax(pg_current_snapshot()) THEN GREATEST(pruned, latest.xid)
-    ELSE latest.xid END
-FROM latest";
+SELECT count(*) AS deleted FROM gone";

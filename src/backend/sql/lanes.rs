@@ -16,8 +16,8 @@ pub(in crate::backend) enum Lane {
 /// Limits how many connections each lane takes, so that a flood of management calls leaves some for
 /// lookups and revocations. Within a lane, permits are granted in FIFO order.
 ///
-/// Of 8 connections, lookups always have 2, revocations have 1, and ordinary calls take at most 5. A
-/// single connection is shared by all.
+/// Of 8 connections, lookups always have 2, revocations have 1, and ordinary calls take at most 5.
+/// A single connection is shared by all.
 pub(in crate::backend) struct Lanes {
     ordinary: Semaphore,
     /// All but what is reserved for lookups.
@@ -43,8 +43,8 @@ struct Sizes {
 
 impl Sizes {
     fn new(total: usize) -> Self {
-        // A quarter for lookups, and an eighth of the rest for revocations: at least one each, as long
-        // as one is left for the others.
+        // A quarter for lookups, and an eighth of the rest for revocations: at least one each, as
+        // long as one is left for the others.
         let for_lookups = (total / 4).max(1).min(total.saturating_sub(1));
         let management = total - for_lookups;
         let for_revocations = (management / 8).max(1).min(management.saturating_sub(1));
@@ -71,8 +71,8 @@ impl Lanes {
 
     /// Waits until `lane` may take a connection. Put a time limit around it.
     pub(in crate::backend) async fn acquire(&self, lane: Lane) -> LanePermit<'_> {
-        // The same order for everybody, from the smallest limit to the largest: nobody holds a permit
-        // that another waits for while it waits for that other.
+        // The same order for everybody, from the smallest limit to the largest: nobody holds a
+        // permit that another waits for while it waits for that other.
         let limits = [
             (&self.ordinary, lane == Lane::Ordinary),
             (&self.management, lane != Lane::Lookup),

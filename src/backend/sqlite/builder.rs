@@ -70,8 +70,9 @@ impl SqliteBackendBuilder {
         self
     }
 
-    /// How many connections read at once, 4 by default; one more writes, and one for each store looks for
-    /// changes. A quarter of them, at least one, is reserved for lookups. For [`open`](Self::open) only.
+    /// How many connections read at once, 4 by default; one more writes, and one for each store
+    /// looks for changes. A quarter of them, at least one, is reserved for lookups. For
+    /// [`open`](Self::open) only.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;
         self

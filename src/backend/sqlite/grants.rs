@@ -78,7 +78,8 @@ impl GrantStatements {
             by_id: get("id"),
             claim: format!(
                 "UPDATE {grants} SET claimed_at = ?1, key_id = ?2 WHERE id = ?3 AND {pending} AND \
-                 (?4 IS NULL OR EXISTS (SELECT 1 FROM main.{prefix}keys WHERE id = ?4 AND version = ?5))"
+                 (?4 IS NULL OR EXISTS (SELECT 1 FROM main.{prefix}keys WHERE id = ?4 AND version = ?5 \
+                 AND revoked_at IS NULL))"
             )
             .into(),
             revoke: revoke("id = ?2").into(),

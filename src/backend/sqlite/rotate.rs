@@ -25,7 +25,8 @@ impl Shared {
             // It is rolled back wherever this ends before the commit.
             let mut connection = self.pools.writer(Lane::Ordinary).await?;
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            let replace = write_key(sqlx::query(self.statements.update.sql()), old).bind(expected);
+            let replace = sqlx::query(self.statements.replace_rotated.sql());
+            let replace = write_key(replace, old).bind(expected);
             let add = write_key(sqlx::query(self.statements.insert.sql()), successor);
             for query in [replace, add] {
                 if query.execute(&mut *transaction).await?.rows_affected() == 0 {

@@ -7,7 +7,11 @@ use crate::backend::sql::{OpenError, TablePrefix};
 
 /// What is done to an empty database, one step after the other. The schema has the number of the
 /// last step that was done; steps are added, and never changed.
-pub(super) const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+pub(super) const STEPS: &[&str] = &[
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+];
 
 /// The tables, without the prefix, and the version from which on there is one.
 const TABLES: [(&str, usize); 3] = [("keys", 1), ("key_changes", 1), ("key_grants", 2)];

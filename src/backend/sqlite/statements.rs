@@ -31,6 +31,7 @@ pub(super) struct Statements {
     pub(super) insert: Statement,
     pub(super) insert_made_by: Statement,
     pub(super) update: Statement,
+    pub(super) replace_rotated: Statement,
     pub(super) delete: Statement,
     pub(super) first_page: Statement,
     pub(super) next_page: Statement,
@@ -65,6 +66,18 @@ impl Statements {
         let log_end = format!(
             "SELECT ifnull((SELECT seq FROM main.sqlite_sequence WHERE name = '{prefix}key_changes'), 0)"
         );
+        // The places are those of the columns, and behind them the version that is expected.
+        let update = format!(
+            "UPDATE {keys} SET name = ?3, scopes = ?4, unrestricted = ?5, display_prefix = ?6, \
+             pepper = ?7, secret_hash = ?8, expires_at = ?10, \
+             last_used_at = CASE WHEN ifnull(last_used_at < ?11, last_used_at IS NULL) THEN ?11 ELSE last_used_at END, \
+             revocation_reason = iif(revoked_at IS NULL, ?16, revocation_reason), \
+             revoked_at = ifnull(revoked_at, ?12), disabled_at = ?13, version = ?14, \
+             retires_at = ?15, metadata = ?17, successor = ?19, digest_key = ?21 \
+             WHERE id = ?1 AND version = ?22"
+        );
+        // The largest one stays where it is.
+        let next_version = "min(version, 9223372036854775806) + 1";
         Self {
             get: array::from_fn(|size| {
                 let places: Vec<_> = (1..=1 << size).map(|place| format!("?{place}")).collect();
@@ -91,20 +104,12 @@ impl Statements {
             insert: insert_where(&keys, "TRUE").into(),
             insert_made_by: insert_where(
                 &keys,
-                &format!("EXISTS (SELECT 1 FROM {keys} WHERE id = ?22 AND version = ?23)"),
+                &format!("EXISTS (SELECT 1 FROM {keys} WHERE id = ?22 AND version = ?23 \
+                     AND revoked_at IS NULL)"),
             )
             .into(),
-            // The places are those of the columns, and behind them the version that is expected.
-            update: format!(
-                "UPDATE {keys} SET name = ?3, scopes = ?4, unrestricted = ?5, display_prefix = ?6, \
-                 pepper = ?7, secret_hash = ?8, expires_at = ?10, \
-                 last_used_at = CASE WHEN ifnull(last_used_at < ?11, last_used_at IS NULL) THEN ?11 ELSE last_used_at END, \
-                 revocation_reason = iif(revoked_at IS NULL, ?16, revocation_reason), \
-                 revoked_at = ifnull(revoked_at, ?12), disabled_at = ?13, version = ?14, \
-                 retires_at = ?15, metadata = ?17, successor = ?19, digest_key = ?21 \
-                 WHERE id = ?1 AND version = ?22"
-            )
-            .into(),
+            replace_rotated: format!("{update} AND revoked_at IS NULL").into(),
+            update: update.into(),
             delete: format!("DELETE FROM {keys} WHERE id = ?").into(),
             grants: GrantStatements::new(prefix),
             first_page: page(""),
@@ -116,13 +121,13 @@ impl Statements {
             )
             .into(),
             revoke: format!(
-                "UPDATE {keys} SET revoked_at = ?2, revocation_reason = ?3, version = version + 1 \
+                "UPDATE {keys} SET revoked_at = ?2, revocation_reason = ?3, version = {next_version} \
                  WHERE id = ?1 AND revoked_at IS NULL"
             )
             .into(),
             // The oldest first.
             revoke_of_user: format!(
-                "UPDATE {keys} SET revoked_at = ?2, revocation_reason = ?3, version = version + 1 \
+                "UPDATE {keys} SET revoked_at = ?2, revocation_reason = ?3, version = {next_version} \
                  WHERE id IN (SELECT id FROM {keys} WHERE user_id = ?1 AND revoked_at IS NULL \
                  ORDER BY created_at, id LIMIT ?4) RETURNING id, ifnull(digest_key, id)"
             )

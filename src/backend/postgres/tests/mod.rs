@@ -1,6 +1,8 @@
-//! What can't be seen through the public API: steps of migrations.
+//! What can't be seen through the public API: steps of migrations, and what a read of the log
+//! costs.
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
+mod feed;
 mod schema;
 #[allow(
     dead_code,

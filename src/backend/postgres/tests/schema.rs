@@ -1,13 +1,15 @@
 //! Steps from one schema to the next, on tables that the step before has made and filled.
 
-use sqlx::{AssertSqlSafe, PgConnection, Row as _};
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, PgConnection, Row as _, postgres::PgRow};
 
 use super::{
     super::{
         Feed, PostgresBackend, Source,
         builder::PostgresBackendBuilder,
         names::Names,
-        schema::{STEPS, prepare},
+        schema::{STEPS, prepare, prepare_within},
     },
     server::Server,
 };
@@ -47,8 +49,13 @@ async fn content(connection: &mut PgConnection) -> Vec<String> {
 
 /// Keys as the first version of this crate has written them, and their log.
 async fn first_schema(server: &Server) -> PgConnection {
+    old_schema(server, FIRST).await
+}
+
+/// The same after further steps.
+async fn old_schema(server: &Server, steps: &[&str]) -> PgConnection {
     let mut connection = server.connection().await;
-    prepare(&mut connection, &names(), FIRST).await.unwrap();
+    prepare(&mut connection, &names(), steps).await.unwrap();
     run(
         &mut connection,
         "INSERT INTO tower_api_keys (id, user_id, name, scopes, display_prefix, pepper, secret_hash,
@@ -80,11 +87,17 @@ fn open(server: &Server) -> PostgresBackend {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn records_and_their_log_survive_the_step_to_the_second_schema() {
-    let Some(server) = Server::start() else {
-        return;
-    };
-    let mut connection = first_schema(&server).await;
+async fn records_and_their_log_survive_each_step() {
+    for steps in 1..STEPS.len() {
+        let Some(server) = Server::start() else {
+            return;
+        };
+        records_and_their_log_survive(&server, &STEPS[..steps]).await;
+    }
+}
+
+async fn records_and_their_log_survive(server: &Server, steps: &[&str]) {
+    let mut connection = old_schema(server, steps).await;
     let before = content(&mut connection).await;
     assert_eq!(before.len(), 199 + 200 + 66 + 1);
     let backend = PostgresBackend::connect(&server.url()).await.unwrap();
@@ -104,6 +117,69 @@ async fn records_and_their_log_survive_the_step_to_the_second_schema() {
     let mut read = backend.get_many(&lookup_keys).await.unwrap();
     read.sort_by_key(|key| key.id);
     assert_eq!(format!("{read:?}"), format!("{keys:?}"));
+    let largest = "UPDATE tower_api_keys SET revoked_at = NULL, version = 9223372036854775807;
+        UPDATE tower_api_keys SET revoked_at = now()";
+    run(&mut connection, largest).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookups_get_through_while_an_upgrade_waits_for_a_reader() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let mut connection = first_schema(&server).await;
+    let mut reader = server.connection().await;
+    let read = "SELECT count(*)::text FROM tower_api_keys";
+    run(&mut reader, "BEGIN").await;
+    all(&mut reader, read).await;
+    let url = server.url();
+    let upgrade = tokio::spawn(async move { PostgresBackend::connect(&url).await });
+    let mut lookups = server.connection().await;
+    run(&mut lookups, "SET statement_timeout = '20s'").await;
+    let waits = "SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted";
+    for _ in 0..3 {
+        while fetch_optional(&mut connection, waits).await.is_none() {
+            assert!(!upgrade.is_finished(), "it waits for the reader");
+            tokio::task::yield_now().await;
+        }
+        // It comes after the upgrade, and before the reader ends.
+        assert_eq!(all(&mut lookups, read).await, ["199"]);
+    }
+    run(&mut reader, "COMMIT").await;
+    let backend = upgrade.await.unwrap().unwrap();
+    assert_eq!(backend.get_by_id(&[id(16)]).await.unwrap().len(), 1);
+    assert_eq!(all(&mut connection, read).await, ["199"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_that_waits_too_long_says_for_what_and_changes_nothing() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let mut connection = first_schema(&server).await;
+    let before = content(&mut connection).await;
+    let mut reader = server.connection().await;
+    run(&mut reader, "BEGIN; SELECT FROM tower_api_keys").await;
+    let limit = Duration::from_millis(400);
+    let mut upgrading = server.connection().await;
+    let error = prepare_within(limit, &mut upgrading, &names(), STEPS).await;
+    let error = format!("{:?}", error.unwrap_err());
+    assert!(error.contains("another session"), "{error}");
+    assert!(error.contains("tower_api_keys"), "{error}");
+    assert_eq!(content(&mut connection).await, before);
+    let version = "SELECT version::text FROM tower_api_key_schema";
+    assert_eq!(all(&mut connection, version).await, ["1"]);
+
+    run(&mut reader, "COMMIT").await;
+    prepare_within(limit * 100, &mut upgrading, &names(), STEPS)
+        .await
+        .unwrap();
+    assert_eq!(content(&mut connection).await, before);
+}
+
+async fn fetch_optional(connection: &mut PgConnection, statement: &str) -> Option<PgRow> {
+    let found = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
+    found.fetch_optional(connection).await.unwrap()
 }
 
 /// A node of the version before goes on reading the log while a newer one starts.
@@ -189,6 +265,7 @@ async fn a_step_that_fails_leaves_everything_as_it_was() {
     let broken = &[
         STEPS[0],
         STEPS[1],
+        STEPS[2],
         "CREATE TABLE \"{schema}\".\"{prefix}more\" (id int); CREATE TABLE {keys} (id int)",
     ];
     for _ in 0..2 {
@@ -208,7 +285,7 @@ async fn a_step_that_fails_leaves_everything_as_it_was() {
     assert_eq!(backend.get_by_id(&[id(16)]).await.unwrap().len(), 1);
     // What is newer stays.
     let error = prepare(&mut connection, &names(), FIRST).await.unwrap_err();
-    let newer = matches!(error, OpenError::NewerSchema { found: 2, known: 1 });
+    let newer = matches!(error, OpenError::NewerSchema { found: 3, known: 1 });
     assert!(newer, "{error}");
 }
 
@@ -251,5 +328,5 @@ async fn of_nodes_that_start_at_once_on_the_first_schema_one_takes_the_step() {
     }
     assert_eq!(content(&mut connection).await, before);
     let version = "SELECT version::text FROM tower_api_key_schema";
-    assert_eq!(all(&mut connection, version).await, ["2"]);
+    assert_eq!(all(&mut connection, version).await, ["3"]);
 }

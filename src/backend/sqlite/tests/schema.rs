@@ -27,6 +27,7 @@ use crate::{
 const NEXT: &[&str] = &[
     STEPS[0],
     STEPS[1],
+    STEPS[2],
     "ALTER TABLE {prefix}keys ADD COLUMN colour TEXT NOT NULL DEFAULT 'none';
      CREATE INDEX {prefix}keys_by_colour ON {prefix}keys (colour);",
 ];
@@ -52,13 +53,20 @@ async fn content(connection: &mut SqliteConnection) -> Vec<String> {
 
 /// Keys as the first version of this crate has written them, and their log.
 async fn first_schema(connection: &mut SqliteConnection) {
-    migrate(connection, &TablePrefix::default(), FIRST)
+    old_schema(connection, FIRST).await;
+}
+
+/// The same after further steps.
+async fn old_schema(connection: &mut SqliteConnection, steps: &[&str]) {
+    migrate(connection, &TablePrefix::default(), steps)
         .await
         .unwrap();
     run(
         connection,
         "WITH RECURSIVE numbers (n) AS (SELECT 16 UNION ALL SELECT n + 1 FROM numbers WHERE n < 215)
-        INSERT INTO tower_api_keys SELECT unhex(replace(hex(zeroblob(24)), '00', printf('%02x', n))),
+        INSERT INTO tower_api_keys (id, user_id, name, scopes, unrestricted, display_prefix, pepper,
+            secret_hash, created_at, expires_at, last_used_at, revoked_at, disabled_at, version)
+        SELECT unhex(replace(hex(zeroblob(24)), '00', printf('%02x', n))),
             'user_' || n % 3, 'key ' || n, 'notes:read', 0, 'pk.key_abcdefghi', 'v1',
             replace(hex(zeroblob(32)), '00', 'ab'), n, iif(n % 4 = 0, n, NULL), iif(n % 3 = 0, n, NULL),
             iif(n % 5 = 0, n, NULL), iif(n % 7 = 0, n, NULL), 1
@@ -75,7 +83,7 @@ async fn only_the_steps_that_are_missing_are_done_and_records_stay() {
     let mut connection = memory().await;
     first_schema(&mut connection).await;
     let before = content(&mut connection).await;
-    for (steps, number) in [(STEPS, 2), (STEPS, 2), (NEXT, 3), (NEXT, 3)] {
+    for (steps, number) in [(STEPS, 3), (STEPS, 3), (NEXT, 4), (NEXT, 4)] {
         migrate(&mut connection, &prefix, steps).await.unwrap();
         let found = look(&mut connection, &prefix, steps).await.unwrap();
         assert_eq!(found, Found::Schema(number));
@@ -86,7 +94,7 @@ async fn only_the_steps_that_are_missing_are_done_and_records_stay() {
 
     // What is newer stays.
     let error = migrate(&mut connection, &prefix, STEPS).await.unwrap_err();
-    let newer = matches!(error, OpenError::NewerSchema { found: 3, known: 2 });
+    let newer = matches!(error, OpenError::NewerSchema { found: 4, known: 3 });
     assert!(newer, "{error}");
 }
 
@@ -97,6 +105,7 @@ async fn a_step_that_fails_leaves_everything_as_it_was() {
     let broken = &[
         STEPS[0],
         STEPS[1],
+        STEPS[2],
         "CREATE TABLE {prefix}more (id); CREATE TABLE {prefix}keys (id);",
     ];
     migrate(&mut connection, &prefix, broken).await.unwrap_err();
@@ -116,9 +125,15 @@ async fn a_step_that_fails_leaves_everything_as_it_was() {
 }
 
 #[tokio::test]
-async fn records_of_the_first_schema_are_read_and_written_after_the_step() {
-    let folder = Folder::new("schema-records");
-    first_schema(&mut create(&folder.file()).await).await;
+async fn records_are_read_and_written_after_each_step() {
+    for steps in 1..STEPS.len() {
+        let folder = Folder::new(&format!("schema-records-{steps}"));
+        old_schema(&mut create(&folder.file()).await, &STEPS[..steps]).await;
+        records_are_read_and_written(&folder).await;
+    }
+}
+
+async fn records_are_read_and_written(folder: &Folder) {
     let backend = SqliteBackend::open(folder.file()).await.unwrap();
     let ids: Vec<_> = (16..216).map(id).collect();
     let mut keys = backend.get_by_id(&ids).await.unwrap();
@@ -131,6 +146,13 @@ async fn records_of_the_first_schema_are_read_and_written_after_the_step() {
     }
     let read = backend.get_by_id(&ids).await.unwrap();
     assert_eq!(format!("{read:?}"), format!("{keys:?}"));
+    let mut shell = other(&folder.file()).await;
+    for change in [
+        "UPDATE tower_api_keys SET revoked_at = NULL, version = 9223372036854775807",
+        "UPDATE tower_api_keys SET revoked_at = 5",
+    ] {
+        run(&mut shell, change).await;
+    }
 }
 
 async fn create(path: &Path) -> SqliteConnection {
@@ -221,6 +243,6 @@ async fn of_processes_that_start_at_once_on_the_first_schema_one_takes_the_step(
         }
         assert_eq!(content(&mut shell).await, before);
         let version = "SELECT CAST(version AS TEXT) FROM tower_api_key_schema";
-        assert_eq!(texts(&mut shell, version).await, ["2"]);
+        assert_eq!(texts(&mut shell, version).await, ["3"]);
     }
 }
