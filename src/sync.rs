@@ -40,16 +40,6 @@ mod real {
         Handle::try_current().is_ok()
     }
 
-    /// The runtime whose driver the connections made here depend on.
-    #[cfg(feature = "postgres")]
-    pub(crate) use tokio::runtime::Id as RuntimeId;
-
-    /// Returns the current runtime, if there is one.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn runtime_id() -> Option<RuntimeId> {
-        Handle::try_current().ok().map(|runtime| runtime.id())
-    }
-
     /// Starts a task, or gives the future back where no runtime is entered.
     pub(crate) fn spawn<F>(future: F) -> Result<JoinHandle<F::Output>, F>
     where
@@ -116,14 +106,6 @@ mod real {
 
     pub(crate) fn in_runtime() -> bool {
         true
-    }
-
-    #[cfg(feature = "postgres")]
-    pub(crate) type RuntimeId = ();
-
-    #[cfg(feature = "postgres")]
-    pub(crate) fn runtime_id() -> Option<RuntimeId> {
-        Some(())
     }
 
     #[cfg(feature = "postgres")]
