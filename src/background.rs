@@ -125,12 +125,11 @@ impl BackgroundTask {
             let mut state = self.0.state();
             let running = state.running.as_mut();
             // Somebody may have stopped or replaced it meanwhile, and has found no task.
-            match running.filter(|running| running.number == number) {
-                Some(running) => running.task = Some(abort),
-                None => {
-                    drop(state);
-                    abort.abort();
-                }
+            if let Some(running) = running.filter(|running| running.number == number) {
+                running.task = Some(abort);
+            } else {
+                drop(state);
+                abort.abort();
             }
         }
         true

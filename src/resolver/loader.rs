@@ -74,7 +74,7 @@ impl Loader {
     }
 
     /// Sees to it that the flight lands, whatever becomes of the caller.
-    pub(super) fn load(self: &Arc<Self>, flight: Arc<Flight>) {
+    pub(super) fn load(self: &Arc<Self>, flight: &Arc<Flight>) {
         let is_full = {
             let mut waiting = self.waiting();
             let is_full = waiting.len() >= self.cache.config().max_waiting_loads();
@@ -85,7 +85,7 @@ impl Loader {
         };
         if is_full {
             let why = Unavailable::load_failed("too many keys wait to be read already");
-            self.fail(&flight, why);
+            self.fail(flight, why);
             return;
         }
         self.ensure_read();
@@ -95,13 +95,11 @@ impl Loader {
     /// ended, or stands still.
     pub(super) async fn outcome(self: &Arc<Self>, waiter: &mut Waiter) -> Outcome {
         loop {
-            match timeout(STALLED_AFTER, waiter.outcome()).await {
-                Ok(outcome) => return outcome,
-                Err(_) => {
-                    self.replace_stalled();
-                    self.ensure_read();
-                }
+            if let Ok(outcome) = timeout(STALLED_AFTER, waiter.outcome()).await {
+                return outcome;
             }
+            self.replace_stalled();
+            self.ensure_read();
         }
     }
 

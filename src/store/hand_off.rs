@@ -135,11 +135,11 @@ impl ApiKeyStore {
     pub async fn grants(&self, page: GrantPageRequest) -> Result<GrantPage, StoreError> {
         let page = page.at(self.resolver.now());
         let (permit, listed) = (self.limits.read().await?, page.clone().and_one_more());
-        let list = self.detached_with(permit, |store| async move {
-            let list = async { store.backend.list_grants(&listed).await };
-            Ok(read_in_time(list).await?)
+        let listing = self.detached_with(permit, |store| async move {
+            let read = async { store.backend.list_grants(&listed).await };
+            Ok(read_in_time(read).await?)
         });
-        let mut grants = list.await?;
+        let mut grants = listing.await?;
         check_page(&grants, &page)?;
         let has_more = grants.len() > page.max_grants();
         grants.truncate(page.max_grants());

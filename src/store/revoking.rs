@@ -102,10 +102,13 @@ impl ApiKeyStore {
         };
         let (place, event) = ending_of(&id, found.as_ref(), kind);
         let was_revoked = found.as_ref().is_some_and(|key| key.revoked_at.is_some());
+        if was_revoked {
+            self.resolver.cache().invalidate(&place);
+            return Ok(false);
+        }
         let revoke = async move {
             let is_revoked = backend.revoke(&id, now, reason.as_ref()).await?;
             let stays = !is_revoked
-                && !was_revoked
                 && matches!(backend.get(&id).await?, Some(key) if key.revoked_at.is_none());
             if stays {
                 let why =

@@ -185,7 +185,7 @@ async fn g1_a_revocation_waits_for_a_lock_longer_than_other_writes() {
 }
 
 /// Returns the process and the start of a transaction that waits for a lock, and isn't `last`.
-async fn waiting_transaction(server: &Server, last: &Option<(i32, String)>) -> (i32, String) {
+async fn waiting_transaction(server: &Server, last: Option<&(i32, String)>) -> (i32, String) {
     let waiting = "SELECT pid, xact_start::text FROM pg_stat_activity JOIN pg_locks USING (pid)
         WHERE NOT granted";
     let found = Cell::new(None);
@@ -193,7 +193,7 @@ async fn waiting_transaction(server: &Server, last: &Option<(i32, String)>) -> (
         let mut connection = server.connection().await;
         let waiting = query_as::<_, (i32, String)>(waiting).fetch_optional(&mut connection);
         let waiting = waiting.await.unwrap();
-        let is_another = waiting.is_some() && waiting != *last;
+        let is_another = waiting.is_some() && waiting.as_ref() != last;
         found.set(waiting);
         is_another
     })
@@ -214,14 +214,14 @@ async fn g1_a_revocation_that_the_server_gives_up_is_tried_again() {
         run(&mut holder, "BEGIN; SELECT FROM tower_api_keys FOR UPDATE").await;
         let revocation = revoke(&backend, &parent);
         for _ in 0..cancelled {
-            let transaction = Some(waiting_transaction(&server, &cancelled_last).await);
+            let transaction = Some(waiting_transaction(&server, cancelled_last.as_ref()).await);
             let (process, _) = transaction.as_ref().unwrap();
             let cancel = format!("SELECT pg_cancel_backend({process})");
             server.psql(&cancel).await;
             cancelled_last = transaction;
         }
         if cancelled == 2 {
-            waiting_transaction(&server, &cancelled_last).await;
+            waiting_transaction(&server, cancelled_last.as_ref()).await;
             run(&mut holder, "COMMIT").await;
             assert!(revocation.await.unwrap().unwrap());
             let mut unrevoke = server.connection().await;

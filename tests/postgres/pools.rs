@@ -40,7 +40,7 @@ async fn g1_no_write_is_lost_with_a_transaction_that_a_service_has_left_open() {
         "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM tower_api_keys",
         "BEGIN READ ONLY; SELECT 1; SAVEPOINT one",
     ] {
-        shared.writes_hold(left_open).await;
+        Box::pin(shared.writes_hold(left_open)).await;
     }
     let now = "now()";
     shared
@@ -95,6 +95,6 @@ async fn a_pool_with_another_isolation_is_as_good() {
         .psql("ALTER DATABASE postgres SET default_transaction_isolation = 'repeatable read'")
         .await;
     let shared = shared(&server).await;
-    shared.writes_hold("BEGIN").await;
+    Box::pin(shared.writes_hold("BEGIN")).await;
     shared.look_ups_see_what_is_there("BEGIN").await;
 }

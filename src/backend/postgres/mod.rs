@@ -236,7 +236,11 @@ impl ApiKeyBackend for PostgresBackend {
             return Ok(false);
         };
         let query = row::write(query(&self.0.statements.update), key).bind(expected);
-        Ok(self.0.sessions.changed(Lane::Ordinary, query).await? == 1)
+        let lane = match key.ended() {
+            Some(_) => Lane::Revocation,
+            None => Lane::Ordinary,
+        };
+        Ok(self.0.sessions.changed(lane, query).await? == 1)
     }
 
     async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {

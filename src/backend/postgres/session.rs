@@ -131,8 +131,9 @@ impl Sessions {
         lane: Lane,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, BackendError> {
+        let permit = self.permit_to_revoke(lane).await?;
         self.in_time(async {
-            let mut session = self.session(lane).await?;
+            let mut session = self.session_with(lane, permit).await?;
             let rows = query
                 .fetch_all(session.connection())
                 .await
@@ -151,7 +152,7 @@ impl Sessions {
         query: impl Fn() -> Query<'q, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, BackendError> {
         self.in_time(async {
-            let mut session = self.any_session(Lane::Lookup).await?;
+            let mut session = self.any_session(Lane::Lookup, None).await?;
             let mut rows = query()
                 .fetch_all(session.connection())
                 .await
@@ -175,8 +176,9 @@ impl Sessions {
         lane: Lane,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<u64, BackendError> {
+        let permit = self.permit_to_revoke(lane).await?;
         self.in_time(async {
-            let mut session = self.session(lane).await?;
+            let mut session = self.session_with(lane, permit).await?;
             let done = session.connection().execute(query).await.map_err(failed)?;
             session.give_back();
             Ok(done.rows_affected())
@@ -197,7 +199,9 @@ impl Sessions {
     ) -> Result<Vec<PgRow>, BackendError> {
         let mut attempts = 1;
         loop {
-            match within(self.revocation_limit, self.try_to_revoke(query())).await? {
+            let permit = self.permit_to_revoke(Lane::Revocation).await?;
+            let attempt = self.try_to_revoke(permit, query());
+            match within(self.revocation_limit, attempt).await? {
                 Err(error) if attempts == MAX_REVOCATION_ATTEMPTS => return Err(failed(error)),
                 Err(_) => attempts += 1,
                 Ok(rows) => return Ok(rows),
@@ -208,9 +212,10 @@ impl Sessions {
     /// The inner error is one that passes, after which the transaction was rolled back.
     async fn try_to_revoke(
         &self,
+        permit: Option<LanePermit<'_>>,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Result<Vec<PgRow>, sqlx::Error>, BackendError> {
-        let mut session = self.session(Lane::Revocation).await?;
+        let mut session = self.session_with(Lane::Revocation, permit).await?;
         let connection = session.connection();
         let begin = sqlx::raw_sql(AssertSqlSafe(self.begin_revocation.clone()));
         begin.execute(&mut *connection).await.map_err(failed)?;
@@ -227,15 +232,40 @@ impl Sessions {
 
     /// In no transaction, and to be [given back](Session::give_back) when what it was taken for is carried through.
     pub(super) async fn session(&self, lane: Lane) -> Result<Session<'_>, BackendError> {
-        let mut session = self.any_session(lane).await?;
+        self.session_with(lane, None).await
+    }
+
+    async fn session_with<'a>(
+        &'a self,
+        lane: Lane,
+        permit: Option<LanePermit<'a>>,
+    ) -> Result<Session<'a>, BackendError> {
+        let mut session = self.any_session(lane, permit).await?;
         session.end_stray().await?;
         Ok(session)
     }
 
+    /// Waits longer for a permit to revoke than others wait: a burst of revocations refuses none.
+    async fn permit_to_revoke(&self, lane: Lane) -> Result<Option<LanePermit<'_>>, BackendError> {
+        if lane != Lane::Revocation {
+            return Ok(None);
+        }
+        let limit = self.acquire_timeout.max(MIN_REVOCATION_TIMEOUT);
+        let permit = timeout(limit, self.lanes.acquire(lane)).await;
+        permit.map(Some).map_err(|_| no_connection())
+    }
+
     /// Waits for a permit and a connection together no longer than for a connection alone.
-    async fn any_session(&self, lane: Lane) -> Result<Session<'_>, BackendError> {
+    async fn any_session<'a>(
+        &'a self,
+        lane: Lane,
+        permit: Option<LanePermit<'a>>,
+    ) -> Result<Session<'a>, BackendError> {
         let acquire = async {
-            let permit = self.lanes.acquire(lane).await;
+            let permit = match permit {
+                Some(permit) => permit,
+                None => self.lanes.acquire(lane).await,
+            };
             let connection = match &self.from {
                 Source::Pool(pool) => Taken::Pooled(Pooled {
                     connection: pool.acquire().await.map_err(failed)?,
@@ -282,7 +312,9 @@ async fn within<T>(
 fn passes(error: &sqlx::Error) -> bool {
     /// `query_canceled`, `lock_not_available`, `deadlock_detected`, `serialization_failure`.
     const PASSING: [&str; 4] = ["57014", "55P03", "40P01", "40001"];
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| PASSING.contains(&&*code))
 }
 

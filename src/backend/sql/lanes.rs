@@ -7,7 +7,8 @@ use crate::sync::{Semaphore, SemaphorePermit};
 pub(in crate::backend) enum Lane {
     /// Keys that requests wait for.
     Lookup,
-    /// Revocations and deletions, and the reads of one record by its id, which precede them.
+    /// Writes that make keys inactive, and every read of a record by its id, since these begin with
+    /// one.
     Revocation,
     /// Everything else: lists, creations, claims, updates.
     Ordinary,
@@ -30,7 +31,8 @@ pub(in crate::backend) struct Lanes {
 /// Permits for one connection. It is free when they are dropped.
 #[derive(Default)]
 pub(in crate::backend) struct LanePermit<'a> {
-    _held: [Option<SemaphorePermit<'a>>; 4],
+    #[allow(dead_code, reason = "they are held")]
+    held: [Option<SemaphorePermit<'a>>; 4],
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -80,7 +82,7 @@ impl Lanes {
             (&self.total, true),
         ];
         let mut permit = LanePermit::default();
-        for (held, (limit, applies)) in permit._held.iter_mut().zip(limits) {
+        for (held, (limit, applies)) in permit.held.iter_mut().zip(limits) {
             if applies {
                 // An error would say that it was closed, which never happens.
                 *held = limit.acquire().await.ok();
@@ -101,7 +103,7 @@ mod tests {
     const LANES: [Lane; 3] = [Lookup, Revocation, Ordinary];
 
     /// Takes all that `lane` gives at once.
-    fn take_all<'a>(lanes: &'a Lanes, lane: Lane) -> Vec<LanePermit<'a>> {
+    fn take_all(lanes: &Lanes, lane: Lane) -> Vec<LanePermit<'_>> {
         let take = || lanes.acquire(lane).now_or_never();
         std::iter::from_fn(take).collect()
     }

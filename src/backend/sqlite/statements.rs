@@ -50,7 +50,9 @@ pub(super) struct Statements {
 const SIZES: usize = 11;
 /// How many values are written of a record: its columns, and what it is looked up by.
 const WRITTEN: usize = 21;
-/// How many records one statement takes at the most.
+/// The largest version stays as it is.
+const NEXT_VERSION: &str = "min(version, 9223372036854775806) + 1";
+/// How many records one statement takes at most.
 pub(super) const MOST: usize = 1 << (SIZES - 1);
 
 impl Statements {
@@ -76,8 +78,6 @@ impl Statements {
              retires_at = ?15, metadata = ?17, successor = ?19, digest_key = ?21 \
              WHERE id = ?1 AND version = ?22"
         );
-        // The largest one stays where it is.
-        let next_version = "min(version, 9223372036854775806) + 1";
         Self {
             get: array::from_fn(|size| {
                 let places: Vec<_> = (1..=1 << size).map(|place| format!("?{place}")).collect();
@@ -121,13 +121,13 @@ impl Statements {
             )
             .into(),
             revoke: format!(
-                "UPDATE {keys} SET revoked_at = ?2, revocation_reason = ?3, version = {next_version} \
+                "UPDATE {keys} SET revoked_at = ?2, revocation_reason = ?3, version = {NEXT_VERSION} \
                  WHERE id = ?1 AND revoked_at IS NULL"
             )
             .into(),
             // The oldest first.
             revoke_of_user: format!(
-                "UPDATE {keys} SET revoked_at = ?2, revocation_reason = ?3, version = {next_version} \
+                "UPDATE {keys} SET revoked_at = ?2, revocation_reason = ?3, version = {NEXT_VERSION} \
                  WHERE id IN (SELECT id FROM {keys} WHERE user_id = ?1 AND revoked_at IS NULL \
                  ORDER BY created_at, id LIMIT ?4) RETURNING id, ifnull(digest_key, id)"
             )

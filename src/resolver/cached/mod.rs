@@ -216,7 +216,7 @@ impl CachedResolver {
                 Begun::Landed(found) => return Ok(found),
                 Begun::Waiting(waiter) => waiter,
                 Begun::Leading(waiter) => {
-                    self.0.loader.load(waiter.flight().clone());
+                    self.0.loader.load(waiter.flight());
                     waiter
                 }
             };
