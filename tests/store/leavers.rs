@@ -46,14 +46,14 @@ impl Called {
         let issued = store.create(new_key()).await.unwrap();
         let caller = store.verify(issued.token().expose()).await.unwrap();
         let granted = store.hand_off(new_key(), MINUTE).await.unwrap();
-        let called = Self {
+        let this = Self {
             id: issued.key().id,
             claim: granted.token().clone(),
             grant: granted.grant().id,
             caller,
             store,
         };
-        (Arc::new(called), backend)
+        (Arc::new(this), backend)
     }
 
     /// Every call that begins with a read, and what it reads first.
@@ -85,13 +85,13 @@ async fn a_caller_who_leaves_breaks_off_no_read_of_the_backend() {
     let count = Called::new().await.0.reading().len();
     for index in 0..count {
         let (called, backend) = Called::new().await;
-        let (name, step, call) = called.reading().swap_remove(index);
-        let stop = backend.stop_next(step);
-        let caller = tokio::spawn(call);
-        let stopped = timeout(MINUTE, stop).await;
+        let (name, step, reading) = called.reading().swap_remove(index);
+        let asked = backend.stop_next(step);
+        let leaving = tokio::spawn(reading);
+        let stopped = timeout(MINUTE, asked).await;
         let stopped = stopped.unwrap_or_else(|_| panic!("{name} doesn't read"));
-        caller.abort();
-        assert!(caller.await.unwrap_err().is_cancelled());
+        leaving.abort();
+        assert!(leaving.await.unwrap_err().is_cancelled());
         let broken_off = timeout(Duration::from_secs(1), stopped.given_up()).await;
         assert!(broken_off.is_err(), "{name} was broken off");
     }

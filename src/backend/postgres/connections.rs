@@ -75,7 +75,8 @@ impl Connections {
         };
         let connection = match connection {
             Some(connection) => connection,
-            None => self.options.connect().await.map_err(failed)?,
+            // Boxed, since it is large, and part of every call's future.
+            None => Box::pin(self.options.connect()).await.map_err(failed)?,
         };
         Ok(Lent {
             slot,

@@ -200,7 +200,7 @@ impl Sessions {
         let mut attempts = 1;
         loop {
             let permit = self.permit_to_revoke(Lane::Revocation).await?;
-            let attempt = self.try_to_revoke(permit, query());
+            let attempt = Box::pin(self.try_to_revoke(permit, query()));
             match within(self.revocation_limit, attempt).await? {
                 Err(error) if attempts == MAX_REVOCATION_ATTEMPTS => return Err(failed(error)),
                 Err(_) => attempts += 1,
