@@ -112,7 +112,7 @@ async fn keys_of_pylons_postgresql_keep_their_tokens_and_all_that_is_known_of_th
     };
     if let Old::Postgres { pool, .. } = &old {
         let backend = PostgresBackend::new(pool.clone()).await.unwrap();
-        check_a_key_of_every_kind(&old, backend).await;
+        Box::pin(check_a_key_of_every_kind(&old, backend)).await;
     }
 }
 
