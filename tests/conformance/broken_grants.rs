@@ -90,7 +90,7 @@ impl Broken {
     ) -> bool {
         let is_held = || {
             maker.is_none_or(|(id, version)| match self.stored(&id.lookup_key()) {
-                Some(maker) => maker.version == version,
+                Some(maker) => maker.version == version && maker.revoked_at.is_none(),
                 None => self.is(Fault::ClaimIgnoresAMakerThatIsGone),
             })
         };
@@ -132,7 +132,7 @@ impl Broken {
             if let (Some((id, version)), false) = (maker, self.is(Fault::ClaimLooksAtTheMakerFirst))
             {
                 holds = match records.get(&id.lookup_key()) {
-                    Some(maker) => maker.version == version,
+                    Some(maker) => maker.version == version && maker.revoked_at.is_none(),
                     None => self.is(Fault::ClaimIgnoresAMakerThatIsGone),
                 };
             }

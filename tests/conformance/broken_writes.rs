@@ -53,7 +53,7 @@ impl ApiKeyBackend for Broken {
     ) -> Result<bool, BackendError> {
         let is_as_it_was = || {
             let found = self.stored(&maker.0.lookup_key());
-            found.is_some_and(|found| found.version == maker.1)
+            found.is_some_and(|it| it.version == maker.1 && it.revoked_at.is_none())
         };
         if !is_as_it_was() && !self.is(Fault::InsertIgnoresTheMaker) {
             return Ok(false);
