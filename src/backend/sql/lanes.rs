@@ -155,10 +155,10 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn permits_are_granted_in_order_and_a_waiter_that_goes_away_holds_none() {
+    #[test]
+    fn permits_are_granted_in_order_and_a_waiter_that_goes_away_holds_none() {
         let lanes = Lanes::new(3);
-        let held = lanes.acquire(Ordinary).await;
+        let held = lanes.acquire(Ordinary).now_or_never().unwrap();
         let (mut first, mut second) = (
             Box::pin(lanes.acquire(Ordinary)),
             pin!(lanes.acquire(Ordinary)),
