@@ -40,7 +40,7 @@ pub(crate) mod taken_out {
         TAKEN_OUT.set(true);
     }
 
-    pub(super) fn is_taken_out() -> bool {
+    pub(in crate::cache) fn is_taken_out() -> bool {
         TAKEN_OUT.get()
     }
 }
