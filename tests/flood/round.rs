@@ -17,7 +17,7 @@ use tower_api_key::{ApiKeyStore, KeyFilter, NewApiKey, PageRequest, Scopes, Stor
 
 use super::{
     database::Instances,
-    holder::{Holder, Operation, Task, unknown_token},
+    holder::{CREATIONS, Holder, Operation, Task, unknown_token},
     operator::Revocation,
     times::{Outcome, Times},
 };
@@ -29,6 +29,9 @@ pub(crate) const BOUND: Duration = Duration::from_secs(5);
 const MAX_STALENESS: Duration = Duration::from_secs(5);
 /// How many tasks the holder has on each instance.
 const TASKS: usize = 32;
+/// How many keys each instance may give to the holder while a revocation waits: those that it was
+/// already writing, and a few that overtake it before it waits for the record.
+const KEYS_MEANWHILE: usize = 12;
 /// After how long a flood counts as stuck that answers nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two lookups of one stranger: all instances share the machine.
@@ -48,6 +51,8 @@ struct Shared {
     is_over: AtomicBool,
     /// When the operator's call had succeeded.
     revoked: OnceLock<Instant>,
+    /// How many keys the holder has got with the key.
+    keys: AtomicUsize,
     /// A permit for each answered call, for each instance.
     answered: Vec<Semaphore>,
     calls: Mutex<Vec<(String, Duration, Outcome)>>,
@@ -69,6 +74,7 @@ impl Round<'_> {
             operations: self.operations,
             is_over: AtomicBool::new(false),
             revoked: OnceLock::new(),
+            keys: AtomicUsize::new(0),
             answered: (0..count).map(|_| Semaphore::new(0)).collect(),
             calls: Mutex::default(),
             problems: Mutex::default(),
@@ -108,9 +114,17 @@ impl Round<'_> {
     async fn revoke(&self, shared: &Shared) {
         let Self { revocation, .. } = self;
         let (here, others) = self.instances.all.split_first().unwrap();
-        let began = Instant::now();
+        let (began, keys) = (Instant::now(), shared.keys.load(Ordering::SeqCst));
         let revoked = revocation.run(here, &shared.holder).await;
         let took = began.elapsed();
+        let meanwhile = shared.keys.load(Ordering::SeqCst) - keys;
+        // Locks are granted in the order of the requests.
+        let is_late = meanwhile > KEYS_MEANWHILE * self.instances.all.len();
+        if is_late && self.operations == CREATIONS {
+            shared.problem(format!(
+                "{meanwhile} keys were given while {revocation} waited"
+            ));
+        }
         let name = format!("operator: {revocation}");
         let is_done = match revoked {
             Ok(()) => Outcome::Done,
@@ -185,6 +199,9 @@ impl Shared {
             let began = Instant::now();
             let answer = task.call(operation).await;
             let took = began.elapsed();
+            if operation.delegates() && answer.is_ok() {
+                self.keys.fetch_add(1, Ordering::SeqCst);
+            }
             if was_revoked && operation.delegates() && answer.is_ok() {
                 self.problem(format!("G11: {operation:?} with a key that is revoked"));
             }
