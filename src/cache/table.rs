@@ -98,8 +98,8 @@ impl Table {
         }
     }
 
-    /// Joins the load of `key`, or registers one with a `generation`. `is_good` says whether what is cached by now will
-    /// do; who passes `None` takes nothing that was read, or begun to be read, before.
+    /// Joins the load of `key`, or registers one with a `generation`. `is_good` says whether what
+    /// is cached by now will do; who passes `None` takes nothing that was read, or begun to be read, before.
     pub(super) fn join(
         &self,
         key: &LookupKey,

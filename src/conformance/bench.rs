@@ -150,6 +150,23 @@ impl<B: ApiKeyBackend> Bench<B> {
         Ok(key)
     }
 
+    /// Keys of `user` to create others with: one before it was changed, the same as it is stored,
+    /// and one that is revoked.
+    pub(super) async fn changed_parents(&self, user: &str) -> Outcome<(ApiKey, ApiKey, ApiKey)> {
+        let before = self.stored_parent(user).await?;
+        let newer = unrevoked(self.next(&before)?);
+        let revoked = ApiKey {
+            revoked_at: Some(before.created_at),
+            ..unrevoked(self.key(user)?)
+        };
+        self.store(&revoked).await?;
+        ensure!(
+            self.here().update(&newer, before.version).await?,
+            "`update` didn't find the version that is stored"
+        );
+        Ok((before, newer, revoked))
+    }
+
     /// A new key of `user` that is stored already.
     pub(super) async fn stored(&self, user: &str) -> Outcome<ApiKey> {
         let key = self.key(user)?;

@@ -221,17 +221,7 @@ async fn claimed_as<B: ApiKeyBackend>(
 /// The key that made a grant is changed before the claim, or while it is under way.
 pub(super) async fn see_the_maker_change<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let user = bench.user("maker");
-    let maker = bench.stored_parent(&user).await?;
-    let newer = unrevoked(bench.next(&maker)?);
-    let revoked = ApiKey {
-        revoked_at: Some(maker.created_at),
-        ..unrevoked(bench.key(&user)?)
-    };
-    bench.store(&revoked).await?;
-    ensure!(
-        bench.here().update(&newer, maker.version).await?,
-        "`update` didn't find the version that is stored"
-    );
+    let (maker, newer, revoked) = bench.changed_parents(&user).await?;
     let grant = bench.stored_grant(&user).await?;
     let key = bench.claimed_key(&grant)?;
     let unknown = bench.id();

@@ -15,17 +15,7 @@ const ROUNDS: usize = 8;
 /// The key that another is made with is changed before, or while the other is being stored.
 pub(super) async fn are_as_they_were<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
     let user = bench.user("made by a key");
-    let maker = bench.stored_parent(&user).await?;
-    let newer = unrevoked(bench.next(&maker)?);
-    let revoked = ApiKey {
-        revoked_at: Some(maker.created_at),
-        ..unrevoked(bench.key(&user)?)
-    };
-    bench.store(&revoked).await?;
-    ensure!(
-        bench.here().update(&newer, maker.version).await?,
-        "`update` didn't find the version that is stored"
-    );
+    let (maker, newer, revoked) = bench.changed_parents(&user).await?;
     let key = made_by(bench, &newer)?;
     for (maker, what) in [
         ((maker.id, maker.version), "an older version of the maker"),

@@ -426,6 +426,64 @@ async fn ten_thousand_contexts_that_are_held_cost_no_polling() {
     assert!(told <= 600, "{told} polls for two hundred ends");
 }
 
+/// Polls of a context that is held for so long while its source tells nothing of changes.
+async fn polls_in(time: Duration, subscribing: Subscribing) -> usize {
+    let node = Node::new().await;
+    node.remote.set_subscribing(subscribing);
+    let token = node.token().await;
+    let auth = node.store.verify(&token).await.unwrap();
+    let polls = Arc::new(AtomicUsize::new(0));
+    let (mut revoked, counted) = (Box::pin(auth.revoked()), polls.clone());
+    let held = tokio::spawn(poll_fn(move |cx| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        revoked.as_mut().poll(cx)
+    }));
+    sleep(time).await;
+    assert!(!held.is_finished());
+    polls.load(Ordering::Relaxed)
+}
+
+/// Each read may take two polls, and the key is read every half of the bound.
+#[tokio::test(start_paused = true)]
+async fn a_held_context_without_changes_is_polled_only_for_its_reads() {
+    for subscribing in [Subscribing::Nothing, Subscribing::Refused] {
+        let polls = polls_in(1_000 * SECOND, subscribing).await;
+        let reads = 2 * 1_000 / 5;
+        assert!(
+            (reads..4 * reads).contains(&polls),
+            "{subscribing:?}: {polls} polls"
+        );
+    }
+}
+
+/// The proofs of a slow feed leave little of the lease, and less than there is between two looks of
+/// the monitor: it sees none of them, and a watcher that reads its key just then does.
+#[tokio::test(start_paused = true)]
+async fn g2_a_context_ends_in_time_after_a_slow_feed_falls_silent() {
+    let bound = SECOND / 10;
+    for latency in 30..40 {
+        for silent_after in (0..200).step_by(3) {
+            let node = Node::with(CacheConfig::new().max_staleness(bound)).await;
+            let slow = Feed::Slow(Duration::from_millis(latency));
+            node.remote.set_feed(slow);
+            let token = node.token().await;
+            sleep(bound).await;
+            assert_eq!(node.verify(&token).await, "good");
+            let (_, watch) = held(&node, &token).await;
+            sleep(SECOND + Duration::from_millis(silent_after)).await;
+            node.remote.set_subscribing(Subscribing::Hangs);
+            node.remote.set_feed(Feed::Stalled);
+            sleep(bound / 2).await;
+            node.remote.revoke_elsewhere(&token).await;
+            let took = ended_after(Instant::now(), watch).await;
+            assert!(
+                took <= bound,
+                "{latency} ms, silent after {silent_after} ms: {took:?}"
+            );
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn g2_a_context_that_shows_another_name_or_end_ends_with_its_key() {
     let node = Node::new().await;

@@ -60,6 +60,16 @@ impl Inner {
         self.cache.config().schedule()
     }
 
+    /// The same as `receives_changes`, and has the monitor notify this watcher once they are lost:
+    /// so it looks again after it has said so. Without changes it says nothing, or every look of
+    /// the monitor would wake every watcher.
+    fn may_rely_on_changes(&self) -> bool {
+        self.receives_changes() && {
+            self.cache.watchers().rely_on_changes();
+            self.receives_changes()
+        }
+    }
+
     /// Returns how long it is until a key has to be read again, where changes do not arrive.
     fn until_read(&self, read_at: Moment, now: &Now<'_>) -> Duration {
         let age = now.monotonic().saturating_sub(read_at.monotonic);
@@ -95,8 +105,7 @@ impl CachedResolver {
             let left = end.saturating_sub(now.wall()).saturating_add(1);
             Duration::from_millis(left)
         });
-        resolver.cache.watchers().rely_on_changes();
-        let until_read = if resolver.receives_changes() {
+        let until_read = if resolver.may_rely_on_changes() {
             Duration::MAX
         } else {
             let until_read = resolver.until_read(known.read_at(), &now);
