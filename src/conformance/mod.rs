@@ -253,7 +253,7 @@ async fn check<B: ApiKeyBackend>(
         bench = Some(Bench::new([here?, there?], settings)?);
         Ok(())
     };
-    run.rule(rules::OPENS, opening).await;
+    run.rule(rules::OPENS, || opening).await;
     if let Some(bench) = bench {
         rules::of_sources(&bench, &mut run).await;
         if !is_source {

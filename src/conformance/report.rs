@@ -82,8 +82,13 @@ impl Run {
         }
     }
 
-    pub(super) async fn rule(&mut self, rule: &'static str, check: impl Future<Output = Outcome>) {
-        let check = super::steps::caught(Box::pin(check));
+    /// The check is made here, so that no caller's stack frame has room for all of them at once.
+    pub(super) async fn rule<F: Future<Output = Outcome>>(
+        &mut self,
+        rule: &'static str,
+        check: impl FnOnce() -> F,
+    ) {
+        let check = super::steps::caught(Box::pin(check()));
         let outcome = match crate::sync::timeout(self.time_limit, check).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Broken(format!("not done after {:?}", self.time_limit))),

@@ -283,11 +283,12 @@ impl Sessions {
             .unwrap_or_else(|_| Err(no_connection()))
     }
 
-    pub(super) async fn in_time<T>(
+    /// Boxes `answer`, which is large: it is part of the future of every call.
+    pub(super) fn in_time<T>(
         &self,
         answer: impl Future<Output = Result<T, BackendError>>,
-    ) -> Result<T, BackendError> {
-        within(self.limit, answer).await
+    ) -> impl Future<Output = Result<T, BackendError>> {
+        within(self.limit, Box::pin(answer))
     }
 }
 
