@@ -456,34 +456,6 @@ async fn a_held_context_without_changes_is_polled_only_for_its_reads() {
     }
 }
 
-/// The proofs of a slow feed leave little of the lease, and less than there is between two looks of
-/// the monitor: it sees none of them, and a watcher that reads its key just then does.
-#[tokio::test(start_paused = true)]
-async fn g2_a_context_ends_in_time_after_a_slow_feed_falls_silent() {
-    let bound = SECOND / 10;
-    for latency in 30..40 {
-        for silent_after in (0..200).step_by(3) {
-            let node = Node::with(CacheConfig::new().max_staleness(bound)).await;
-            let slow = Feed::Slow(Duration::from_millis(latency));
-            node.remote.set_feed(slow);
-            let token = node.token().await;
-            sleep(bound).await;
-            assert_eq!(node.verify(&token).await, "good");
-            let (_, watch) = held(&node, &token).await;
-            sleep(SECOND + Duration::from_millis(silent_after)).await;
-            node.remote.set_subscribing(Subscribing::Hangs);
-            node.remote.set_feed(Feed::Stalled);
-            sleep(bound / 2).await;
-            node.remote.revoke_elsewhere(&token).await;
-            let took = ended_after(Instant::now(), watch).await;
-            assert!(
-                took <= bound,
-                "{latency} ms, silent after {silent_after} ms: {took:?}"
-            );
-        }
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn g2_a_context_that_shows_another_name_or_end_ends_with_its_key() {
     let node = Node::new().await;
