@@ -85,6 +85,8 @@ pub(crate) enum Freshness {
     Cached,
     /// Read after it was asked for.
     Fresh,
+    /// The same, and read before all that wait, however many do: somebody revokes the key.
+    Urgent,
 }
 
 /// What a request gets that wasn't answered from memory.
@@ -159,7 +161,7 @@ impl Cache {
         let is_good = |cached: &CachedKey| self.is_good(cached, now, is_leased);
         let is_good: Option<&dyn Fn(&CachedKey) -> bool> = match freshness {
             Freshness::Cached => Some(&is_good),
-            Freshness::Fresh => None,
+            Freshness::Fresh | Freshness::Urgent => None,
         };
         let generation = self.places.generation();
         match self.table.join(key, now, generation, is_good) {

@@ -410,7 +410,8 @@ mod tests {
     impl Revalidate for ArrivingBetweenLooks {
         fn revalidate(self: Arc<Self>, watched: WatchedKey) -> Answer<Revalidation> {
             self.attempts.fetch_add(1, Ordering::SeqCst);
-            self.watchers.upgrade().unwrap().rely_on_changes();
+            let watchers = self.watchers.upgrade().expect("watched");
+            watchers.rely_on_changes();
             let (read_at, wait) = (watched.read_at, Duration::MAX);
             Box::pin(async move { Revalidation::Active { read_at, wait } })
         }
@@ -444,11 +445,12 @@ mod tests {
         let (key, id) = (LookupKey::from_bytes([7; 24]), KeyId::from_bytes([7; 24]));
         let read_at = Moment::now(&*clock);
         let until_inactive = until_inactive(Arc::downgrade(&watchers), key, id, read_at);
-        let looks = 10;
-        let time = looks * schedule.look_every + schedule.look_every / 2;
-        timeout(time, until_inactive).await.unwrap_err();
+        let looks = 10_u8;
+        let time = u32::from(looks) * schedule.look_every + schedule.look_every / 2;
+        let ended = timeout(time, until_inactive).await;
+        assert!(ended.is_err());
         // Once at first, and once after each look.
         let attempts = source.attempts.load(Ordering::SeqCst);
-        assert_eq!(attempts, 1 + looks as usize);
+        assert_eq!(attempts, 1 + usize::from(looks));
     }
 }

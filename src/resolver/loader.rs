@@ -73,15 +73,18 @@ impl Loader {
         })
     }
 
-    /// Sees to it that the flight lands, whatever becomes of the caller.
-    pub(super) fn load(self: &Arc<Self>, flight: &Arc<Flight>) {
+    /// Sees to it that the flight lands, whatever becomes of the caller. An urgent one goes before
+    /// all others, and is never refused.
+    pub(super) fn load(self: &Arc<Self>, flight: &Arc<Flight>, is_urgent: bool) {
         let is_full = {
             let mut waiting = self.waiting();
             let is_full = waiting.len() >= self.cache.config().max_waiting_loads();
-            if !is_full {
-                waiting.push_back(flight.clone());
+            match is_urgent {
+                true => waiting.push_front(flight.clone()),
+                false if !is_full => waiting.push_back(flight.clone()),
+                false => {}
             }
-            is_full
+            is_full && !is_urgent
         };
         if is_full {
             let why = Unavailable::load_failed("too many keys wait to be read already");

@@ -117,7 +117,7 @@ impl ApiKeyStore {
         let Ok(token) = self.parse(token.trim_ascii()) else {
             return Ok(LeakReport::FalsePositive);
         };
-        match self.resolver.identify(&token).await {
+        match self.identify(&token).await {
             Ok((key_id, _)) => {
                 let reported = Event::of(EventKind::LeakReported).key(key_id);
                 self.resolver.emitter().emit(reported);

@@ -11,7 +11,7 @@ use crate::{
     error::{BackendError, StoreError},
     events::{Event, EventKind},
     key::{KeyStatus, RevocationReason},
-    token::KeyId,
+    token::{ApiKeyToken, KeyId},
     verify::VerifyError,
 };
 
@@ -130,7 +130,7 @@ impl ApiKeyStore {
         let Ok(token) = self.parse(token) else {
             return Ok(false);
         };
-        match self.resolver.identify(&token).await {
+        match self.identify(&token).await {
             Ok((_, KeyStatus::Revoked)) | Err(VerifyError::Unknown) => {
                 self.resolver.cache().invalidate(&token.lookup_key());
                 Ok(false)
@@ -139,6 +139,15 @@ impl ApiKeyStore {
             Err(VerifyError::Unavailable(error)) => Err(StoreError::Unavailable(error)),
             Err(_) => Ok(false),
         }
+    }
+
+    /// Reads which key the token is of, and its status.
+    pub(super) async fn identify(
+        &self,
+        token: &ApiKeyToken,
+    ) -> Result<(KeyId, KeyStatus), VerifyError> {
+        let permit = self.limits.revoke().await;
+        with_permit(permit, self.resolver.identify(token)).await
     }
 
     pub(super) async fn revoke_all_for(

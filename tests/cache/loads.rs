@@ -6,7 +6,7 @@ use tokio::{
     task::{JoinSet, yield_now},
     time::{Instant, sleep},
 };
-use tower_api_key::CacheConfig;
+use tower_api_key::{CacheConfig, LeakReport};
 
 use crate::{
     LOAD_TIMEOUT, MOMENT, SECOND,
@@ -68,6 +68,33 @@ async fn no_more_reads_are_under_way_than_were_allowed() {
         verify_all(&node, tokens, 10).await;
         assert_eq!(node.remote.most_reads_at_once(), max_loads);
     }
+}
+
+/// By its token, the key is read before it is revoked.
+#[tokio::test(start_paused = true)]
+async fn a_token_is_revoked_while_too_many_keys_wait_to_be_read() {
+    let node = node_with(CacheConfig::new().max_loads(1).max_waiting_loads(3_000)).await;
+    let tokens = node.tokens(3_002).await;
+    node.remote.set_reading(Reading::Slow(20 * MOMENT));
+    let mut waiting = JoinSet::new();
+    for (index, token) in tokens.iter().enumerate() {
+        let (store, token) = (node.store.clone(), token.clone());
+        waiting.spawn(async move { outcome(&store.verify(token).await) });
+        // The first is read by itself.
+        if index == 0 || index + 1 == tokens.len() {
+            sleep(MOMENT).await;
+        }
+    }
+    assert_eq!(node.store.cache_stats().failed_loads, 1);
+    let asked_at = Instant::now();
+    assert!(node.store.revoke_token(&tokens[3_001]).await.unwrap());
+    // The read in progress, that of the key, and that of its record.
+    assert!(asked_at.elapsed() <= 60 * MOMENT);
+    let report = node.store.report_leaked([&tokens[3_000]]).await.unwrap();
+    let [LeakReport::TruePositive { newly_revoked, .. }] = report[..] else {
+        panic!("{report:?}");
+    };
+    assert!(newly_revoked);
 }
 
 #[tokio::test(start_paused = true)]

@@ -123,7 +123,7 @@ impl CachedResolver {
         &self,
         token: &ApiKeyToken,
     ) -> Result<(KeyId, KeyStatus), VerifyError> {
-        let found = self.find(token, Freshness::Fresh).await?;
+        let found = self.find(token, Freshness::Urgent).await?;
         let Found::Key(key) = &found else {
             let verified = self.verified(token, found, &self.coarse());
             return Err(verified.err().unwrap_or(VerifyError::Unknown));
@@ -216,7 +216,8 @@ impl CachedResolver {
                 Begun::Landed(found) => return Ok(found),
                 Begun::Waiting(waiter) => waiter,
                 Begun::Leading(waiter) => {
-                    self.0.loader.load(waiter.flight());
+                    let is_urgent = freshness == Freshness::Urgent;
+                    self.0.loader.load(waiter.flight(), is_urgent);
                     waiter
                 }
             };
@@ -224,7 +225,7 @@ impl CachedResolver {
             let outcome = self.0.loader.outcome(&mut waiter).await;
             let is_over = match freshness {
                 Freshness::Cached => flight.is_stale() || flight.is_refused(),
-                Freshness::Fresh => flight.is_stale(),
+                Freshness::Fresh | Freshness::Urgent => flight.is_stale(),
             };
             let answers = |found| self.0.cache.answers(found, asked_at, &self.coarse());
             let is_too_old = outcome.as_ref().is_ok_and(|found| !answers(found));
