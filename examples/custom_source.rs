@@ -49,7 +49,13 @@ async fn main() -> Result<(), AnyError> {
 
     // Beside the keys so that there is one place to look at. Yours belongs where who can read the
     // keys can't.
-    let peppers = Peppers::new(Pepper::from_file("v1", path.with_extension("pepper"))?);
+    let pepper_file = path.with_extension("pepper");
+    let pepper = if path.exists() {
+        Pepper::from_file("v1", pepper_file)?
+    } else {
+        Pepper::create_file("v1", pepper_file)?
+    };
+    let peppers = Peppers::new(pepper);
     if !path.exists() {
         let token = ApiKeyToken::generate(&Brand::default())?;
         let hash = peppers.hash(&token)?;

@@ -9,7 +9,9 @@ mod server;
 
 use std::{
     error::Error,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use axum::{
@@ -20,9 +22,11 @@ use axum::{
 };
 use serde_json::{Value, json};
 use tower_api_key::{
-    ApiKeyLayer, ApiKeyStore, AuthContext, NewApiKey, Pepper, Peppers, RequireScope, Scopes,
-    SqliteBackend,
+    ApiKeyBackend, ApiKeyLayer, ApiKeyStore, AuthContext, NewApiKey, Pepper, Peppers, RequireScope,
+    Scopes, SqliteBackend,
 };
+
+const PEPPER: &str = "quickstart.pepper";
 
 type Notes = Arc<Mutex<Vec<Value>>>;
 
@@ -30,9 +34,16 @@ type Notes = Arc<Mutex<Vec<Value>>>;
 async fn main() -> Result<(), Box<dyn Error>> {
     let listener = server::listen().await?;
 
-    // Who has only one of these files can't try out secrets.
-    let pepper = Pepper::from_file("v1", "quickstart.pepper")?;
-    let store = ApiKeyStore::builder(SqliteBackend::open("quickstart.db").await?)
+    // Somebody who has only one of these files can't try out secrets.
+    let backend = SqliteBackend::open("quickstart.db").await?;
+    let has_keys = !backend.pepper_usage(SystemTime::now()).await?.is_empty();
+    // With a new pepper, no key would work any more that is there already.
+    let pepper = if has_keys || Path::new(PEPPER).exists() {
+        Pepper::from_file("v1", PEPPER)?
+    } else {
+        Pepper::create_file("v1", PEPPER)?
+    };
+    let store = ApiKeyStore::builder(backend)
         .peppers(Peppers::new(pepper))
         .build()
         .await?;

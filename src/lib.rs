@@ -271,9 +271,9 @@ pub use self::{
     store::{ApiKeyStore, ApiKeyStoreBuilder, LeakReport},
     stream::UntilRevoked,
     token::{
-        ApiKeyToken, Brand, DigestFormat, DisplayPrefix, KeyId, LookupKey, MalformedToken,
-        ParseDisplayPrefixError, ParseKeyIdError, ParseSecretHashError, Pepper, PepperId, Peppers,
-        SecretHash, TokenAlphabet, TokenFormat, UnknownPepper,
+        ApiKeyToken, Brand, DigestAlgorithm, DigestFormat, DisplayPrefix, KeyId, LookupKey,
+        MalformedToken, ParseDisplayPrefixError, ParseKeyIdError, ParseSecretHashError, Pepper,
+        PepperId, Peppers, SecretHash, TokenAlphabet, TokenFormat, UnknownPepper,
     },
     verify::{VerifyError, VerifyErrorKind},
 };

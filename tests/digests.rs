@@ -9,6 +9,8 @@ mod formats;
 mod guarantees;
 #[path = "digests/import.rs"]
 mod import;
+#[path = "digests/issuers.rs"]
+mod issuers;
 #[path = "digests/kinds.rs"]
 mod kinds;
 #[path = "digests/layer.rs"]

@@ -476,6 +476,7 @@ async fn a_client_that_says_it_speaks_grpc_does_not_turn_a_denial_into_a_success
         let answer = send(&app, request).await;
         assert_eq!(answer.status, 500, "{kind}");
         assert_eq!(answer.headers.contains_key("grpc-status"), grpc, "{kind}");
+        assert_eq!(answer.headers["cache-control"], "no-store");
     }
 }
 
@@ -497,6 +498,7 @@ async fn a_handler_can_answer_with_a_rejection_itself() {
             response.headers().contains_key("retry-after"),
             status == 503
         );
+        assert_eq!(response.headers()["cache-control"], "no-store");
         let carried: &Rejection = response.extensions().get().unwrap();
         assert_eq!(carried.code(), rejection.code());
     }

@@ -41,6 +41,7 @@ impl Answer {
         let described = [
             ("content-type", "application/problem+json"),
             ("content-length", &len),
+            ("cache-control", "no-store"),
         ];
         let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         Self {
@@ -395,6 +396,7 @@ async fn a_replaced_rejection_is_what_the_layer_and_the_guards_behind_it_answer(
             assert_eq!((answer.status, &*answer.body), (status, body));
             assert_eq!(answer.header("content-type"), None);
             assert!(answer.header("www-authenticate").is_some());
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
         }
     }
 }

@@ -7,7 +7,7 @@ mod support;
 use std::{
     env,
     error::Error,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
     sync::Barrier,
@@ -109,7 +109,7 @@ fn random_peppers_differ_and_clones_of_an_ephemeral_one_are_one() {
 fn a_bad_id_leaves_no_pepper_file_behind() {
     let folder = Folder::new("bad_id");
     let path = folder.0.join("pepper");
-    assert!(Pepper::from_file("not an id", &path).is_err());
+    assert!(Pepper::create_file("not an id", &path).is_err());
     assert!(!path.exists());
 }
 
@@ -121,10 +121,23 @@ async fn nothing_is_built_without_peppers() {
     assert!(matches!(resolver, Err(ConfigError::MissingPeppers)));
 }
 
-const IN_ENV: &str = " not trimmed, not decoded: 00ff= \n";
+const IN_ENV: &str = "not decoded: 00ff=";
 const ENV_SET: &str = "TOWER_API_KEY_TEST_PEPPER";
 const ENV_SHORT: &str = "TOWER_API_KEY_TEST_PEPPER_SHORT";
 const ENV_EMPTY: &str = "TOWER_API_KEY_TEST_PEPPER_EMPTY";
+
+/// What another instance, which gets the same pepper another way, may not have.
+const PADDED: [(&str, &str); 9] = [
+    ("0123456789abcdef\n", "a line break"),
+    ("\r\n0123456789abcdef", "a line break"),
+    ("0123456789abcdef\r", "a line break"),
+    (" 0123456789abcdef", "white space"),
+    ("0123456789abcdef\t", "white space"),
+    ("                    ", "white space"),
+    ("\"0123456789abcdef\"", "a quotation mark"),
+    ("'0123456789abcdef'", "a quotation mark"),
+    ("`0123456789abcdef", "a quotation mark"),
+];
 
 /// A process can't safely change its own environment, so this test runs itself once more in one
 /// that has the variables.
@@ -151,13 +164,23 @@ fn a_pepper_from_the_environment_is_its_raw_bytes() {
             };
             assert_eq!(told, len);
         }
+        for (at, (_, reason)) in PADDED.into_iter().enumerate() {
+            let variable = format!("{ENV_SET}_{at}");
+            let error = Pepper::from_env("v1", &variable).unwrap_err();
+            assert!(matches!(error, ConfigError::PepperPadded { .. }));
+            let text = error.to_string();
+            assert!(text.contains(&variable) && text.contains(reason), "{text}");
+            assert!(!text.contains("0123456789"), "{text}");
+        }
         return;
     }
+    let padded = PADDED.into_iter().enumerate();
     let again = Command::new(env::current_exe().unwrap())
         .args(["--exact", "a_pepper_from_the_environment_is_its_raw_bytes"])
         .env(ENV_SET, IN_ENV)
         .env(ENV_SHORT, "123456789012345")
         .env(ENV_EMPTY, "")
+        .envs(padded.map(|(at, (value, _))| (format!("{ENV_SET}_{at}"), value)))
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&again.stdout);
@@ -168,43 +191,56 @@ fn a_pepper_from_the_environment_is_its_raw_bytes() {
 }
 
 #[test]
-fn a_pepper_file_is_made_for_its_owner_alone_and_found_again() {
-    let folder = Folder::new("made");
-    let first = fingerprint(Pepper::from_file("v1", folder.join("pepper")).unwrap());
+fn a_pepper_file_is_created_for_its_owner_alone_and_found_again() {
+    let folder = Folder::new("created");
+    let path = folder.join("pepper");
+    let first = fingerprint(Pepper::create_file("v1", &path).unwrap());
 
-    let text = fs::read_to_string(folder.join("pepper")).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
     let digits = text.trim_end();
     assert_eq!(digits.len(), 64);
-    assert!(
-        digits
-            .bytes()
-            .all(|byte| b"0123456789abcdef".contains(&byte))
-    );
+    let is_digit = |byte| b"0123456789abcdef".contains(&byte);
+    assert!(digits.bytes().all(is_digit));
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let mode = fs::metadata(folder.join("pepper"))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
     assert_eq!(folder.names(), ["pepper"]);
 
-    assert_eq!(
-        fingerprint(Pepper::from_file("v1", folder.join("pepper")).unwrap()),
-        first
-    );
-    assert_eq!(fs::read_to_string(folder.join("pepper")).unwrap(), text);
-    let elsewhere = folder.join("another");
-    assert_ne!(
-        fingerprint(Pepper::from_file("v1", elsewhere).unwrap()),
-        first
-    );
+    assert_eq!(fingerprint(Pepper::from_file("v1", &path).unwrap()), first);
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    let elsewhere = Pepper::create_file("v1", folder.join("another")).unwrap();
+    assert_ne!(fingerprint(elsewhere), first);
 }
 
 #[test]
-fn a_pepper_file_is_hex_with_white_space_at_its_end_or_none() {
+fn g13_a_lost_pepper_file_is_an_error_and_is_not_created_anew() {
+    let folder = Folder::new("lost");
+    let error = Pepper::from_file("v1", folder.join("pepper")).unwrap_err();
+    assert!(matches!(error, ConfigError::PepperFile { .. }), "{error:?}");
+    assert_eq!(folder.names(), [""; 0]);
+}
+
+#[test]
+fn g13_a_pepper_file_that_exists_is_never_replaced() {
+    let folder = Folder::new("kept");
+    let path = folder.join("pepper");
+    for content in ["00112233445566778899aabbccddeeff", "", "not hex"] {
+        fs::write(&path, content).unwrap();
+        let error = Pepper::create_file("v1", &path).unwrap_err();
+        let ConfigError::PepperFile { source, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(source.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        assert_eq!(folder.names(), ["pepper"]);
+    }
+}
+
+#[test]
+fn a_pepper_file_is_hex_with_white_space_around_it_or_none() {
     let folder = Folder::new("hex");
     let bytes: Vec<u8> = (0..16).map(|at| at * 17).collect();
     let expected = fingerprint(Pepper::new("v1", bytes).unwrap());
@@ -213,6 +249,7 @@ fn a_pepper_file_is_hex_with_white_space_at_its_end_or_none() {
         digits.to_owned(),
         digits.to_uppercase(),
         format!("{digits}\r\n \t\n"),
+        format!(" \n{digits}"),
     ] {
         fs::write(folder.join("pepper"), &text).unwrap();
         let found = Pepper::from_file("v1", folder.join("pepper")).unwrap();
@@ -221,23 +258,23 @@ fn a_pepper_file_is_hex_with_white_space_at_its_end_or_none() {
 }
 
 #[test]
-fn processes_that_start_at_once_agree_on_one_pepper() {
+fn of_processes_that_create_one_pepper_file_one_does() {
     const STARTS: usize = 16;
     for round in 0..8 {
         let folder = Folder::new(&format!("race{round}"));
         let gate = Barrier::new(STARTS);
-        let found: Vec<String> = thread::scope(|scope| {
+        let created: Vec<String> = thread::scope(|scope| {
             let start = || {
                 gate.wait();
-                fingerprint(Pepper::from_file("v1", folder.join("pepper")).unwrap())
+                let created = Pepper::create_file("v1", folder.join("pepper"));
+                created.ok().map(fingerprint)
             };
             let starts: Vec<_> = (0..STARTS).map(|_| scope.spawn(start)).collect();
-            starts
-                .into_iter()
-                .map(|start| start.join().unwrap())
-                .collect()
+            let ended = starts.into_iter().map(|start| start.join().unwrap());
+            ended.flatten().collect()
         });
-        assert!(found.iter().all(|other| *other == found[0]), "{found:?}");
+        let found = fingerprint(Pepper::from_file("v1", folder.join("pepper")).unwrap());
+        assert_eq!(created, [found]);
         assert_eq!(folder.names(), ["pepper"]);
     }
 }
@@ -245,13 +282,12 @@ fn processes_that_start_at_once_agree_on_one_pepper() {
 #[test]
 fn a_pepper_file_that_holds_no_pepper_is_an_error_and_stays_as_it_is() {
     let folder = Folder::new("garbage");
-    let contents: [&[u8]; 8] = [
+    let contents: [&[u8]; 7] = [
         b"",
         b"\n",
         b"not a pepper, not even hex, but long enough",
         b"00112233445566778899aabbccddeeff0",
         b"00112233445566778899aabbccddee",
-        b" 00112233445566778899aabbccddeeff",
         b"00112233445566778899aabbccddeeff\nffeeddccbbaa99887766554433221100",
         b"\xff\xfe\0\0",
     ];
@@ -273,7 +309,7 @@ fn a_pepper_file_that_holds_no_pepper_is_an_error_and_stays_as_it_is() {
 }
 
 #[test]
-fn a_pepper_file_that_cannot_be_read_or_made_is_an_error() {
+fn a_pepper_file_that_cannot_be_read_or_created_is_an_error() {
     let folder = Folder::new("unreadable");
     fs::write(folder.join("plain"), "").unwrap();
     let paths = [
@@ -283,12 +319,17 @@ fn a_pepper_file_that_cannot_be_read_or_made_is_an_error() {
         PathBuf::new(),
     ];
     for path in paths {
-        let error = Pepper::from_file("v1", &path).unwrap_err();
-        assert!(
-            matches!(error, ConfigError::PepperFile { .. }),
-            "{path:?} {error:?}"
-        );
-        assert!(error.source().is_some());
+        for tried in [
+            Pepper::from_file("v1", &path),
+            Pepper::create_file("v1", &path),
+        ] {
+            let error = tried.unwrap_err();
+            assert!(
+                matches!(error, ConfigError::PepperFile { .. }),
+                "{path:?} {error:?}"
+            );
+            assert!(error.source().is_some());
+        }
     }
     assert_eq!(folder.names(), ["plain"]);
 }

@@ -348,7 +348,20 @@ pub enum ConfigError {
     /// given in the wrong place.
     #[error("the environment variable {0} should hold a pepper, but isn't set")]
     PepperNotSet(String),
-    /// The file that holds a pepper can't be read or made.
+    /// The environment variable that holds a pepper begins or ends with what is probably no part of
+    /// it. Another instance, which gets the same pepper another way, would have other bytes.
+    #[error(
+        "the environment variable {variable} begins or ends with {problem}: remove it, or give the \
+         bytes to `Pepper::new` if it is part of the pepper"
+    )]
+    #[non_exhaustive]
+    PepperPadded {
+        /// The name of the variable.
+        variable: String,
+        /// What surrounds the pepper.
+        problem: &'static str,
+    },
+    /// The file that holds a pepper can't be read or created.
     #[error("the pepper file {path} can't be used")]
     #[non_exhaustive]
     PepperFile {

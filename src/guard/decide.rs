@@ -9,7 +9,7 @@ use crate::{
     context::{AuthContext, LayerHandle},
     middleware::{
         Anonymous, GrpcResponse, ProblemResponse, Rejection, RejectionReason, ResponseForRejection,
-        forget_body, reject_like_the_layer,
+        forget_body, mark, reject_like_the_layer,
     },
     scope::{Scope, is_plain},
     trace,
@@ -183,7 +183,7 @@ where
         });
         Response::from_parts(head, body)
     };
-    response.extensions_mut().insert(rejection);
+    mark(&mut response, rejection);
     response
 }
 

@@ -9,7 +9,7 @@ use http::request::Parts;
 use super::{RequireScope, TypedScopes, decide};
 use crate::{
     context::AuthContext,
-    middleware::{ProblemResponse, Rejection, ResponseForRejection},
+    middleware::{ProblemResponse, Rejection, ResponseForRejection, mark},
 };
 
 /// The caller. Anonymous requests are answered 401, those that no layer has seen 500.
@@ -55,7 +55,7 @@ impl<T: TypedScopes, S: Sync> FromRequestParts<S> for RequireScope<T> {
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let mut response: Response = ProblemResponse.response_for_rejection(self.clone());
-        response.extensions_mut().insert(self);
+        mark(&mut response, self);
         response
     }
 }

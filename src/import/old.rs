@@ -11,7 +11,9 @@ use crate::{
     error::{InvalidKey, RandomError},
     key::{ApiKey, Metadata, NewApiKey, check_scopes},
     scope::Scopes,
-    token::{DisplayPrefix, KeyId, PepperId, Peppers, SecretHash, TokenFormat, random},
+    token::{
+        DigestAlgorithm, DisplayPrefix, KeyId, PepperId, Peppers, SecretHash, TokenFormat, random,
+    },
 };
 
 /// A key that another program has made, for [`ApiKeyStore::import`](crate::ApiKeyStore::import).
@@ -48,7 +50,7 @@ pub struct OldKey {
 /// What was kept of the secret, as it was found.
 #[derive(Clone)]
 enum Hash {
-    Digest(String),
+    Digest(String, DigestAlgorithm),
     Hmac {
         id: String,
         pepper: PepperId,
@@ -67,7 +69,16 @@ impl OldKey {
     /// The key of `user_id` of whose token `digest` is the SHA-256, in hex. The store has to know
     /// [how the tokens look](crate::ApiKeyStoreBuilder::digest_format). The key gets a random id.
     pub fn by_digest(digest: impl Into<String>, user_id: impl Into<String>) -> Self {
-        Self::new(Hash::Digest(digest.into()), user_id.into())
+        let hash = Hash::Digest(digest.into(), DigestAlgorithm::Sha256);
+        Self::new(hash, user_id.into())
+    }
+
+    /// The same, of whose token `digest` is the SHA-512, in hex. One of the store's
+    /// [formats](crate::ApiKeyStoreBuilder::digest_format) has to have that
+    /// [algorithm](crate::DigestFormat::algorithm).
+    pub fn by_sha512(digest: impl Into<String>, user_id: impl Into<String>) -> Self {
+        let hash = Hash::Digest(digest.into(), DigestAlgorithm::Sha512);
+        Self::new(hash, user_id.into())
     }
 
     /// The key `id` of `user_id`, which was made elsewhere in the form of our own: its token is
@@ -166,7 +177,7 @@ impl OldKey {
         let (hash, user_id) = (self.hash.clone(), self.user_id.clone());
         let key = self.record(drawn, scopes, known);
         Ok(key.map_err(|reason| match hash {
-            Hash::Digest(_) => RefusedRow::of_number(number, &user_id, reason),
+            Hash::Digest(..) => RefusedRow::of_number(number, &user_id, reason),
             Hash::Hmac { id, .. } => RefusedRow::of(&id, reason),
         }))
     }
@@ -178,10 +189,14 @@ impl OldKey {
         known: &Known<'_>,
     ) -> Result<ApiKey, RefusedReason> {
         let (id, hash, prefix) = match &self.hash {
-            Hash::Digest(digest) => {
-                let prefix = known.format.digest_prefix();
+            Hash::Digest(digest, algorithm) => {
+                let prefix = known.format.digest_prefix(*algorithm);
                 let prefix = prefix.ok_or(RefusedReason::NoDigestFormat)?;
-                (drawn, SecretHash::from_digest_hex(digest)?, prefix)
+                let hash = match algorithm {
+                    DigestAlgorithm::Sha512 => SecretHash::from_sha512_hex(digest)?,
+                    DigestAlgorithm::Sha256 => SecretHash::from_digest_hex(digest)?,
+                };
+                (drawn, hash, prefix)
             }
             Hash::Hmac { id, pepper, hash } => {
                 let id: KeyId = id.parse()?;

@@ -72,14 +72,15 @@ pub enum OldPatterns {
 }
 
 impl OldScopes {
-    /// What a list of scopes means that was stored as one text with commas, or not stored.
+    /// What a list of scopes means that was stored as one text with commas, blanks around them or
+    /// not, or not stored.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn of_text(&self, text: Option<&str>) -> Result<Scopes, RefusedReason> {
         // The empty text has no part, though it can be split into one.
         self.of(text
             .filter(|text| !text.is_empty())
             .into_iter()
-            .flat_map(|text| text.split(',')))
+            .flat_map(|text| text.split(',').map(str::trim_ascii)))
     }
 
     /// What a list of scopes means. An empty one is one that is missing.

@@ -12,7 +12,8 @@ use std::{
 use http::Response;
 
 use super::{
-    ProblemResponse, Realm, Rejection, RejectionReason, ResponseForRejection, response::forget_body,
+    ProblemResponse, Realm, Rejection, RejectionReason, ResponseForRejection,
+    response::{forget_body, mark},
 };
 use crate::{
     context::{HeldAnswers, LayerHandle},
@@ -59,7 +60,7 @@ impl<F> Answers<F> {
         };
         trace::rejected(rejection.code(), outage);
         let mut response = self.response.response_for_rejection(rejection.clone());
-        response.extensions_mut().insert(rejection);
+        mark(&mut response, rejection);
         response
     }
 }

@@ -12,7 +12,7 @@ mod service;
 pub(crate) use self::{
     answers::{Anonymous, reject_like_the_layer},
     rejection::Realm,
-    response::forget_body,
+    response::{forget_body, mark},
 };
 pub use self::{
     credentials::CredentialHeader,

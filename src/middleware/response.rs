@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response,
     header::{
-        CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, ETAG, RETRY_AFTER,
-        WWW_AUTHENTICATE,
+        CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
+        RETRY_AFTER, WWW_AUTHENTICATE,
     },
 };
 
@@ -43,7 +43,8 @@ use super::{Rejection, RejectionReason};
     note = "a closure has to be `Fn(Rejection) -> Response<{B}>`, with its argument's type written out: `|rejection: Rejection| …`"
 )]
 pub trait ResponseForRejection<B> {
-    /// The response. Its extensions get the rejection afterwards.
+    /// The response. Its extensions get the rejection afterwards, and a response without
+    /// `Cache-Control` gets `no-store`.
     fn response_for_rejection(&self, rejection: Rejection) -> Response<B>;
 }
 
@@ -93,6 +94,16 @@ fn problem(rejection: &Rejection) -> Bytes {
         rejection.detail(),
     )
     .into()
+}
+
+/// Puts the rejection into the extensions, and keeps caches from storing the response: the same
+/// request with another key, or a moment later, is answered otherwise (RFC 9111 §5.2.2.5).
+pub(crate) fn mark<B>(response: &mut Response<B>, rejection: Rejection) {
+    let headers = response.headers_mut();
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response.extensions_mut().insert(rejection);
 }
 
 /// Removes what describes a body that couldn't be kept. A gRPC response never had one.

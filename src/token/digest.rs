@@ -1,9 +1,10 @@
 //! How the tokens of another issuer look, of which only a digest was ever kept.
 
-use super::{ApiKeyToken, Brand, hash};
+use super::{ApiKeyToken, Brand, DisplayPrefix, hash};
 use crate::error::ConfigError;
 
-/// How the tokens of another issuer look: one opaque string, of which only SHA-256 was ever kept.
+/// How the tokens of another issuer look: one opaque string, of which only a digest was ever kept,
+/// SHA-256 unless [another algorithm](Self::algorithm) is named.
 ///
 /// A text is such a token where prefix, length and alphabet are right, all three: the same issuer may have
 /// put the prefix before other tokens, too. New keys never look like this.
@@ -22,6 +23,20 @@ pub struct DigestFormat {
     prefix: Box<str>,
     len: usize,
     alphabet: TokenAlphabet,
+    algorithm: DigestAlgorithm,
+    /// Follows an id that is no part of the digest.
+    id_separator: Option<u8>,
+}
+
+/// What a digest of a token was computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum DigestAlgorithm {
+    /// SHA-256 (FIPS 180-4), 64 hex digits.
+    #[default]
+    Sha256,
+    /// SHA-512 (FIPS 180-4), 128 hex digits. The first 32 bytes are kept.
+    Sha512,
 }
 
 /// The characters after the prefix of a token.
@@ -36,6 +51,10 @@ pub enum TokenAlphabet {
     Alphanumeric,
     /// `[0-9A-Za-z_-]`
     Base64Url,
+    /// `[0-9A-Za-z+/]`, with at most two `=` at the end (RFC 4648 §4).
+    Base64,
+    /// `[0-9A-Za-z_.-]`: base64url in parts, as a JWT is.
+    Jwt,
 }
 
 impl DigestFormat {
@@ -43,6 +62,8 @@ impl DigestFormat {
     pub const MIN_RANDOM_LEN: usize = 16;
     /// How long a token is at the most, in bytes.
     pub const MAX_LEN: usize = 255;
+    /// How long an [id before the token](Self::with_id_before) is at the most, in bytes.
+    pub const MAX_ID_LEN: usize = 36;
 
     /// Tokens that begin with `prefix`, are `len` bytes long in all, and have characters of `alphabet`
     /// after the prefix.
@@ -71,7 +92,45 @@ impl DigestFormat {
             prefix: prefix.into(),
             len,
             alphabet,
+            algorithm: DigestAlgorithm::Sha256,
+            id_separator: None,
         })
+    }
+
+    /// Sets what the digests were computed with.
+    #[must_use]
+    pub fn algorithm(mut self, algorithm: DigestAlgorithm) -> Self {
+        self.algorithm = algorithm;
+        self
+    }
+
+    /// Has the tokens begin with an id and `separator`, which are not part of the digest, nor of
+    /// the length and the prefix: Laravel Sanctum's are `63|` and what was hashed.
+    ///
+    /// The id is 1 to 36 characters of `[0-9A-Za-z-]`. It may be shown and logged, and is not
+    /// compared with anything.
+    ///
+    /// ```
+    /// use tower_api_key::{DigestFormat, TokenAlphabet, TokenFormat};
+    ///
+    /// let sanctum = DigestFormat::new("", 40, TokenAlphabet::Alphanumeric)?.with_id_before('|')?;
+    /// let format = TokenFormat::default().with_digests(sanctum)?;
+    /// assert!(format.claims("63|Zq8sT1xw5bYkLr0uVnE2cJdHfGmPaQ9oWi37XyBz"));
+    /// # Ok::<(), tower_api_key::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::DigestFormat`] if the separator is not one of `|:;~_+/=!#$%&*@^`: a comma
+    /// separates header values, and a dot follows the brand of a new token.
+    pub fn with_id_before(mut self, separator: char) -> Result<Self, ConfigError> {
+        if !"|:;~_+/=!#$%&*@^".contains(separator) {
+            return Err(ConfigError::DigestFormat {
+                problem: "has a separator that is not one of |:;~_+/=!#$%&*@^",
+            });
+        }
+        self.id_separator = u8::try_from(separator).ok();
+        Ok(self)
     }
 
     /// What the tokens begin with.
@@ -93,18 +152,42 @@ impl DigestFormat {
         self.alphabet
     }
 
-    pub(super) fn claims(&self, text: &[u8]) -> bool {
-        text.len() == self.len
-            && text
-                .strip_prefix(self.prefix.as_bytes())
-                .is_some_and(|rest| self.alphabet.has_all(rest))
+    pub(super) fn has(&self, algorithm: DigestAlgorithm) -> bool {
+        self.algorithm == algorithm
     }
 
-    /// Whether some text would be a token of both. No alphabet has a dot, so that of the brand has to
-    /// stand in the prefix.
+    pub(super) fn claims(&self, text: &[u8]) -> bool {
+        self.hashed(text).is_some()
+    }
+
+    /// Returns what of the text was hashed, if it is one of these tokens.
+    fn hashed<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
+        let hashed = match self.id_separator {
+            None => text,
+            Some(separator) => {
+                let (id, rest) = text.split_at_checked(text.len().checked_sub(self.len)?)?;
+                let (last, id) = id.split_last()?;
+                let is_id = (1..=Self::MAX_ID_LEN).contains(&id.len())
+                    && id
+                        .iter()
+                        .all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-');
+                (*last == separator && is_id).then_some(rest)?
+            }
+        };
+        let rest = hashed.strip_prefix(self.prefix.as_bytes())?;
+        (hashed.len() == self.len && self.alphabet.has_all(rest)).then_some(hashed)
+    }
+
+    /// Whether some text that begins with the brand and a dot would be one of these tokens. An id
+    /// has no dot.
     pub(super) fn meets(&self, brand: &Brand) -> bool {
-        let rest = self.prefix.strip_prefix(brand.as_str());
-        rest.is_some_and(|rest| rest.starts_with('.'))
+        let (prefix, brand) = (self.prefix.as_bytes(), brand.as_bytes());
+        let begins_with_brand = prefix
+            .strip_prefix(brand)
+            .is_some_and(|rest| rest.first() == Some(&b'.'));
+        // Only one alphabet has a dot, and it has all characters of a brand, too.
+        let may_go_on_as_brand = self.alphabet == TokenAlphabet::Jwt && brand.starts_with(prefix);
+        self.id_separator.is_none() && (begins_with_brand || may_go_on_as_brand)
     }
 }
 
@@ -120,6 +203,18 @@ impl TokenAlphabet {
             Self::Alphanumeric => all(bytes, alphanumeric),
             Self::Base64Url => all(bytes, |byte| {
                 alphanumeric(byte) | among(byte, b'-', 1) | among(byte, b'_', 1)
+            }),
+            Self::Base64 => {
+                // The padding says no more than the length.
+                let bytes = bytes.strip_suffix(b"=").unwrap_or(bytes);
+                let bytes = bytes.strip_suffix(b"=").unwrap_or(bytes);
+                all(bytes, |byte| {
+                    alphanumeric(byte) | among(byte, b'+', 1) | among(byte, b'/', 1)
+                })
+            }
+            // A dot and a hyphen are neighbours.
+            Self::Jwt => all(bytes, |byte| {
+                alphanumeric(byte) | among(byte, b'-', 2) | among(byte, b'_', 1)
             }),
         }
     }
@@ -152,10 +247,16 @@ impl ApiKeyToken {
     /// Becomes the token that `bytes` are, which `format` claims.
     #[cold]
     pub(super) fn read_opaque(&mut self, format: &DigestFormat, bytes: &[u8]) -> Option<()> {
-        let words = hash::digest(bytes);
+        let hashed = format.hashed(bytes)?;
+        let words = match format.algorithm {
+            DigestAlgorithm::Sha256 => hash::digest(hashed),
+            DigestAlgorithm::Sha512 => hash::digest_512(hashed),
+        };
+        // More is never shown.
+        let public = (bytes.len() - hashed.len() + format.prefix.len()).min(DisplayPrefix::MAX_LEN);
         let digest = Digest {
             words,
-            prefix_len: u8::try_from(format.prefix.len()).ok()?,
+            prefix_len: u8::try_from(public).ok()?,
         };
         self.lookup_key = hash::lookup_key(&words);
         self.keep(bytes)?;
@@ -205,7 +306,7 @@ mod tests {
     #[test]
     fn each_alphabet_has_its_characters_and_no_other_byte_in_any_place() {
         type Has = fn(&u8) -> bool;
-        let alphabets: [(TokenAlphabet, Has); 4] = [
+        let alphabets: [(TokenAlphabet, Has); 6] = [
             (TokenAlphabet::LowerHex, |byte| {
                 b"0123456789abcdef".contains(byte)
             }),
@@ -214,15 +315,23 @@ mod tests {
             (TokenAlphabet::Base64Url, |byte| {
                 byte.is_ascii_alphanumeric() || b"-_".contains(byte)
             }),
+            (TokenAlphabet::Base64, |byte| {
+                byte.is_ascii_alphanumeric() || b"+/".contains(byte)
+            }),
+            (TokenAlphabet::Jwt, |byte| {
+                byte.is_ascii_alphanumeric() || b"-_.".contains(byte)
+            }),
         ];
         for (alphabet, has) in alphabets {
             for byte in 0..=255_u8 {
                 for place in [0, 1, 15, 16, 46, 47] {
                     let mut text = [b'0'; 48];
                     text[place] = byte;
+                    // Padding.
+                    let is_end = (alphabet, byte, place) == (TokenAlphabet::Base64, b'=', 47);
                     assert_eq!(
                         alphabet.has_all(&text),
-                        has(&byte),
+                        has(&byte) || is_end,
                         "{alphabet:?}: {byte:#x} at {place}"
                     );
                 }

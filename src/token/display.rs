@@ -24,7 +24,7 @@ use super::{
 pub struct DisplayPrefix(ShortText<{ Self::MAX_LEN }>);
 
 impl DisplayPrefix {
-    const MAX_LEN: usize = 16;
+    pub(super) const MAX_LEN: usize = 16;
 
     /// That of a token of `brand` with this id.
     #[must_use]

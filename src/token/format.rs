@@ -1,6 +1,6 @@
 //! Which texts are tokens of ours.
 
-use super::{ApiKeyToken, Brand, DigestFormat, DisplayPrefix, MalformedToken};
+use super::{ApiKeyToken, Brand, DigestAlgorithm, DigestFormat, DisplayPrefix, MalformedToken};
 use crate::error::ConfigError;
 
 /// The tokens that a resolver takes for its own: those of one brand, and opaque ones of other issuers where
@@ -35,12 +35,12 @@ impl TokenFormat {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::DigestFormat`] where the prefix begins with the brand and a dot, as do the tokens that
-    /// are made here.
+    /// [`ConfigError::DigestFormat`] where the tokens may begin with the brand and a dot, as do those
+    /// that are made here: by their prefix, or by an alphabet with a dot.
     pub fn with_digests(mut self, format: DigestFormat) -> Result<Self, ConfigError> {
         if format.meets(&self.brand) {
             return Err(ConfigError::DigestFormat {
-                problem: "has a prefix that begins with the brand and a dot, as new tokens do",
+                problem: "has tokens that may begin with the brand and a dot, as new ones do",
             });
         }
         self.digests.push(format);
@@ -106,13 +106,16 @@ impl TokenFormat {
         !self.digests.is_empty()
     }
 
-    /// What may be shown of a token of which no more than its digest is known.
-    pub(crate) fn digest_prefix(&self) -> Option<DisplayPrefix> {
-        match &self.digests[..] {
-            [] => None,
-            [only] => Some(DisplayPrefix::starting(only.prefix().as_bytes())),
-            _ => Some(DisplayPrefix::starting(b"")),
-        }
+    /// Returns what may be shown of a token of which no more than such a digest is known; nothing
+    /// if no format has that algorithm.
+    pub(crate) fn digest_prefix(&self, algorithm: DigestAlgorithm) -> Option<DisplayPrefix> {
+        let mut formats = self.digests.iter();
+        let mut next = || formats.find(|format| format.has(algorithm));
+        let only = next().map(|first| match next() {
+            None => first.prefix(),
+            Some(_) => "",
+        });
+        only.map(|prefix| DisplayPrefix::starting(prefix.as_bytes()))
     }
 
     pub(crate) fn brand(&self) -> &Brand {

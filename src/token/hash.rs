@@ -9,7 +9,7 @@ use hmac::{
         block_api::{Buffer, FixedOutputCore},
     },
 };
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::{KeyId, LookupKey, PepperId, SECRET_LEN, hex};
@@ -46,6 +46,18 @@ impl SecretHash {
     /// [`ParseSecretHashError`] where the text isn't 64 hex digits.
     pub fn from_digest_hex(text: &str) -> Result<Self, ParseSecretHashError> {
         Ok(Self::digest(read(text)?))
+    }
+
+    /// SHA-512 of a whole token, as it is written in a database: 128 hex digits. The first 32 bytes
+    /// are kept, and [`to_hex`](Self::to_hex) gives those.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseSecretHashError`] if the text is not 128 hex digits.
+    pub fn from_sha512_hex(text: &str) -> Result<Self, ParseSecretHashError> {
+        let is_hex = text.len() == 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let half = text.get(..64).filter(|_| is_hex);
+        Self::from_digest_hex(half.ok_or(ParseSecretHashError(()))?)
     }
 
     pub(super) fn hmac(pepper: PepperId, words: Words) -> Self {
@@ -123,6 +135,14 @@ pub(super) fn digest(token: &[u8]) -> Words {
     words(&sha256(token))
 }
 
+/// The first half of SHA-512.
+pub(super) fn digest_512(token: &[u8]) -> Words {
+    let digest: [u8; 64] = Sha512::digest(token).into();
+    let mut half = [0; 32];
+    half.copy_from_slice(&digest[..32]);
+    words(&half)
+}
+
 /// The first 24 bytes of a digest.
 pub(super) fn lookup_key(digest: &Words) -> LookupKey {
     let [first, second, third, _] = digest.map(u64::to_ne_bytes);
@@ -162,7 +182,7 @@ impl fmt::Debug for SecretHash {
     }
 }
 
-/// A stored hash is not 64 hex digits. It doesn't repeat what was found.
+/// A stored hash doesn't have as many hex digits as it should. It doesn't repeat what was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a secret's hash is 64 hex digits")]
+#[error("a secret's hash is 64 hex digits, or 128 of SHA-512")]
 pub struct ParseSecretHashError(());

@@ -21,7 +21,7 @@ pub(crate) use self::hash::HMACS;
 pub(crate) use self::{alphabet::decode_16, hash::sha256, mint::random};
 pub use self::{
     brand::Brand,
-    digest::{DigestFormat, TokenAlphabet},
+    digest::{DigestAlgorithm, DigestFormat, TokenAlphabet},
     display::{DisplayPrefix, ParseDisplayPrefixError},
     format::TokenFormat,
     hash::{ParseSecretHashError, SecretHash},

@@ -18,7 +18,7 @@ fn hmac(id: &str, hash: &str, pepper: &str) -> OldKey {
     OldKey::by_hmac(id, PepperId::new(pepper).unwrap(), hash, USER).scopes(["notes:read"])
 }
 
-const NOT_HEX: &str = "a secret's hash is 64 hex digits";
+const NOT_HEX: &str = "a secret's hash is 64 hex digits, or 128 of SHA-512";
 const METADATA: &str = "`metadata` isn't JSON that can be read";
 const FORGES: &str =
     "has a character that controls lines or the direction of text, and could forge a log line";

@@ -19,11 +19,11 @@ fn sql(value: &str) -> String {
 const EITHER: &[Case] = &[
     (
         |row| row.secret_hash = text("$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"),
-        "a secret's hash is 64 hex digits",
+        "a secret's hash is 64 hex digits, or 128 of SHA-512",
     ),
     (
         |row| row.secret_hash = text(&"a".repeat(63)),
-        "a secret's hash is 64 hex digits",
+        "a secret's hash is 64 hex digits, or 128 of SHA-512",
     ),
     (|row| row.user_id = text(""), "`user_id` is empty"),
     (

@@ -119,10 +119,9 @@ async fn scopes_that_are_not_ours_are_refused_whatever_the_caller_says() {
     for (stored, expected) in [
         (",", ScopeError::Empty),
         ("*,", ScopeError::Empty),
-        (" ", character(" ")),
-        ("read, write", character(" write")),
+        (" ", ScopeError::Empty),
+        ("read, ,write", ScopeError::Empty),
         ("read write", character("read write")),
-        ("*, read", character(" read")),
         ("\"read\"", character("\"read\"")),
         ("[\"read\"]", character("[\"read\"]")),
         ("lösen", character("lösen")),
@@ -136,4 +135,20 @@ async fn scopes_that_are_not_ours_are_refused_whatever_the_caller_says() {
         let refused = Err(RefusedReason::Scope(expected));
         assert_eq!(read(lenient.clone(), &text(stored)).await, refused);
     }
+}
+
+#[tokio::test]
+async fn blanks_around_the_commas_of_scopes_are_no_part_of_them() {
+    for stored in ["read, write", " read ,write ", "read,\twrite\n"] {
+        let expected = Scopes::of(["read", "write"]).unwrap();
+        assert_eq!(
+            read(strict(), &text(stored)).await,
+            Ok(expected),
+            "{stored:?}"
+        );
+    }
+    assert_eq!(
+        read(strict(), &text("*, read")).await,
+        Err(RefusedReason::Pattern("*".to_owned()))
+    );
 }

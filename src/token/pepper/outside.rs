@@ -9,64 +9,102 @@ use super::{super::hex, Pepper, PepperId, random_bytes};
 use crate::error::ConfigError;
 
 impl Pepper {
-    /// The pepper that the environment variable `variable` holds, as raw bytes: nothing is
-    /// decoded or trimmed.
+    /// Reads the pepper from the environment variable `variable`: its raw bytes, nothing is
+    /// decoded.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::PepperNotSet`], and those of [`Pepper::new`].
+    /// [`ConfigError::PepperNotSet`]; [`ConfigError::PepperPadded`] if the value begins or ends
+    /// with white space or a quotation mark, which one instance may have and another not; those of
+    /// [`Pepper::new`].
     pub fn from_env(id: &str, variable: &str) -> Result<Self, ConfigError> {
         let value = env::var_os(variable).ok_or_else(|| not_set(variable))?;
-        Self::new(id, &*Zeroizing::new(value.into_encoded_bytes()))
+        let value = Zeroizing::new(value.into_encoded_bytes());
+        if let Some(problem) = padding(&value) {
+            let variable = shown(variable);
+            return Err(ConfigError::PepperPadded { variable, problem });
+        }
+        Self::new(id, &*value)
     }
 
-    /// The pepper that the file at `path` holds, in hex, white space at its end aside.
-    ///
-    /// A file that isn't there is made, with 32 random bytes, readable by its owner alone (0600).
-    /// It appears whole or not at all, also when several processes start at once, and it is on
-    /// disk before this returns. The file system has to know hard links for that.
+    /// Reads the pepper from the file at `path`: hex, with any white space around it.
     ///
     /// Blocks for as long as the file system does: call it at start.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::PepperFile`] where the file can't be read or made or isn't hex,
-    /// [`ConfigError::Random`], and those of [`Pepper::new`].
+    /// [`ConfigError::PepperFile`] if the file is missing, cannot be read, or is not hex, and
+    /// those of [`Pepper::new`].
     pub fn from_file(id: &str, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        // Before a file is made.
-        PepperId::new(id)?;
         let path = path.as_ref();
-        let failed = |source| ConfigError::PepperFile {
-            path: path.display().to_string(),
-            source,
-        };
-        let text = match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let new = Zeroizing::new(hex::encode(&*random_bytes()?));
-                publish(path, new.as_bytes())
-                    .and_then(|()| fs::read(path))
-                    .map_err(failed)?
-            }
-            read => read.map_err(failed)?,
-        };
-        let text = Zeroizing::new(text);
-        let bytes = hex::decode(text.trim_ascii_end()).ok_or_else(|| {
-            failed(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "not hex: `openssl rand -hex 32` makes one",
-            ))
+        let text = Zeroizing::new(fs::read(path).map_err(|error| failed(path, error))?);
+        let bytes = hex::decode(text.trim_ascii()).ok_or_else(|| {
+            let problem = "not hex: `openssl rand -hex 32` makes one";
+            failed(path, io::Error::new(io::ErrorKind::InvalidData, problem))
         })?;
         Self::new(id, &*Zeroizing::new(bytes))
+    }
+
+    /// Creates the file at `path` with a new pepper of 32 random bytes in hex, and returns that
+    /// pepper. Only the owner may read the file (0600).
+    ///
+    /// An existing file is never replaced: keys may depend on it. So call this once, when the
+    /// service is set up, and [`from_file`](Self::from_file) at every start.
+    ///
+    /// The file appears whole or not at all, and it is on disk before this returns. The file
+    /// system has to support hard links. Blocks for as long as the file system does.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::PepperFile`] if the file exists or cannot be created,
+    /// [`ConfigError::PepperId`], and [`ConfigError::Random`].
+    pub fn create_file(id: &str, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        // Before a file is created.
+        PepperId::new(id)?;
+        let path = path.as_ref();
+        let bytes = random_bytes()?;
+        let text = Zeroizing::new(hex::encode(&*bytes));
+        publish(path, text.as_bytes()).map_err(|error| failed(path, error))?;
+        Self::new(id, &*bytes)
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> ConfigError {
+    ConfigError::PepperFile {
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+/// Returns what surrounds the pepper and is probably no part of it: a line break that `echo` has
+/// added, or quotation marks of an `.env` file.
+fn padding(value: &[u8]) -> Option<&'static str> {
+    let at_either_end = |is_it: fn(&u8) -> bool| {
+        value.first().is_some_and(is_it) || value.last().is_some_and(is_it)
+    };
+    if at_either_end(|byte| matches!(byte, b'\n' | b'\r')) {
+        Some("a line break")
+    } else if at_either_end(|byte| byte.is_ascii_whitespace() || *byte == b'\x0b') {
+        Some("white space")
+    } else if at_either_end(|byte| matches!(byte, b'"' | b'\'' | b'`')) {
+        Some("a quotation mark")
+    } else {
+        None
     }
 }
 
 fn not_set(variable: &str) -> ConfigError {
-    let usual = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    let named = variable.len() <= 40 && variable.bytes().all(usual);
-    ConfigError::PepperNotSet(if named { variable } else { "(not shown)" }.to_owned())
+    ConfigError::PepperNotSet(shown(variable))
 }
 
-/// Makes `path` with this content unless it exists by then. A link of a finished file is what
+/// The name of the variable, unless it may be the pepper, given in the wrong place.
+fn shown(variable: &str) -> String {
+    let usual = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    let named = variable.len() <= 40 && variable.bytes().all(usual);
+    if named { variable } else { "(not shown)" }.to_owned()
+}
+
+/// Creates `path` with this content unless it exists by then. A link of a finished file is what
 /// appears, so no reader meets half a pepper.
 fn publish(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut unique = [0; 8];
@@ -78,10 +116,7 @@ fn publish(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = Path::new(&unfinished);
     let written = write_new(unfinished, content).and_then(|()| fs::hard_link(unfinished, path));
     let removed = fs::remove_file(unfinished);
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        written => written?,
-    }
+    written?;
     removed?;
     sync_folder_of(path)
 }
