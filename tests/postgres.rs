@@ -27,6 +27,8 @@ mod pools;
 mod proxy;
 #[path = "postgres/records.rs"]
 mod records;
+#[path = "postgres/row_security.rs"]
+mod row_security;
 #[path = "postgres/rows.rs"]
 mod rows;
 #[path = "postgres/runtimes.rs"]

@@ -12,13 +12,13 @@ use crate::{
     support::{chain, postgres::Server},
 };
 
-fn url_as(server: &Server, role: &str) -> String {
+pub(crate) fn url_as(server: &Server, role: &str) -> String {
     server
         .url()
         .replace("postgres@", &format!("{role}:a-password@"))
 }
 
-fn texts(error: &OpenError) -> String {
+pub(crate) fn texts(error: &OpenError) -> String {
     let causes: Vec<_> = chain(error).map(ToString::to_string).collect();
     format!("{error:?} {error:#?} {}", causes.join(": "))
 }

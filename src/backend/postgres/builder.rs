@@ -124,6 +124,8 @@ impl PostgresBackendBuilder {
         let options = options.options([
             ("statement_timeout", millis.to_string().as_str()),
             ("default_transaction_isolation", "read committed"),
+            // An error instead of an answer from which rows are missing.
+            ("row_security", "off"),
         ]);
         let connections = Connections::new(options, self.max_connections, self.acquire_timeout);
         let lent = timeout(self.acquire_timeout, connections.lend()).await;
@@ -158,7 +160,7 @@ impl PostgresBackendBuilder {
 
     pub(super) fn made(self, from: Source, names: Names) -> PostgresBackend {
         PostgresBackend(Arc::new(Shared {
-            sessions: Sessions::new(from, self.acquire_timeout, self.statement_timeout),
+            sessions: Sessions::new(from, &names, self.acquire_timeout, self.statement_timeout),
             statements: Statements::new(&names),
             channel: names.channel(),
             statement_timeout: self.statement_timeout,

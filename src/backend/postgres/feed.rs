@@ -8,7 +8,7 @@ use std::{
 use sqlx::{Row, postgres::PgRow};
 
 use super::{
-    super::sql::failed, Shared, listening::Listening, schema::not_logged, session::not_in_recovery,
+    super::sql::failed, Shared, listening::Listening, schema::not_logged, session::trusted,
     statements::query, time::Timestamp,
 };
 use crate::{
@@ -62,7 +62,7 @@ impl Feed {
         let rows = listening
             .rows(query(&shared.statements.start_reading))
             .await?;
-        let row = not_in_recovery(&rows)?;
+        let row = trusted(&rows)?;
         Ok(Self {
             logging: logging(row, &shared)?,
             listening,
@@ -76,7 +76,7 @@ impl Feed {
 
     /// What the rows say; notes the snapshot that they are from.
     fn take(&mut self, rows: &[PgRow]) -> Result<Vec<Change>, BackendError> {
-        let row = not_in_recovery(rows)?;
+        let row = trusted(rows)?;
         if SessionId::of(row)? != self.session {
             return Err(BackendError::unavailable(
                 "another session answers than the one that listens: \

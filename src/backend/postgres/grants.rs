@@ -87,7 +87,7 @@ WHERE claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $1 AND made_by 
     AND ($2::text IS NULL OR user_id = $2)";
 
 const GET: &str = "
-SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_columns}
+SELECT {grants_distrust} AS distrust, g.id IS NOT NULL AS is_there, {grant_columns}
 FROM (SELECT) AS always LEFT JOIN {grants} AS g ON g.{by} = $1";
 
 /// One statement, so that nothing is ever half done, and no lock outlives it. It waits for a change
@@ -116,7 +116,7 @@ WHERE {which} AND claimed_at IS NULL AND revoked_at IS NULL
 RETURNING 1";
 
 const LIST: &str = "
-SELECT pg_is_in_recovery() AS in_recovery, g.id IS NOT NULL AS is_there, {grant_columns}
+SELECT {grants_distrust} AS distrust, g.id IS NOT NULL AS is_there, {grant_columns}
 FROM (SELECT) AS always LEFT JOIN (
     SELECT {grant_columns} FROM {grants}
     WHERE (made_at, id) < ($1, $2) {which}

@@ -179,6 +179,7 @@ impl Shared {
         let options = options.application_name("tower-api-key-listen").options([
             ("statement_timeout", millis.as_str()),
             ("default_transaction_isolation", "read committed"),
+            ("row_security", "off"),
             ("tcp_keepalives_idle", "10"),
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),

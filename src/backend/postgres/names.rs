@@ -62,10 +62,18 @@ impl Names {
         self.hash("grants").cast_signed()
     }
 
-    /// A statement, or several, with the names put in: `{keys}`, `{changes}`, `{grants}`, `{state}`, `{schema}`,
-    /// `{prefix}`, `{channel}`, `{columns}`.
+    /// Fills the names into a statement, or several: `{keys}`, `{changes}`, `{grants}`, `{state}`,
+    /// `{schema}`, `{prefix}`, `{channel}`, `{columns}`; and why an answer from the table of keys,
+    /// of grants or of changes can't be trusted: `{distrust}`, `{grants_distrust}`,
+    /// `{log_distrust}`.
     pub(super) fn fill(&self, template: &str) -> String {
         template
+            .replace("{distrust}", &distrust(&["{keys}"]))
+            .replace("{grants_distrust}", &distrust(&["{grants}", "{keys}"]))
+            .replace(
+                "{log_distrust}",
+                &distrust(&["{keys}", "{changes}", "{state}"]),
+            )
             .replace("{keys}", &self.table("keys"))
             .replace("{changes}", &self.table("key_changes"))
             .replace("{grants}", &self.table("key_grants"))
@@ -82,6 +90,15 @@ impl Names {
 }
 
 /// The same on every node and in every version.
+/// An expression: 1 where the server is a standby, 2 where row-level security may hide rows from
+/// the role, else 0.
+fn distrust(tables: &[&str]) -> String {
+    let hides = |table: &&str| format!("row_security_active('{table}'::regclass)");
+    let hides: Vec<_> = tables.iter().map(hides).collect();
+    let hides = hides.join(" OR ");
+    format!("CASE WHEN pg_is_in_recovery() THEN 1 WHEN {hides} THEN 2 ELSE 0 END")
+}
+
 fn fnv_1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

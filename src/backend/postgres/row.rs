@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{error::BackendError, key::ApiKey};
 
-/// After `in_recovery`, and before the columns of a record. Columns are asked for by their place: to look
+/// After `distrust`, and before the columns of a record. Columns are asked for by their place: to look
 /// for a name costs as much as the value.
 const IS_THERE: usize = 1;
 const RECORD: usize = 2;
@@ -44,6 +44,13 @@ pub(super) fn pepper_usage(rows: &[PgRow]) -> Result<Vec<PepperUsage>, BackendEr
         }
     }
     Ok(usage)
+}
+
+pub(super) fn hidden_rows() -> BackendError {
+    BackendError::unavailable(
+        "row-level security hides rows from this role: run ALTER TABLE … DISABLE ROW LEVEL SECURITY \
+         on the tables, or ALTER ROLE … BYPASSRLS",
+    )
 }
 
 pub(super) fn in_recovery() -> BackendError {

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use super::{
     super::sql::{OpenError, failed},
     names::Names,
-    row::in_recovery,
+    row::{hidden_rows, in_recovery},
 };
 use crate::{
     error::BackendError,
@@ -162,8 +162,8 @@ async fn version(
 /// another one makes the table.
 async fn find(connection: &mut PgConnection, names: &Names) -> Result<Found, OpenError> {
     let wanted = ["keys", "key_changes", "key_grants", "key_schema"].map(|name| names.bare(name));
-    let found = sqlx::query_scalar(
-        "SELECT relname::text
+    let found: Result<Vec<(String, bool)>, _> = sqlx::query_as(
+        "SELECT relname::text, row_security_active(c.oid)
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         WHERE n.nspname = $1 AND relname = ANY($2)",
     )
@@ -171,7 +171,14 @@ async fn find(connection: &mut PgConnection, names: &Names) -> Result<Found, Ope
     .bind(wanted.as_slice())
     .fetch_all(connection)
     .await;
-    found.map(Found).map_err(unavailable)
+    let found = found.map_err(unavailable)?;
+    if let Some((name, _)) = found.iter().find(|(_, hides_rows)| *hides_rows) {
+        return Err(OpenError::Denied {
+            action: format!("see all rows of {name}"),
+            source: hidden_rows(),
+        });
+    }
+    Ok(Found(found.into_iter().map(|(name, _)| name).collect()))
 }
 
 /// Takes the steps that are missing, all or none of them. Of several nodes one does, and the others

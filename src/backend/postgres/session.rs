@@ -12,7 +12,8 @@ use sqlx::{
 use super::{
     super::sql::{Lane, LanePermit, Lanes, end_stray, failed},
     connections::{Connections, Lent},
-    row::in_recovery,
+    names::Names,
+    row::{hidden_rows, in_recovery},
 };
 use crate::{error::BackendError, sync::timeout};
 
@@ -32,6 +33,7 @@ pub(super) struct Sessions {
     limit: Duration,
     revocation_limit: Duration,
     begin_revocation: Arc<str>,
+    distrust: Arc<str>,
 }
 
 pub(super) enum Source {
@@ -94,6 +96,7 @@ impl Drop for Pooled {
 impl Sessions {
     pub(super) fn new(
         from: Source,
+        names: &Names,
         acquire_timeout: Duration,
         statement_timeout: Duration,
     ) -> Self {
@@ -118,6 +121,7 @@ impl Sessions {
             limit: acquire_timeout + statement_timeout,
             revocation_limit: acquire_timeout + revocation_timeout + ROUND_TRIPS,
             begin_revocation: begin_revocation.into(),
+            distrust: names.fill("SELECT {grants_distrust} AS distrust").into(),
         }
     }
 
@@ -125,7 +129,8 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// Where it is a server that only follows another, too: what it says may be old.
+    /// Also where the server only follows another, since what it says may be old, and where
+    /// row-level security hides rows.
     pub(super) async fn rows(
         &self,
         lane: Lane,
@@ -138,7 +143,7 @@ impl Sessions {
                 .fetch_all(session.connection())
                 .await
                 .map_err(failed)?;
-            not_in_recovery(&rows)?;
+            trusted(&rows)?;
             session.give_back();
             Ok(rows)
         })
@@ -163,7 +168,7 @@ impl Sessions {
                     .await
                     .map_err(failed)?;
             }
-            not_in_recovery(&rows)?;
+            trusted(&rows)?;
             session.give_back();
             Ok(rows)
         })
@@ -230,7 +235,8 @@ impl Sessions {
         Ok(answer)
     }
 
-    /// In no transaction, and to be [given back](Session::give_back) when what it was taken for is carried through.
+    /// In no transaction, and one that sees all rows: connections of our own raise an error where
+    /// row-level security would hide some. To be [given back](Session::give_back) when what it was taken for is carried through.
     pub(super) async fn session(&self, lane: Lane) -> Result<Session<'_>, BackendError> {
         self.session_with(lane, None).await
     }
@@ -242,6 +248,11 @@ impl Sessions {
     ) -> Result<Session<'a>, BackendError> {
         let mut session = self.any_session(lane, permit).await?;
         session.end_stray().await?;
+        if let Taken::Pooled(pooled) = &mut session.connection {
+            let distrust = sqlx::query(AssertSqlSafe(self.distrust.clone()));
+            let rows = distrust.fetch_all(&mut *pooled.connection).await;
+            trusted(&rows.map_err(failed)?)?;
+        }
         Ok(session)
     }
 
@@ -325,12 +336,14 @@ fn is_in_doubt(rows: &[PgRow]) -> Result<bool, BackendError> {
         .map_or(Ok(false), |row| row.try_get("in_doubt").map_err(failed))
 }
 
-/// Every answer of several rows says it in each of them, and has one where nothing was found, too.
-pub(super) fn not_in_recovery(rows: &[PgRow]) -> Result<&PgRow, BackendError> {
+/// Returns the first row, where the answer can be trusted. Every answer of several rows says that
+/// in each of them, and has one row where nothing was found, too.
+pub(super) fn trusted(rows: &[PgRow]) -> Result<&PgRow, BackendError> {
     let row = rows.first();
     let row = row.ok_or_else(|| BackendError::unavailable("the answer has no rows"))?;
-    if row.try_get("in_recovery").map_err(failed)? {
-        return Err(in_recovery());
+    match row.try_get::<i32, _>("distrust").map_err(failed)? {
+        0 => Ok(row),
+        1 => Err(in_recovery()),
+        _ => Err(hidden_rows()),
     }
-    Ok(row)
 }

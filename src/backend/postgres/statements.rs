@@ -74,7 +74,7 @@ pub(super) fn query<'q>(statement: &Arc<str>) -> Query<'q, Postgres, PgArguments
 /// For one key, which is most reads where little is asked for: the server plans it once, and the one with
 /// a list each time.
 const GET_ONE: &str = "
-SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}, {in_doubt} AS in_doubt
+SELECT {distrust} AS distrust, k.id IS NOT NULL AS is_there, {columns}, {in_doubt} AS in_doubt
 FROM (SELECT) AS always LEFT JOIN (
     SELECT {columns} FROM {keys} WHERE id = $1 AND digest_key IS NULL
     UNION ALL SELECT {columns} FROM {keys} WHERE digest_key = $1
@@ -87,14 +87,14 @@ const IN_DOUBT: &str = "(current_setting('transaction_isolation') <> 'read commi
 
 /// The join says what kind of server it is, in the same answer, where there is no record, too.
 const GET_MANY: &str = "
-SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}, {in_doubt} AS in_doubt
+SELECT {distrust} AS distrust, k.id IS NOT NULL AS is_there, {columns}, {in_doubt} AS in_doubt
 FROM (SELECT) AS always LEFT JOIN (
     SELECT {columns} FROM {keys} WHERE id = ANY($1) AND digest_key IS NULL
     UNION ALL SELECT {columns} FROM {keys} WHERE digest_key = ANY($1)
 ) AS k ON true";
 
 const GET_BY_ID: &str = "
-SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
+SELECT {distrust} AS distrust, k.id IS NOT NULL AS is_there, {columns}
 FROM (SELECT) AS always LEFT JOIN {keys} AS k ON k.id = ANY($1)";
 
 /// What one record is looked up by is no other's id, though they are in two columns.
@@ -151,7 +151,7 @@ WITH locked AS MATERIALIZED (
 {update} AND EXISTS (SELECT FROM added)";
 
 const PEPPER_USAGE: &str = "
-SELECT pg_is_in_recovery() AS in_recovery, u.keys IS NOT NULL, u.pepper, u.keys, u.working
+SELECT {distrust} AS distrust, u.keys IS NOT NULL, u.pepper, u.keys, u.working
 FROM (SELECT) AS always LEFT JOIN (
     SELECT pepper, count(*) AS keys, count(*) FILTER (
         WHERE revoked_at IS NULL AND coalesce(LEAST(expires_at, retires_at) > $1, true)
@@ -166,7 +166,7 @@ const LIST: &str = "
     LIMIT $4";
 
 const LIST_OF: &str = "
-SELECT pg_is_in_recovery() AS in_recovery, k.id IS NOT NULL AS is_there, {columns}
+SELECT {distrust} AS distrust, k.id IS NOT NULL AS is_there, {columns}
 FROM (SELECT) AS always LEFT JOIN ({listed}) AS k ON true
 ORDER BY created_at DESC, id DESC";
 
@@ -192,7 +192,7 @@ WITH found AS MATERIALIZED (
     FROM locked WHERE k.id = locked.id AND k.revoked_at IS NULL
     RETURNING k.id, coalesce(k.digest_key, k.id) AS lookup_key
 )
-SELECT pg_is_in_recovery() AS in_recovery, ended.id IS NOT NULL AS is_there, ended.id, lookup_key,
+SELECT {distrust} AS distrust, ended.id IS NOT NULL AS is_there, ended.id, lookup_key,
     (SELECT count(*) FROM found) AS found
 FROM (SELECT) AS always LEFT JOIN ended ON true";
 
@@ -224,7 +224,7 @@ WITH found AS MATERIALIZED (
         AND k.digest_key IS NULL
     RETURNING 1
 )
-SELECT pg_is_in_recovery() AS in_recovery, (SELECT count(*) FROM found) AS found,
+SELECT {distrust} AS distrust, (SELECT count(*) FROM found) AS found,
     (SELECT count(*) FROM gone) AS removed";
 
 const PURGE_GRANTS: &str = "
@@ -247,7 +247,7 @@ WITH found AS MATERIALIZED (
             OR g.expires_at < LEAST($1, now()) AND g.claimed_at IS NULL AND g.revoked_at IS NULL)
     RETURNING 1
 )
-SELECT pg_is_in_recovery() AS in_recovery, (SELECT count(*) FROM found) AS found,
+SELECT {grants_distrust} AS distrust, (SELECT count(*) FROM found) AS found,
     (SELECT count(*) FROM gone) AS removed";
 
 /// Records are locked in the order of their ids, as by every other node, so that no two of them wait
@@ -266,7 +266,7 @@ FROM locked WHERE k.id = locked.id";
 
 /// Which session it is, and what it can see by now.
 const START_READING: &str = "
-SELECT pg_is_in_recovery() AS in_recovery, pg_current_snapshot()::text AS snapshot,
+SELECT {log_distrust} AS distrust, pg_current_snapshot()::text AS snapshot,
     pg_backend_pid() AS process, pg_postmaster_start_time() AS server_start, {logging}";
 
 /// In one snapshot: what it can see that the snapshot before ($1) could not. Transactions commit in
@@ -275,7 +275,7 @@ SELECT pg_is_in_recovery() AS in_recovery, pg_current_snapshot()::text AS snapsh
 /// them stays open. A number that is still to come was written by another server, before its tables
 /// were copied here.
 const READ: &str = "
-SELECT pg_is_in_recovery() AS in_recovery, pg_current_snapshot()::text AS snapshot,
+SELECT {log_distrust} AS distrust, pg_current_snapshot()::text AS snapshot,
     pg_backend_pid() AS process, pg_postmaster_start_time() AS server_start,
     pg_snapshot_xmax(pg_current_snapshot()) >= pg_snapshot_xmax($1::text::pg_snapshot) AS goes_on,
     s.pruned >= pg_snapshot_xmin($1::text::pg_snapshot)
