@@ -55,9 +55,10 @@ impl SecretHash {
     ///
     /// [`ParseSecretHashError`] if the text is not 128 hex digits.
     pub fn from_sha512_hex(text: &str) -> Result<Self, ParseSecretHashError> {
-        let is_hex = text.len() == 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let half = text.get(..64).filter(|_| is_hex);
-        Self::from_digest_hex(half.ok_or(ParseSecretHashError(()))?)
+        if text.len() != 128 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(ParseSecretHashError(()));
+        }
+        Self::from_digest_hex(&text[..64])
     }
 
     pub(super) fn hmac(pepper: PepperId, words: Words) -> Self {

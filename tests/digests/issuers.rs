@@ -1,8 +1,9 @@
 //! Tokens of issuers that people come from, in requests.
 
 use tower_api_key::{
-    ApiKeyLayer, ApiKeyStore, Brand, ConfigError, DigestAlgorithm, DigestFormat, Imported,
-    MemoryBackend, OldKey, ParseSecretHashError, Peppers, SecretHash, TokenAlphabet, TokenFormat,
+    ApiKeyLayer, ApiKeyStore, ApiKeyStoreBuilder, Brand, ConfigError, DigestAlgorithm,
+    DigestFormat, Imported, MemoryBackend, OldKey, ParseSecretHashError, Peppers, SecretHash,
+    TokenAlphabet, TokenFormat,
 };
 
 use super::{pepper, strict};
@@ -45,7 +46,7 @@ async fn store_with(formats: impl IntoIterator<Item = DigestFormat>) -> ApiKeySt
     let builder = ApiKeyStore::builder(MemoryBackend::new()).peppers(Peppers::new(pepper()));
     let builder = formats
         .into_iter()
-        .fold(builder, |builder, format| builder.digest_format(format));
+        .fold(builder, ApiKeyStoreBuilder::digest_format);
     builder.build().await.unwrap()
 }
 

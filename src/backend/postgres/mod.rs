@@ -97,6 +97,17 @@ use crate::{
 /// connection is broken or silent, within `max_staleness`. A statement that changes more than 1,000
 /// keys makes every cache read all of them anew.
 ///
+/// # Row-level security
+///
+/// A role that doesn't see all rows would take a key for unknown, or for not revoked. So a table
+/// that may hide rows from the role is refused when the backend is opened, and where a policy comes
+/// later, calls fail as they do in an outage. Superusers, roles with `BYPASSRLS`, and owners of
+/// tables without `FORCE ROW LEVEL SECURITY` see all rows.
+///
+/// A gap is left over a service's pool: after `BYPASSRLS` was granted to the role, PostgreSQL
+/// may go on filtering statements that are prepared on open connections, and says that
+/// no rows are hidden. Reconnect after that.
+///
 /// # Connections
 ///
 /// [`connect`](Self::connect) makes its own; [`new`](Self::new) takes the service's pool for all but

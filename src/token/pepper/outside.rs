@@ -65,7 +65,7 @@ impl Pepper {
         let bytes = random_bytes()?;
         let text = Zeroizing::new(hex::encode(&*bytes));
         publish(path, text.as_bytes()).map_err(|error| failed(path, error))?;
-        Self::new(id, &*bytes)
+        Self::new(id, bytes.as_slice())
     }
 }
 
