@@ -21,6 +21,8 @@ mod log;
 mod node;
 #[path = "postgres/outages.rs"]
 mod outages;
+#[path = "postgres/poolers.rs"]
+mod poolers;
 #[path = "postgres/pools.rs"]
 mod pools;
 #[path = "postgres/proxy.rs"]

@@ -18,6 +18,8 @@ pub mod lists;
 #[cfg(feature = "axum")]
 pub mod oneshot;
 #[cfg(feature = "postgres")]
+pub mod pgbouncer;
+#[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod process;
 pub mod steps;

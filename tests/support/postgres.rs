@@ -4,7 +4,7 @@
 //! fail, unless `TOWER_API_KEY_SKIP_POSTGRES=1` says that they may be skipped.
 
 #[path = "installed.rs"]
-mod installed;
+pub mod installed;
 
 use std::{
     env, fs,

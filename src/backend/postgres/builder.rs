@@ -2,15 +2,20 @@
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{
+    ConnectOptions as _, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 use super::{
     super::sql::{OpenError, end_stray, failed},
     PostgresBackend, Shared,
     connections::Connections,
     names::Names,
+    own_settings,
+    pooler::refuse_shared_sessions,
     schema,
-    session::{Sessions, Source, no_connection},
+    session::{Sessions, Source, listening_pool, no_connection},
     statements::Statements,
 };
 use crate::sync::timeout;
@@ -101,7 +106,6 @@ impl PostgresBackendBuilder {
     /// [`OpenError`], which names what is wrong and never shows the password.
     pub async fn connect(self, url: &str) -> Result<PostgresBackend, OpenError> {
         let names = self.check()?;
-        let millis = self.statement_timeout.as_millis();
         // What is wrong with it may be said in words of the password.
         let wrong = || OpenError::Setting {
             setting: "connect",
@@ -121,13 +125,16 @@ impl PostgresBackendBuilder {
             Some(_) => options,
             None => options.application_name("tower-api-key"),
         };
-        let options = options.options([
-            ("statement_timeout", millis.to_string().as_str()),
-            ("default_transaction_isolation", "read committed"),
-            // An error instead of an answer from which rows are missing.
-            ("row_security", "off"),
-        ]);
-        let connections = Connections::new(options, self.max_connections, self.acquire_timeout);
+        // `PgBouncer` refuses the parameter, and no column is a float.
+        let options = options.extra_float_digits(None);
+        let other = timeout(self.acquire_timeout, options.connect()).await;
+        let mut other = other.map_err(|_| no_connection())?.map_err(failed)?;
+        let listening = listening_pool(PgPoolOptions::new(), options.clone());
+        refuse_shared_sessions(&listening, &mut other, self.acquire_timeout).await?;
+        drop(other);
+        let settings = own_settings(self.statement_timeout);
+        let (max, acquire_timeout) = (self.max_connections, self.acquire_timeout);
+        let connections = Connections::new(options, settings, max, acquire_timeout);
         let lent = timeout(self.acquire_timeout, connections.lend()).await;
         let mut lent = lent.unwrap_or_else(|_| Err(no_connection()))?;
         schema::prepare(&mut lent.connection, &names, schema::STEPS).await?;
@@ -153,9 +160,12 @@ impl PostgresBackendBuilder {
         let names = self.check()?;
         let mut connection = pool.acquire().await.map_err(failed)?;
         end_stray(&mut *connection).await.map_err(failed)?;
+        let from = Source::Pool(pool);
+        let listening = from.listening_pool();
+        refuse_shared_sessions(&listening, &mut connection, self.acquire_timeout).await?;
         schema::prepare(&mut connection, &names, schema::STEPS).await?;
         drop(connection);
-        Ok(self.made(Source::Pool(pool), names))
+        Ok(self.made(from, names))
     }
 
     pub(super) fn made(self, from: Source, names: Names) -> PostgresBackend {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::super::sql::failed;
 use crate::{
@@ -27,6 +27,8 @@ const FRESH: Duration = Duration::from_secs(1);
 /// may have ended, or stand still.
 pub(super) struct Connections {
     options: PgConnectOptions,
+    /// Statements that each new connection runs first.
+    settings: String,
     acquire_timeout: Duration,
     max: u32,
     state: Mutex<State>,
@@ -46,9 +48,15 @@ struct Idle {
 }
 
 impl Connections {
-    pub(super) fn new(options: PgConnectOptions, max: u32, acquire_timeout: Duration) -> Self {
+    pub(super) fn new(
+        options: PgConnectOptions,
+        settings: String,
+        max: u32,
+        acquire_timeout: Duration,
+    ) -> Self {
         Self {
             options,
+            settings,
             acquire_timeout,
             max,
             state: Mutex::default(),
@@ -76,13 +84,20 @@ impl Connections {
         let connection = match connection {
             Some(connection) => connection,
             // Boxed, since it is large, and part of every call's future.
-            None => Box::pin(self.options.connect()).await.map_err(failed)?,
+            None => Box::pin(self.connect()).await.map_err(failed)?,
         };
         Ok(Lent {
             slot,
             connection,
             runtime,
         })
+    }
+
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = self.options.connect().await?;
+        let settings = sqlx::raw_sql(AssertSqlSafe(self.settings.clone()));
+        settings.execute(&mut connection).await?;
+        Ok(connection)
     }
 
     /// The connection of `runtime` that was used last. Where there is none, and no room for

@@ -58,7 +58,9 @@ impl Feed {
     /// Begins to listen, and then notes what can be seen.
     pub(super) async fn start(shared: Arc<Shared>) -> Result<Self, BackendError> {
         let pool = shared.listening_pool();
-        let mut listening = Listening::start(&pool, &shared.channel).await?;
+        let mut listening = Listening::connect(&pool).await?;
+        listening.run(shared.listening_settings()).await?;
+        listening.listen(&shared.channel).await?;
         let rows = listening
             .rows(query(&shared.statements.start_reading))
             .await?;

@@ -1,7 +1,7 @@
 //! The session that listens.
 
 use sqlx::{
-    PgPool, Postgres,
+    AssertSqlSafe, PgPool, Postgres,
     postgres::{PgArguments, PgListener, PgRow},
     query::Query,
 };
@@ -18,17 +18,24 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// Takes a connection from `pool`, and keeps it.
-    pub(super) async fn start(pool: &PgPool, channel: &str) -> Result<Self, BackendError> {
-        let listener = PgListener::connect_with(pool).await.map_err(failed)?;
-        let mut listening = Self {
+    /// Takes a connection from `pool`, and keeps it. It listens to nothing yet.
+    pub(super) async fn connect(pool: &PgPool) -> Result<Self, BackendError> {
+        let mut listener = PgListener::connect_with(pool).await.map_err(failed)?;
+        listener.eager_reconnect(false);
+        Ok(Self {
             listener: Some(listener),
             is_lost: false,
-        };
-        let listener = listening.session()?;
-        listener.eager_reconnect(false);
-        listener.listen(channel).await.map_err(failed)?;
-        Ok(listening)
+        })
+    }
+
+    /// Runs statements that give no rows, and prepares none.
+    pub(super) async fn run(&mut self, statements: String) -> Result<(), BackendError> {
+        let run = sqlx::raw_sql(AssertSqlSafe(statements)).execute(self.session()?);
+        run.await.map(drop).map_err(failed)
+    }
+
+    pub(super) async fn listen(&mut self, channel: &str) -> Result<(), BackendError> {
+        self.session()?.listen(channel).await.map_err(failed)
     }
 
     pub(super) async fn rows(
@@ -50,7 +57,7 @@ impl Listening {
         }
     }
 
-    fn session(&mut self) -> Result<&mut PgListener, BackendError> {
+    pub(super) fn session(&mut self) -> Result<&mut PgListener, BackendError> {
         let lost = || BackendError::unavailable("the connection that listens is lost");
         self.listener
             .as_mut()

@@ -7,6 +7,7 @@ mod grants;
 mod listening;
 mod lists;
 mod names;
+mod pooler;
 mod row;
 mod schema;
 mod session;
@@ -21,13 +22,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::PgPool;
 
 pub use self::builder::PostgresBackendBuilder;
 use self::{
     feed::Feed,
     names::Names,
-    session::{Sessions, Source},
+    session::Sessions,
     statements::{Statements, query},
     time::Timestamp,
 };
@@ -119,9 +120,18 @@ use crate::{
 /// Of the connections, a quarter is reserved for lookups, and at least one for revocations: no flood
 /// of lists or creations takes them. A pool that the service itself exhausts leaves none.
 ///
-/// **A pooler that shares sessions**, as `PgBouncer` does in transaction mode, can't be between: nobody
-/// would listen. A session that changes is noticed, and then nothing is cached for longer than
-/// `max_staleness`. Connect to the server itself.
+/// # Poolers
+///
+/// A pooler in session mode works (`PgBouncer`: `pool_mode = session`). Each backend needs at least
+/// two connections through it, and [`max_connections`](PostgresBackendBuilder::max_connections) and
+/// one more at most.
+///
+/// A pooler that shares sessions between clients is refused when the backend is opened: the
+/// transaction and statement modes of `PgBouncer`. There a statement may be executed by a session
+/// in which another client has prepared another statement, so a lookup could delete a key. It is
+/// looked for before anything is prepared: whether the settings of one connection reach another,
+/// and then, whether a notification arrives. Set session mode for the database and user, or connect
+/// to the server itself.
 ///
 /// # What can be lost
 ///
@@ -175,32 +185,28 @@ impl PostgresBackend {
 }
 
 impl Shared {
-    /// A pool of one connection, made as the others are: with the same address, the same password,
-    /// and what the service's pool does to each new connection.
     fn listening_pool(&self) -> PgPool {
-        let (pool, options) = match &self.sessions.from {
-            Source::Pool(pool) => (
-                pool.options().clone(),
-                pool.connect_options().as_ref().clone(),
-            ),
-            Source::Own(connections) => (PgPoolOptions::new(), connections.options().clone()),
-        };
-        let millis = self.statement_timeout.as_millis().to_string();
-        // The server notices, too, where we are gone without a word.
-        let options = options.application_name("tower-api-key-listen").options([
-            ("statement_timeout", millis.as_str()),
-            ("default_transaction_isolation", "read committed"),
-            ("row_security", "off"),
-            ("tcp_keepalives_idle", "10"),
-            ("tcp_keepalives_interval", "5"),
-            ("tcp_keepalives_count", "3"),
-        ]);
-        pool.min_connections(0)
-            .max_connections(1)
-            .max_lifetime(None)
-            .idle_timeout(None)
-            .connect_lazy_with(options)
+        self.sessions.from.listening_pool()
     }
+
+    /// The settings of the session that listens.
+    fn listening_settings(&self) -> String {
+        // The server notices, too, where we are gone without a word.
+        own_settings(self.statement_timeout)
+            + "; SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5;
+            SET tcp_keepalives_count = 3"
+    }
+}
+
+/// The settings of a connection of our own. They are set after connecting, and not by the parameter
+/// `options` of the protocol, which `PgBouncer` refuses.
+fn own_settings(statement_timeout: Duration) -> String {
+    let millis = statement_timeout.as_millis();
+    // Without row security, the server raises an error instead of hiding rows.
+    format!(
+        "SET statement_timeout = {millis}; SET default_transaction_isolation = 'read committed';
+        SET row_security = off"
+    )
 }
 
 impl KeySource for PostgresBackend {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sqlx::{
     AssertSqlSafe, Executor, PgConnection, PgPool, Postgres, Row,
     pool::PoolConnection,
-    postgres::{PgArguments, PgRow},
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
     query::Query,
 };
 
@@ -40,6 +40,30 @@ pub(super) enum Source {
     /// The service's.
     Pool(PgPool),
     Own(Box<Connections>),
+}
+
+impl Source {
+    /// A pool of one connection, made as the others are: with the same address, the same password,
+    /// and what the service's pool does to each new connection.
+    pub(super) fn listening_pool(&self) -> PgPool {
+        match self {
+            Self::Pool(pool) => listening_pool(
+                pool.options().clone(),
+                pool.connect_options().as_ref().clone(),
+            ),
+            Self::Own(connections) => {
+                listening_pool(PgPoolOptions::new(), connections.options().clone())
+            }
+        }
+    }
+}
+
+pub(super) fn listening_pool(pool: PgPoolOptions, options: PgConnectOptions) -> PgPool {
+    pool.min_connections(0)
+        .max_connections(1)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .connect_lazy_with(options.application_name("tower-api-key-listen"))
 }
 
 /// A connection that is closed, and not used again, unless its statement was carried through: one that

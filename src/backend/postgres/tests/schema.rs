@@ -6,10 +6,11 @@ use sqlx::{AssertSqlSafe, PgConnection, Row as _, postgres::PgRow};
 
 use super::{
     super::{
-        Feed, PostgresBackend, Source,
+        Feed, PostgresBackend,
         builder::PostgresBackendBuilder,
         names::Names,
         schema::{STEPS, prepare, prepare_within},
+        session::Source,
     },
     server::Server,
 };
