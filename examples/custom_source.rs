@@ -50,7 +50,7 @@ async fn main() -> Result<(), AnyError> {
     // Beside the keys so that there is one place to look at. Yours belongs where who can read the
     // keys can't.
     let pepper_file = path.with_extension("pepper");
-    let pepper = if path.exists() {
+    let pepper = if path.exists() || pepper_file.exists() {
         Pepper::from_file("v1", pepper_file)?
     } else {
         Pepper::create_file("v1", pepper_file)?

@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Somebody who has only one of these files can't try out secrets.
     let backend = SqliteBackend::open("quickstart.db").await?;
     let has_keys = !backend.pepper_usage(SystemTime::now()).await?.is_empty();
-    // With a new pepper, no key would work any more that is there already.
+    // With a new pepper, existing keys would no longer work.
     let pepper = if has_keys || Path::new(PEPPER).exists() {
         Pepper::from_file("v1", PEPPER)?
     } else {

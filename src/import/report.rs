@@ -110,7 +110,8 @@ pub enum RefusedReason {
     /// The id isn't one of a token of the form `pk.key_<id>.<secret>`.
     #[error(transparent)]
     Id(#[from] ParseKeyIdError),
-    /// The hash isn't HMAC-SHA256, or SHA-256, in hex: an older program may have stored another kind.
+    /// The hash isn't HMAC-SHA256, SHA-256 or SHA-512 in hex: an older program may have stored
+    /// another kind.
     #[error(transparent)]
     SecretHash(#[from] ParseSecretHashError),
     /// The store doesn't know the pepper, so it couldn't check the key.

@@ -62,7 +62,7 @@ impl DigestFormat {
     pub const MIN_RANDOM_LEN: usize = 16;
     /// How long a token is at the most, in bytes.
     pub const MAX_LEN: usize = 255;
-    /// How long an [id before the token](Self::with_id_before) is at the most, in bytes.
+    /// The maximum length of an [id before the token](Self::with_id_before), in bytes.
     pub const MAX_ID_LEN: usize = 36;
 
     /// Tokens that begin with `prefix`, are `len` bytes long in all, and have characters of `alphabet`
@@ -185,7 +185,7 @@ impl DigestFormat {
         let begins_with_brand = prefix
             .strip_prefix(brand)
             .is_some_and(|rest| rest.first() == Some(&b'.'));
-        // Only one alphabet has a dot, and it has all characters of a brand, too.
+        // Only one alphabet has a dot, and it also has all characters of a brand.
         let may_go_on_as_brand = self.alphabet == TokenAlphabet::Jwt && brand.starts_with(prefix);
         self.id_separator.is_none() && (begins_with_brand || may_go_on_as_brand)
     }

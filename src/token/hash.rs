@@ -14,8 +14,8 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::{KeyId, LookupKey, PepperId, SECRET_LEN, hex};
 
-/// What is stored of a secret: HMAC-SHA256 under a pepper, and which pepper it was. Of a token that is one
-/// [opaque string](crate::DigestFormat), SHA-256 of the whole.
+/// What is stored of a secret: HMAC-SHA256 under a pepper, and which pepper it was. Of a token that
+/// is one [opaque string](crate::DigestFormat), its SHA-256, or 32 bytes of its SHA-512.
 ///
 /// An HMAC and not a password hash: a secret has 256 bits, and no guess at it is worth slowing down.
 #[derive(Clone, Copy)]

@@ -86,8 +86,8 @@ async fn imported_keys_of_each_issuer_are_let_in_by_a_request() {
         JWT.replace("eyJz", "eyJt"),
     ];
     let client = http1();
-    let all = good.iter().map(|token| (token, "let in"));
-    for (token, expected) in all.chain(bad.iter().map(|token| (token, "invalid_token"))) {
+    let good = good.iter().map(|token| (token, "let in"));
+    for (token, expected) in good.chain(bad.iter().map(|token| (token, "invalid_token"))) {
         let value = format!("Bearer {token}");
         let headers = [("authorization", value.as_bytes())];
         let answer = outcome(&client, &server.url("/"), &headers).await;

@@ -12,7 +12,11 @@ use tokio::{
 };
 use tower_api_key::{
     CacheConfig, OpenError, PostgresBackend,
-    sqlx::{Connection, PgConnection, PgPool, postgres::PgPoolOptions, raw_sql},
+    sqlx::{
+        Connection, PgConnection,
+        postgres::{PgConnectOptions, PgPoolOptions},
+        raw_sql,
+    },
 };
 
 use crate::{
@@ -24,14 +28,17 @@ use crate::{
     },
 };
 
-/// Own connections, and a service's pool. PgBouncer refuses a parameter that sqlx sends unless told
-/// otherwise.
+/// On own connections, and on a service's pool.
 async fn open_both(url: &str) -> [Result<PostgresBackend, OpenError>; 2] {
     let own = PostgresBackend::connect(url).await;
-    let options: tower_api_key::sqlx::postgres::PgConnectOptions = url.parse().unwrap();
-    let options = options.extra_float_digits(None);
-    let pool: PgPool = PgPoolOptions::new().connect_lazy_with(options);
+    let pool = PgPoolOptions::new().connect_lazy_with(options(url));
     [own, PostgresBackend::new(pool).await]
+}
+
+/// Without a parameter that sqlx sends by default, and PgBouncer refuses.
+fn options(url: &str) -> PgConnectOptions {
+    let options: PgConnectOptions = url.parse().unwrap();
+    options.extra_float_digits(None)
 }
 
 fn is_refused(opened: Result<PostgresBackend, OpenError>, what: &str) {
@@ -68,9 +75,7 @@ async fn busy(url: &str, clients: usize) -> JoinSet<()> {
 }
 
 async fn connect(url: &str) -> PgConnection {
-    let options: tower_api_key::sqlx::postgres::PgConnectOptions = url.parse().unwrap();
-    let options = options.extra_float_digits(None);
-    PgConnection::connect_with(&options).await.unwrap()
+    PgConnection::connect_with(&options(url)).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

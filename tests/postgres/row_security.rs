@@ -120,7 +120,7 @@ async fn g13_an_owner_is_refused_only_where_the_policies_are_forced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn g13_rows_hidden_from_a_running_instance_are_an_outage_and_no_unknown_keys() {
+async fn g13_rows_hidden_from_a_running_instance_are_an_outage() {
     let Some(server) = Server::start() else {
         return;
     };

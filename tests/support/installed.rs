@@ -5,7 +5,11 @@ use std::{
     os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{self, Command},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::{self, Receiver},
+    },
+    thread,
 };
 
 /// Who runs the server where the tests are run by root, whom PostgreSQL refuses.
@@ -72,6 +76,20 @@ pub fn user_command(program: &str, user: Option<User>, at_our_end: Option<&str>)
     let mut command = Command::new("setpriv");
     command.args(arguments).arg("--").arg(program);
     command
+}
+
+/// Starts a process; returns its id, and a channel that says nothing and closes when it has ended.
+pub fn spawn(mut command: Command) -> (u32, Receiver<()>) {
+    let (started, pid) = mpsc::channel();
+    let (alive, end) = mpsc::channel();
+    // On a thread of its own: the signal at the parent's death is that of the parent's thread.
+    thread::spawn(move || {
+        let mut child = command.spawn().unwrap();
+        started.send(child.id()).unwrap();
+        let _ = child.wait();
+        drop(alive);
+    });
+    (pid.recv().unwrap(), end)
 }
 
 /// Where servers have their folders: one that the user can reach and write.

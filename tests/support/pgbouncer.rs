@@ -8,14 +8,13 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     process::Stdio,
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
-    thread,
+    sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
 use super::postgres::{
     Server, free_port,
-    installed::{base, unique, unprivileged, user_command},
+    installed::{base, spawn, unique, unprivileged, user_command},
     signal, url,
 };
 
@@ -59,17 +58,7 @@ impl Pooler {
             let mut command = user_command(program.to_str().unwrap(), user, Some("KILL"));
             command.arg(&file).stdin(Stdio::null());
             command.stdout(log.try_clone().unwrap()).stderr(log);
-            let (started, pid) = mpsc::channel();
-            let (alive, end) = mpsc::channel();
-            // On a thread of its own: the signal at the parent's death is that of the parent's
-            // thread.
-            thread::spawn(move || {
-                let mut child = command.spawn().unwrap();
-                started.send(child.id()).unwrap();
-                let _ = child.wait();
-                drop(alive);
-            });
-            let pid = pid.recv().unwrap();
+            let (pid, end) = spawn(command);
             let mut pooler = Self {
                 folder: folder.clone(),
                 port,

@@ -13,14 +13,14 @@ use std::{
     process::{Command, Stdio},
     sync::{
         Mutex, MutexGuard, PoisonError,
-        mpsc::{self, Receiver, RecvTimeoutError},
+        mpsc::{Receiver, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant},
 };
 
 use self::installed::{
-    User, base, programs, succeeds, sweep, template, unique, unprivileged, user_command,
+    User, base, programs, spawn, succeeds, sweep, template, unique, unprivileged, user_command,
 };
 use tower_api_key::sqlx::{
     AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions, raw_sql,
@@ -212,16 +212,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
-        let (started, pid) = mpsc::channel();
-        let (alive, end) = mpsc::channel();
-        // On a thread of its own: the signal at the parent's death is that of the parent's thread.
-        thread::spawn(move || {
-            let mut child = command.spawn().unwrap();
-            started.send(child.id()).unwrap();
-            let _ = child.wait();
-            drop(alive);
-        });
-        let pid = pid.recv().unwrap();
+        let (pid, end) = spawn(command);
         let since = Instant::now();
         loop {
             if end.recv_timeout(BETWEEN_LOOKS) == Err(RecvTimeoutError::Disconnected) {

@@ -125,7 +125,7 @@ impl PostgresBackendBuilder {
             Some(_) => options,
             None => options.application_name("tower-api-key"),
         };
-        // `PgBouncer` refuses the parameter, and no column is a float.
+        // PgBouncer refuses the parameter, and no column is a float.
         let options = options.extra_float_digits(None);
         let other = timeout(self.acquire_timeout, options.connect()).await;
         let mut other = other.map_err(|_| no_connection())?.map_err(failed)?;
@@ -147,7 +147,8 @@ impl PostgresBackendBuilder {
     ///
     /// A transaction of the service's has to be begun with [`Pool::begin`](sqlx::Pool::begin), or to end before its
     /// connection is given back. One that is found open on a connection of the pool, since its `BEGIN` was sent as
-    /// any other text, is rolled back. To look for one costs each write a round trip.
+    /// any other text, is rolled back. To look for one costs each write a round trip, and another one
+    /// shows whether row-level security hides rows.
     ///
     /// In a process with several tokio runtimes, use the pool and the store in one of them. sqlx's
     /// pool gives any idle connection to any caller, and a connection works only while its own

@@ -122,12 +122,12 @@ use crate::{
 ///
 /// # Poolers
 ///
-/// A pooler in session mode works (`PgBouncer`: `pool_mode = session`). Each backend needs at least
+/// A pooler in session mode works (PgBouncer: `pool_mode = session`). Each backend needs at least
 /// two connections through it, and [`max_connections`](PostgresBackendBuilder::max_connections) and
 /// one more at most.
 ///
 /// A pooler that shares sessions between clients is refused when the backend is opened: the
-/// transaction and statement modes of `PgBouncer`. There a statement may be executed by a session
+/// transaction and statement modes of PgBouncer. There a statement may be executed by a session
 /// in which another client has prepared another statement, so a lookup could delete a key. It is
 /// looked for before anything is prepared: whether the settings of one connection reach another,
 /// and then, whether a notification arrives. Set session mode for the database and user, or connect
@@ -199,7 +199,7 @@ impl Shared {
 }
 
 /// The settings of a connection of our own. They are set after connecting, and not by the parameter
-/// `options` of the protocol, which `PgBouncer` refuses.
+/// `options` of the protocol, which PgBouncer refuses.
 fn own_settings(statement_timeout: Duration) -> String {
     let millis = statement_timeout.as_millis();
     // Without row security, the server raises an error instead of hiding rows.

@@ -89,7 +89,6 @@ impl Names {
     }
 }
 
-/// The same on every node and in every version.
 /// An expression: 1 where the server is a standby, 2 where row-level security may hide rows from
 /// the role, else 0.
 fn distrust(tables: &[&str]) -> String {
@@ -99,6 +98,7 @@ fn distrust(tables: &[&str]) -> String {
     format!("CASE WHEN pg_is_in_recovery() THEN 1 WHEN {hides} THEN 2 ELSE 0 END")
 }
 
+/// The same on every node and in every version.
 fn fnv_1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

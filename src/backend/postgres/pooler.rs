@@ -25,7 +25,7 @@ const LOOKS: usize = 32;
 /// How long a notification may take. Without a pooler it takes about a millisecond.
 const NOTIFICATION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Refuses a database behind a pooler that shares sessions, as `PgBouncer` does in its transaction
+/// Refuses a database behind a pooler that shares sessions, as PgBouncer does in its transaction
 /// and statement modes.
 ///
 /// Looks first whether settings of one connection reach another one, which finds any pooler that
@@ -62,17 +62,17 @@ pub(super) async fn refuse_shared_sessions(
         return Err(in_recovery().into());
     }
     let channel = random_name();
-    let notified = async {
+    let notify = async {
         listening.listen(&channel).await?;
         let notify = raw_sql(AssertSqlSafe(format!("NOTIFY {channel}")));
-        notify.execute(&mut *other).await.map_err(failed)?;
-        listening.hear().await;
-        listening.session().map(drop)
+        notify.execute(&mut *other).await.map(drop).map_err(failed)
     };
-    match timeout(NOTIFICATION_TIMEOUT, notified).await {
-        Ok(heard) => heard.map_err(OpenError::from),
-        Err(_) => Err(shared()),
-    }
+    // A commit that takes long says nothing of a pooler.
+    let notified = timeout(limit, notify).await;
+    notified.unwrap_or_else(|_| Err(not_served()))?;
+    let heard = timeout(NOTIFICATION_TIMEOUT, listening.hear()).await;
+    heard.map_err(|_| shared())?;
+    Ok(listening.session().map(drop)?)
 }
 
 /// Sets a variable of the session that no server knows.
