@@ -16,6 +16,9 @@ mod held;
 #[path = "nodes/pair.rs"]
 mod pair;
 
+#[path = "nodes/refused_writes.rs"]
+mod refused_writes;
+
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -36,6 +36,10 @@ use crate::{
 /// * [`list`](Self::list), [`purge`](Self::purge) and [`pepper_usage`](Self::pepper_usage) are there for whoever looks
 ///   after keys. Without them, the store answers [`StoreError::Unsupported`](crate::StoreError::Unsupported).
 /// * [`touch`](Self::touch) never moves `last_used_at` back, and leaves the version alone.
+/// * A write that changes no row isn't yet "not there": a trigger, rule or policy of the database may have
+///   ignored it. Read what the write compared, and return an error if it is still there, unchanged.
+/// * Data that a constraint refuses is [`BackendError::constraint`], with the constraint's name. Only the
+///   unique indexes of the id and the lookup key mean that a key is taken.
 ///
 /// # Keys that are handed off
 ///

@@ -19,6 +19,8 @@ mod source;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod unchanged;
 
 #[cfg(feature = "postgres")]
 pub use self::postgres::{PostgresBackend, PostgresBackendBuilder};

@@ -107,6 +107,9 @@ async fn revoke<B: ApiKeyBackend + ?Sized>(
             return Ok(true);
         }
         match read(backend, &key.id).await? {
+            Some(newer) if newer.version == expected && newer.revoked_at.is_none() => {
+                return Err(BackendError::kept());
+            }
             Some(newer) => key = newer,
             None => return Ok(false),
         }

@@ -31,6 +31,7 @@ mod endings;
 mod fields;
 mod filters;
 mod follow;
+mod frozen;
 mod grant_limits;
 mod grant_lists;
 mod grants;
@@ -112,13 +113,14 @@ pub struct Checks<'a> {
     check: Box<dyn FnOnce(Settings) -> Boxed<'a, Result<(), Violations>> + 'a>,
 }
 
-type Corrupt = dyn Fn(KeyId) -> Boxed<'static, Result<(), AnyError>>;
+type Interfere = dyn Fn(KeyId) -> Boxed<'static, Result<(), AnyError>>;
 
 #[allow(clippy::struct_excessive_bools, reason = "each is said by itself")]
 struct Settings {
     patience: Duration,
     wakes: bool,
-    corrupt: Option<Box<Corrupt>>,
+    corrupt: Option<Box<Interfere>>,
+    freeze: Option<Box<Interfere>>,
     /// Whether there are lists: a source has none.
     lists: bool,
     /// Whether keys can be handed off.
@@ -158,6 +160,7 @@ impl<'a> Checks<'a> {
                 patience: Duration::from_secs(5),
                 wakes: true,
                 corrupt: None,
+                freeze: None,
                 lists,
                 grants: true,
                 pepper_usage: true,
@@ -175,6 +178,16 @@ impl<'a> Checks<'a> {
         F: Future<Output = Result<(), AnyError>> + 'static,
     {
         self.settings.corrupt = Some(Box::new(move |id| Box::pin(corrupt(id))));
+        self
+    }
+
+    /// Makes the database ignore every change of a key's record, from outside, as a trigger that
+    /// returns NULL does. Without it, nothing is checked of changes that are ignored.
+    pub fn freeze<F>(mut self, freeze: impl Fn(KeyId) -> F + 'static) -> Self
+    where
+        F: Future<Output = Result<(), AnyError>> + 'static,
+    {
+        self.settings.freeze = Some(Box::new(move |id| Box::pin(freeze(id))));
         self
     }
 

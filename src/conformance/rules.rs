@@ -1,8 +1,9 @@
 //! The rules, by name.
 
 use super::{
-    bench::Bench, changes, claims, digests, dropped, endings, fields, filters, grant_limits,
-    grant_lists, grants, lists, makers, peppers, reads, report::Run, rotations, touches, writes,
+    bench::Bench, changes, claims, digests, dropped, endings, fields, filters, frozen,
+    grant_limits, grant_lists, grants, lists, makers, peppers, reads, report::Run, rotations,
+    touches, writes,
 };
 use crate::backend::ApiKeyBackend;
 
@@ -91,6 +92,10 @@ pub(super) async fn of_backends<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut Ru
     .await;
     run.rule("update keeps the owner", || {
         writes::update_keeps_the_owner(b)
+    })
+    .await;
+    run.rule("a change that the database ignores is an error", || {
+        frozen::changes_are_errors(b)
     })
     .await;
     run.rule("delete says whether the key was there", || {

@@ -26,11 +26,13 @@ pub struct BackendError {
     source: Arc<dyn Error + Send + Sync>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum BackendErrorKind {
     Unavailable,
     Corrupt,
     Unsupported,
+    Constraint(Arc<str>),
+    InvalidText,
 }
 
 impl BackendError {
@@ -54,6 +56,29 @@ impl BackendError {
         Self::new(BackendErrorKind::Unsupported, what)
     }
 
+    /// A constraint of the database refuses what was to be written: a unique index of the operator's, a
+    /// check, a column that is too short. Trying again doesn't help. `name` is what an operator finds it by.
+    ///
+    /// A key whose id or lookup key is taken is no such error: [`insert`](crate::ApiKeyBackend::insert)
+    /// returns `false`. The store passes it on as [`StoreError::Constraint`].
+    pub fn constraint(name: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(BackendErrorKind::Constraint(name.into()), source)
+    }
+
+    /// A text has characters that the database's encoding doesn't have. The store passes it on as
+    /// [`StoreError::InvalidKey`].
+    pub fn invalid_text(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(BackendErrorKind::InvalidText, source)
+    }
+
+    /// A write changed nothing, and the record is still there to be changed: a trigger, rule or policy
+    /// of the database keeps it.
+    pub(crate) fn kept() -> Self {
+        Self::unavailable(
+            "the database kept the row from being changed: a trigger, rule or policy is in the way",
+        )
+    }
+
     fn new(kind: BackendErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             kind,
@@ -67,8 +92,26 @@ impl BackendError {
         self.kind == BackendErrorKind::Corrupt
     }
 
+    /// Whether a database refused the data itself.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(
+            self.kind,
+            BackendErrorKind::Constraint(_) | BackendErrorKind::InvalidText
+        )
+    }
+
     pub(crate) fn is_unavailable(&self) -> bool {
         self.kind == BackendErrorKind::Unavailable
+    }
+
+    /// Returns the name of the constraint that refused a write, if one did.
+    #[must_use]
+    pub fn constraint_name(&self) -> Option<&str> {
+        match &self.kind {
+            BackendErrorKind::Constraint(name) => Some(name),
+            _ => None,
+        }
     }
 
     /// Whether the backend can't do what was asked of it, now or later.
@@ -89,10 +132,17 @@ impl fmt::Debug for BackendError {
 
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
+        f.write_str(match &self.kind {
             BackendErrorKind::Unavailable => "the backend can't be asked",
             BackendErrorKind::Corrupt => "the backend holds a record that can't be read",
             BackendErrorKind::Unsupported => "the backend can't do that",
+            BackendErrorKind::Constraint(name) => {
+                return write!(
+                    f,
+                    "the constraint {name} of the database refuses the record"
+                );
+            }
+            BackendErrorKind::InvalidText => "the database's encoding can't hold the text",
         })
     }
 }
@@ -204,6 +254,16 @@ pub enum StoreError {
     /// The key that was asked for isn't one that can be stored.
     #[error("the key can't be stored")]
     InvalidKey(#[from] InvalidKey),
+    /// A constraint of the database refused the write: a unique index or a check of the operator's, a column
+    /// that is too short. Nothing was changed, and trying again doesn't help.
+    #[error("the database's constraint {name} refuses the change")]
+    #[non_exhaustive]
+    Constraint {
+        /// The constraint or index; where the database names none, the column or its error code.
+        name: String,
+        /// What the database said.
+        source: BackendError,
+    },
     /// The new key's id was taken, and so were those drawn after it: the operating system's
     /// randomness repeats itself.
     #[error("{0} is taken already, as were the ids drawn before")]
@@ -259,10 +319,19 @@ impl fmt::Debug for StoreError {
 
 impl From<BackendError> for StoreError {
     fn from(error: BackendError) -> Self {
-        if error.is_unsupported() {
-            Self::Unsupported(error)
-        } else {
-            Self::Unavailable(error.into())
+        match &error.kind {
+            BackendErrorKind::Unsupported => Self::Unsupported(error),
+            BackendErrorKind::Constraint(name) => Self::Constraint {
+                name: name.to_string(),
+                source: error,
+            },
+            BackendErrorKind::InvalidText => Self::InvalidKey(InvalidKey {
+                field: "text",
+                problem: "has characters that the database's encoding can't hold",
+            }),
+            BackendErrorKind::Unavailable | BackendErrorKind::Corrupt => {
+                Self::Unavailable(error.into())
+            }
         }
     }
 }
@@ -277,7 +346,7 @@ pub struct InvalidKey {
 
 impl InvalidKey {
     /// The name of the field: `user_id`, `name`, `metadata`, `revocation_reason`, or, of a key that is imported,
-    /// any other of its fields.
+    /// any other of its fields; `text` where the database doesn't say which.
     #[must_use]
     pub fn field(&self) -> &'static str {
         self.field

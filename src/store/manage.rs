@@ -289,7 +289,13 @@ impl ApiKeyStore {
         };
         let backend = self.backend.clone();
         let (place, deletion) = ending_of(&id, found.as_ref(), EventKind::Deleted);
-        let delete = async move { backend.delete(&id).await };
+        let delete = async move {
+            let is_deleted = backend.delete(&id).await?;
+            if !is_deleted && backend.get(&id).await?.is_some() {
+                return Err(BackendError::kept());
+            }
+            Ok(is_deleted)
+        };
         let delete = self.also_unread(id, found.is_none(), delete);
         let tell = self.resolver.emitter().if_done(deletion);
         let delete = with_permit(permit, delete);
@@ -387,6 +393,9 @@ impl ApiKeyStore {
                     return Ok(Some((key, kind)));
                 }
                 match store.backend.get(&id).await? {
+                    Some(newer) if newer.version == expected => {
+                        return Err(BackendError::kept().into());
+                    }
                     Some(newer) => key = newer,
                     None => return Ok(None),
                 }

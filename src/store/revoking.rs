@@ -111,9 +111,7 @@ impl ApiKeyStore {
             let stays = !is_revoked
                 && matches!(backend.get(&id).await?, Some(key) if key.revoked_at.is_none());
             if stays {
-                let why =
-                    "the record isn't changed: a trigger or a policy of the database keeps it";
-                return Err(BackendError::unavailable(why));
+                return Err(BackendError::kept());
             }
             Ok(is_revoked)
         };

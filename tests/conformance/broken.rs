@@ -106,6 +106,7 @@ pub enum Fault {
     ForgetsToTellWhenDropped,
     DroppedUpdateIsTorn,
     DroppedCallsUseUp,
+    FrozenIsNotThere,
     Panics,
     // Those of grants.
     GrantLosesLifetime,
@@ -167,6 +168,7 @@ pub struct Shared {
     /// What a replica has that lags by one write.
     before: Mutex<HashMap<LookupKey, ApiKey>>,
     pub corrupt: Mutex<Vec<KeyId>>,
+    frozen: Mutex<Vec<KeyId>>,
     pub grants: Mutex<Vec<KeyGrant>>,
     sinks: Mutex<Vec<(usize, ChangeSink)>>,
     log: watch::Sender<Vec<Change>>,
@@ -196,6 +198,20 @@ impl Broken {
 
     pub fn corrupt(&self, id: KeyId) {
         lock(&self.shared.corrupt).push(id);
+    }
+
+    pub fn freeze(&self, id: KeyId) {
+        lock(&self.shared.frozen).push(id);
+    }
+
+    /// Whether a change of the record isn't made, and nothing is said of it.
+    pub fn ignores(&self, id: &KeyId) -> Result<bool, BackendError> {
+        match lock(&self.shared.frozen).contains(id) {
+            true if !self.is(Fault::FrozenIsNotThere) => {
+                Err(BackendError::unavailable("a trigger returned NULL"))
+            }
+            is_frozen => Ok(is_frozen),
+        }
     }
 
     pub fn is(&self, fault: Fault) -> bool {

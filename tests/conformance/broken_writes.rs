@@ -74,6 +74,9 @@ impl ApiKeyBackend for Broken {
     }
 
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
+        if self.ignores(&key.id)? {
+            return Ok(false);
+        }
         let place = key.lookup_key();
         if self.is(Fault::UpdateChecksFirst) {
             if self
@@ -145,6 +148,9 @@ impl ApiKeyBackend for Broken {
     }
 
     async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
+        if self.ignores(id)? {
+            return Ok(false);
+        }
         let place = id.lookup_key();
         if self.is(Fault::DeleteOnlyMarks) {
             let mut records = self.records();
@@ -166,6 +172,9 @@ impl ApiKeyBackend for Broken {
         at: SystemTime,
         reason: Option<&RevocationReason>,
     ) -> Result<bool, BackendError> {
+        if self.ignores(id)? {
+            return Ok(false);
+        }
         let place = id.lookup_key();
         {
             let mut records = self.records();
@@ -381,6 +390,9 @@ impl ApiKeyBackend for Broken {
         old: &ApiKey,
         expected: u64,
     ) -> Result<bool, BackendError> {
+        if self.ignores(&old.id)? {
+            return Ok(false);
+        }
         if self.is(Fault::RotateIsSilent) {
             let mut records = self.records();
             let place = old.lookup_key();
@@ -424,6 +436,9 @@ impl ApiKeyBackend for Broken {
         self.connection().await?;
         for (number, touch) in touches.iter().enumerate() {
             let place = touch.id.lookup_key();
+            if self.ignores(&touch.id)? {
+                continue;
+            }
             {
                 let mut records = self.records();
                 let Some(record) = records.get_mut(&place) else {

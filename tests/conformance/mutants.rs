@@ -9,11 +9,15 @@ use super::broken::{Broken, Fault};
 /// What the checks say of a backend with this fault.
 async fn check(fault: Fault, is_feed: bool) -> Result<(), Violations> {
     let table = Broken::new(fault, is_feed);
-    let spoiler = table.clone();
+    let (spoiler, freezer) = (table.clone(), table.clone());
     let handles = Mutex::new(table);
     Checks::of_backend(async || Ok(handles.lock().unwrap().another()))
         .corrupt(move |id| {
             spoiler.corrupt(id);
+            async { Ok(()) }
+        })
+        .freeze(move |id| {
+            freezer.freeze(id);
             async { Ok(()) }
         })
         .patience(Duration::from_millis(500))
@@ -74,6 +78,11 @@ const FAULTS: &[(Fault, bool, &str)] = &[
         Fault::DroppedUpdateIsTorn,
         false,
         "a dropped write is done whole or not at all",
+    ),
+    (
+        Fault::FrozenIsNotThere,
+        false,
+        "a change that the database ignores is an error",
     ),
     (
         Fault::DeleteAlwaysTrue,

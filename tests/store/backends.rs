@@ -134,6 +134,12 @@ impl ApiKeyBackend for Contended {
             return Err(BackendError::unavailable(key.id.to_string()));
         }
         if is_lost(&self.updates_lost) {
+            // Another writer was first.
+            let found = self.inner.get_many(&[key.lookup_key()]).await?;
+            for mut other in found {
+                other.version += 1;
+                self.inner.update(&other, other.version - 1).await?;
+            }
             return Ok(false);
         }
         self.inner.update(key, expected).await

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tower_api_key::{
     ApiKeyBackend, ApiKeyStore, ApiKeyStoreBuilder, ManualClock, MemoryBackend, Pepper, Peppers,
     PostgresBackend, SqliteBackend,
+    sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, raw_sql},
 };
 
 use super::{folder::Folder, postgres::Server, start};
@@ -34,6 +35,21 @@ impl Database {
             Self::Memory(backend) => ApiKeyStore::builder(backend.clone()),
             Self::Sqlite(folder) => ApiKeyStore::builder(sqlite(folder).await),
             Self::Postgres(server) => ApiKeyStore::builder(postgres(server).await),
+        }
+    }
+
+    /// Runs statements as an operator does, in the dialect of the database. Nothing in memory.
+    pub async fn operator(&self, sqlite: &str, postgres: &str) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Sqlite(folder) => {
+                let url = format!("sqlite:{}", folder.join("keys.db").display());
+                let mut connection = SqliteConnection::connect(&url).await.unwrap();
+                let run = raw_sql(AssertSqlSafe(sqlite.to_owned())).execute(&mut connection);
+                run.await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Self::Postgres(server) => server.psql(postgres).await,
         }
     }
 

@@ -204,7 +204,7 @@ pub async fn purge_that_fails_at_grants(store: &ApiKeyStore, backend: &impl ApiK
     }
     let mut events = store.events();
     let error = store.purge(SystemTime::now()).await.unwrap_err();
-    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    assert!(matches!(error, StoreError::Constraint { .. }), "{error:?}");
     let told = tokio::time::timeout(Duration::from_secs(20), events.next());
     let told = told.await.expect("an event").unwrap();
     assert_eq!(

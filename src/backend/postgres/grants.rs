@@ -3,12 +3,20 @@
 use std::{sync::Arc, time::SystemTime};
 
 use sqlx::{
-    AssertSqlSafe, Executor as _, Postgres, Row as _,
+    AssertSqlSafe, Postgres, Row as _,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
 
-use super::{Shared, names::Names, row, statements::query, time::Timestamp};
+use super::{
+    Shared,
+    lists::MAX_LOOKS,
+    names::Names,
+    row,
+    session::Sessions,
+    statements::{half_done, query},
+    time::Timestamp,
+};
 use crate::{
     backend::{
         GrantInsertion, GrantLimits, GrantPageRequest,
@@ -47,9 +55,9 @@ impl GrantStatements {
             revoke_orphans: fill(REVOKE_ORPHANS),
             by_hash: fill(&GET.replace("{by}", "claim_hash")),
             by_id: fill(&GET.replace("{by}", "id")),
-            claim: fill(CLAIM),
-            revoke: fill(&REVOKE.replace("{which}", "id = $2")),
-            revoke_of_user: fill(&REVOKE.replace("{which}", "user_id = $2")),
+            claim: fill(&CLAIM.replace("{half_done}", &half_done())),
+            revoke: fill(REVOKE),
+            revoke_of_user: fill(REVOKE_OF_USER),
             list: list(""),
             list_of_user: list("AND user_id = $4"),
             list_pending: list(&format!("{OPEN} $4")),
@@ -73,7 +81,6 @@ WITH pending AS MATERIALIZED (
     INSERT INTO {grants} ({grant_columns})
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
     FROM pending WHERE of_user < $16 AND in_all < $17
-    ON CONFLICT DO NOTHING
     RETURNING id
 )
 SELECT of_user >= $16 AS user_is_full, in_all >= $17 AS is_full, EXISTS (SELECT FROM stored) AS is_stored
@@ -93,7 +100,7 @@ FROM (SELECT) AS always LEFT JOIN {grants} AS g ON g.{by} = $1";
 /// One statement, so that nothing is ever half done, and no lock outlives it. It waits for a change
 /// of the maker's key that is under way, and sees it then; one that comes later waits for this. The
 /// lock is that of an update, so that a stream of claims doesn't overtake a revocation. An id that
-/// is taken is an error, which also undoes the mark.
+/// another client takes at the same time is an error, which also undoes the mark.
 const CLAIM: &str = "
 WITH maker AS MATERIALIZED (
     SELECT id FROM {keys} WHERE id = $23 AND version = $24 AND revoked_at IS NULL
@@ -102,18 +109,33 @@ WITH maker AS MATERIALIZED (
     UPDATE {grants} SET claimed_at = $9, key_id = $1
     WHERE id = $22 AND claimed_at IS NULL AND revoked_at IS NULL AND expires_at > $9
         AND ($23 IS NULL OR EXISTS (SELECT FROM maker))
-        AND NOT EXISTS (SELECT FROM {keys} WHERE id = $21)
-        AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key = $1)
+        AND NOT EXISTS (SELECT FROM {keys} WHERE id IN ($1, $21))
+        AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key IN ($1, $21))
     RETURNING id
+), added AS (
+    INSERT INTO {keys} ({columns}, digest_key)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+    FROM claimed
+    RETURNING 1
 )
-INSERT INTO {keys} ({columns}, digest_key)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
-FROM claimed";
+SELECT 1 FROM added
+UNION ALL SELECT {half_done} FROM claimed WHERE NOT EXISTS (SELECT FROM added)";
 
 const REVOKE: &str = "
 UPDATE {grants} SET revoked_at = $1
-WHERE {which} AND claimed_at IS NULL AND revoked_at IS NULL
+WHERE id = $2 AND claimed_at IS NULL AND revoked_at IS NULL
 RETURNING 1";
+
+/// Says whether there were any, which others may have claimed or revoked first.
+const REVOKE_OF_USER: &str = "
+WITH revoked AS (
+    UPDATE {grants} SET revoked_at = $1
+    WHERE user_id = $2 AND claimed_at IS NULL AND revoked_at IS NULL
+    RETURNING 1
+)
+SELECT count(*) AS revoked, EXISTS (
+    SELECT FROM {grants} WHERE user_id = $2 AND claimed_at IS NULL AND revoked_at IS NULL
+) AS found FROM revoked";
 
 const LIST: &str = "
 SELECT {grants_distrust} AS distrust, g.id IS NOT NULL AS is_there, {grant_columns}
@@ -149,7 +171,7 @@ impl Shared {
                 let begin = sqlx::raw_sql(AssertSqlSafe(statements.begin.clone()));
                 begin.execute(&mut *connection).await.map_err(failed)?;
                 let row = insert().fetch_one(&mut *connection).await;
-                let mut inserted = insertion(&row.map_err(failed)?)?;
+                let mut inserted = sessions.insertion(row)?;
                 if let GrantInsertion::UserIsFull | GrantInsertion::Full = inserted {
                     let of_user = inserted == GrantInsertion::UserIsFull;
                     let orphans = query(&statements.revoke_orphans)
@@ -158,9 +180,10 @@ impl Shared {
                     let revoked = orphans.execute(&mut *connection).await.map_err(failed)?;
                     if revoked.rows_affected() > 0 {
                         let row = insert().fetch_one(&mut *connection).await;
-                        inserted = insertion(&row.map_err(failed)?)?;
+                        inserted = sessions.insertion(row)?;
                     }
                 }
+                // A transaction in which a unique index has refused the grant is rolled back.
                 let commit = sqlx::raw_sql("COMMIT").execute(&mut *connection).await;
                 commit.map_err(failed)?;
                 session.give_back();
@@ -197,23 +220,7 @@ impl Shared {
             .bind(grant.as_bytes().as_slice())
             .bind(maker.as_ref().map(|maker| maker.as_bytes().as_slice()))
             .bind(version);
-        let sessions = &self.sessions;
-        sessions
-            .in_time(async {
-                let mut session = sessions.session(Lane::Ordinary).await?;
-                match session.connection().execute(claim).await {
-                    Ok(done) => {
-                        session.give_back();
-                        Ok(done.rows_affected() == 1)
-                    }
-                    Err(error) if is_taken(&error) => {
-                        session.give_back();
-                        Ok(false)
-                    }
-                    Err(error) => Err(failed(error)),
-                }
-            })
-            .await
+        self.sessions.inserted(claim).await
     }
 
     pub(super) async fn revoke_grant(
@@ -242,7 +249,14 @@ impl Shared {
                 .bind(Timestamp::new(at))
                 .bind(user_id)
         };
-        Ok(self.sessions.revoke(revoke).await?.len())
+        for _ in 0..MAX_LOOKS {
+            let rows = self.sessions.revoke(revoke).await?;
+            let count: i64 = rows[0].try_get("revoked").map_err(failed)?;
+            if count > 0 || !rows[0].try_get("found").map_err(failed)? {
+                return Ok(usize::try_from(count).unwrap_or(usize::MAX));
+            }
+        }
+        Err(BackendError::kept())
     }
 
     pub(super) async fn list_grants(
@@ -279,22 +293,21 @@ impl Shared {
     }
 }
 
-/// What came of an insertion.
-fn insertion(row: &PgRow) -> Result<GrantInsertion, BackendError> {
-    let is = |column| row.try_get(column).map_err(failed);
-    Ok(
+impl Sessions {
+    /// What came of an insertion.
+    fn insertion(&self, row: Result<PgRow, sqlx::Error>) -> Result<GrantInsertion, BackendError> {
+        let row = match row {
+            Err(error) if self.is_taken(&error) => return Ok(GrantInsertion::Taken),
+            row => row.map_err(failed)?,
+        };
+        let is = |column| row.try_get(column).map_err(failed);
         match (is("is_stored")?, is("user_is_full")?, is("is_full")?) {
-            (true, _, _) => GrantInsertion::Stored,
-            (false, true, _) => GrantInsertion::UserIsFull,
-            (false, false, true) => GrantInsertion::Full,
-            (false, false, false) => GrantInsertion::Taken,
-        },
-    )
-}
-
-fn is_taken(error: &sqlx::Error) -> bool {
-    let database = error.as_database_error();
-    database.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+            (true, _, _) => Ok(GrantInsertion::Stored),
+            (false, true, _) => Ok(GrantInsertion::UserIsFull),
+            (false, false, true) => Ok(GrantInsertion::Full),
+            (false, false, false) => Err(BackendError::kept()),
+        }
+    }
 }
 
 /// The grants in the rows. One row says that there are none.

@@ -24,7 +24,7 @@ use crate::{
 
 /// How often one looks for what is to be removed, or revoked, while others do it first. Each time, they have done
 /// something.
-const MAX_LOOKS: usize = 100;
+pub(super) const MAX_LOOKS: usize = 100;
 
 /// An operator's `infinity` is no end.
 const DIALECT: Dialect = Dialect {
@@ -80,9 +80,7 @@ impl Shared {
                 return Ok(revoked);
             }
         }
-        Err(BackendError::unavailable(
-            "keys of the user aren't revoked: others revoke them first each time, or a trigger or policy keeps them",
-        ))
+        Err(BackendError::kept())
     }
 
     pub(super) async fn purge(
@@ -121,9 +119,7 @@ impl Shared {
                 return Ok(removed);
             }
         }
-        Err(BackendError::unavailable(
-            "what has ended isn't removed: others remove it first each time, or a trigger or policy keeps it",
-        ))
+        Err(BackendError::kept())
     }
 }
 

@@ -36,10 +36,11 @@ use super::{
     ApiKeyBackend, ChangeSink, KeySource, PageRequest, PepperUsage, Subscription, Touch,
     forward::forward_to_backend,
     sql::{Lane, OpenError},
+    unchanged,
 };
 use crate::{
     error::BackendError,
-    key::{ApiKey, RevocationReason},
+    key::{ApiKey, GrantId, RevocationReason},
     token::{KeyId, LookupKey},
 };
 
@@ -232,7 +233,8 @@ impl KeySource for PostgresBackend {
 impl ApiKeyBackend for PostgresBackend {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         let query = row::write(query(&self.0.statements.insert), key);
-        Ok(self.0.sessions.changed(Lane::Ordinary, query).await? == 1)
+        let is_done = self.0.sessions.inserted(query).await?;
+        unchanged::inserted(self, key, None, is_done).await
     }
 
     async fn insert_made_by(
@@ -246,24 +248,27 @@ impl ApiKeyBackend for PostgresBackend {
         let query = row::write(query(&self.0.statements.insert_made_by), key)
             .bind(maker.0.as_bytes().as_slice())
             .bind(version);
-        Ok(self.0.sessions.changed(Lane::Ordinary, query).await? == 1)
+        let is_done = self.0.sessions.inserted(query).await?;
+        unchanged::inserted(self, key, Some(maker), is_done).await
     }
 
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
-        let Ok(expected) = i64::try_from(expected) else {
+        let Ok(version) = i64::try_from(expected) else {
             return Ok(false);
         };
-        let query = row::write(query(&self.0.statements.update), key).bind(expected);
+        let query = row::write(query(&self.0.statements.update), key).bind(version);
         let lane = match key.ended() {
             Some(_) => Lane::Revocation,
             None => Lane::Ordinary,
         };
-        Ok(self.0.sessions.changed(lane, query).await? == 1)
+        let is_done = self.0.sessions.changed(lane, query).await? == 1;
+        unchanged::updated(self, &key.id, expected, is_done).await
     }
 
     async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
         let query = query(&self.0.statements.delete).bind(id.as_bytes().as_slice());
-        Ok(self.0.sessions.changed(Lane::Revocation, query).await? == 1)
+        let is_done = self.0.sessions.changed(Lane::Revocation, query).await? == 1;
+        unchanged::deleted(self, id, is_done).await
     }
 
     async fn list_for_user(
@@ -304,12 +309,13 @@ impl ApiKeyBackend for PostgresBackend {
         old: &ApiKey,
         expected: u64,
     ) -> Result<bool, BackendError> {
-        let Ok(expected) = i64::try_from(expected) else {
+        let Ok(version) = i64::try_from(expected) else {
             return Ok(false);
         };
-        let query = row::write(query(&self.0.statements.rotate), old).bind(expected);
+        let query = row::write(query(&self.0.statements.rotate), old).bind(version);
         let query = row::write(query, successor);
-        Ok(self.0.sessions.changed(Lane::Ordinary, query).await? == 1)
+        let is_done = self.0.sessions.inserted(query).await?;
+        unchanged::rotated(self, successor, old, expected, is_done).await
     }
 
     async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
@@ -330,11 +336,8 @@ impl ApiKeyBackend for PostgresBackend {
             .map(|it| Timestamp::new(it.used_at))
             .collect();
         let query = query(&self.0.statements.touch).bind(ids).bind(times);
-        self.0
-            .sessions
-            .changed(Lane::Ordinary, query)
-            .await
-            .map(drop)
+        let changed = self.0.sessions.changed(Lane::Ordinary, query).await?;
+        unchanged::touched(self, touches, changed).await
     }
 
     async fn revoke(
@@ -349,11 +352,27 @@ impl ApiKeyBackend for PostgresBackend {
                 .bind(Timestamp::new(at))
                 .bind(reason.map(RevocationReason::as_str))
         };
-        Ok(self.0.sessions.revoke(revoke).await?.len() == 1)
+        let is_done = self.0.sessions.revoke(revoke).await?.len() == 1;
+        unchanged::revoked(self, id, is_done).await
     }
 
-    forward_to_backend!(self => self.0; list, revoke_for_user, purge, insert_grant, get_grant, get_grant_by_id, claim,
-        revoke_grant, revoke_grants_of_user, list_grants);
+    async fn claim(
+        &self,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Result<bool, BackendError> {
+        let is_done = self.0.claim(grant, key, maker).await?;
+        unchanged::claimed(self, grant, key, maker, is_done).await
+    }
+
+    async fn revoke_grant(&self, grant: &GrantId, at: SystemTime) -> Result<bool, BackendError> {
+        let is_done = self.0.revoke_grant(grant, at).await?;
+        unchanged::grant_revoked(self, grant, is_done).await
+    }
+
+    forward_to_backend!(self => self.0; list, revoke_for_user, purge, insert_grant, get_grant,
+        get_grant_by_id, revoke_grants_of_user, list_grants);
 }
 
 impl fmt::Debug for PostgresBackend {

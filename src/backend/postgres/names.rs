@@ -84,6 +84,18 @@ impl Names {
             .replace("{columns}", super::super::sql::COLUMNS)
     }
 
+    /// The unique indexes of our tables. What they refuse is taken.
+    pub(super) fn unique_indexes(&self) -> [String; 5] {
+        [
+            "keys_pkey",
+            "keys_digest",
+            "keys_lookup",
+            "key_grants_pkey",
+            "key_grants_claim_hash_key",
+        ]
+        .map(|name| self.bare(name))
+    }
+
     fn hash(&self, purpose: &str) -> u64 {
         fnv_1a(&format!("{purpose}:{}.{}", self.schema, self.prefix))
     }

@@ -14,6 +14,7 @@ use super::{
     connections::{Connections, Lent},
     names::Names,
     row::{hidden_rows, in_recovery},
+    statements::IS_HALF_DONE,
 };
 use crate::{error::BackendError, sync::timeout};
 
@@ -34,6 +35,7 @@ pub(super) struct Sessions {
     revocation_limit: Duration,
     begin_revocation: Arc<str>,
     distrust: Arc<str>,
+    unique_indexes: [String; 5],
 }
 
 pub(super) enum Source {
@@ -101,6 +103,16 @@ impl Session<'_> {
         }
     }
 
+    /// Gives the connection back after a single statement, also if the database refused the data:
+    /// nobody is to have connections closed by what they send.
+    fn give_back_after<T>(self, answer: Result<T, sqlx::Error>) -> Result<T, BackendError> {
+        let answer = answer.map_err(failed);
+        if answer.as_ref().err().is_none_or(BackendError::is_refusal) {
+            self.give_back();
+        }
+        answer
+    }
+
     pub(super) fn give_back(self) {
         match self.connection {
             Taken::Pooled(mut pooled) => pooled.is_clean = true,
@@ -146,6 +158,7 @@ impl Sessions {
             revocation_limit: acquire_timeout + revocation_timeout + ROUND_TRIPS,
             begin_revocation: begin_revocation.into(),
             distrust: names.fill("SELECT {grants_distrust} AS distrust").into(),
+            unique_indexes: names.unique_indexes(),
         }
     }
 
@@ -208,11 +221,42 @@ impl Sessions {
         let permit = self.permit_to_revoke(lane).await?;
         self.in_time(async {
             let mut session = self.session_with(lane, permit).await?;
-            let done = session.connection().execute(query).await.map_err(failed)?;
-            session.give_back();
-            Ok(done.rows_affected())
+            let done = session.connection().execute(query).await;
+            Ok(session.give_back_after(done)?.rows_affected())
         })
         .await
+    }
+
+    /// Whether `query`, which inserts a key, was carried through; not if its id or lookup key is
+    /// taken.
+    pub(super) async fn inserted(
+        &self,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<bool, BackendError> {
+        self.in_time(async {
+            let mut session = self.session(Lane::Ordinary).await?;
+            match session.connection().execute(query).await {
+                Err(error) if self.is_taken(&error) => {
+                    session.give_back();
+                    Ok(false)
+                }
+                Err(sqlx::Error::Database(error)) if error.message().contains(IS_HALF_DONE) => {
+                    session.give_back();
+                    Err(BackendError::kept())
+                }
+                done => Ok(session.give_back_after(done)?.rows_affected() == 1),
+            }
+        })
+        .await
+    }
+
+    /// Whether an index of ours, and not an operator's, refused a row.
+    pub(super) fn is_taken(&self, error: &sqlx::Error) -> bool {
+        let refused = error
+            .as_database_error()
+            .filter(|error| error.is_unique_violation());
+        let index = refused.and_then(sqlx::error::DatabaseError::constraint);
+        index.is_some_and(|index| self.unique_indexes.iter().any(|own| own == index))
     }
 
     /// Carries out a revocation, and returns the rows that it gives. It has a longer time limit

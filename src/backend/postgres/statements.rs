@@ -41,7 +41,11 @@ impl Statements {
             update: fill(UPDATE),
             delete: fill(DELETE),
             grants: GrantStatements::new(names),
-            rotate: fill(&ROTATE.replace("{update}", UPDATE)),
+            rotate: fill(
+                &ROTATE
+                    .replace("{update}", UPDATE)
+                    .replace("{half_done}", &half_done()),
+            ),
             pepper_usage: fill(PEPPER_USAGE),
             list: Arc::from(list_of(names, &names.fill(LIST))),
             touch: fill(TOUCH),
@@ -97,13 +101,14 @@ const GET_BY_ID: &str = "
 SELECT {distrust} AS distrust, k.id IS NOT NULL AS is_there, {columns}
 FROM (SELECT) AS always LEFT JOIN {keys} AS k ON k.id = ANY($1)";
 
-/// What one record is looked up by is no other's id, though they are in two columns.
+/// What one record is looked up by is no other's id, though they are in two columns. Unique indexes
+/// tell of a record that another client inserts at the same time: an `ON CONFLICT` would also hide
+/// what an operator's own indexes refuse.
 const INSERT: &str = "
 INSERT INTO {keys} ({columns}, digest_key) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
     $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
-WHERE NOT EXISTS (SELECT FROM {keys} WHERE id = $21)
-    AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key = $1)
-ON CONFLICT DO NOTHING";
+WHERE NOT EXISTS (SELECT FROM {keys} WHERE id IN ($1, $21))
+    AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key IN ($1, $21))";
 
 /// Locks the maker's row as an update does. It waits for a change of that row that is under way,
 /// and sees it then; a change that comes later waits for this. Locks that conflict with each other
@@ -117,9 +122,8 @@ WITH maker AS MATERIALIZED (
 INSERT INTO {keys} ({columns}, digest_key) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
     $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
 FROM maker
-WHERE NOT EXISTS (SELECT FROM {keys} WHERE id = $21)
-    AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key = $1)
-ON CONFLICT DO NOTHING";
+WHERE NOT EXISTS (SELECT FROM {keys} WHERE id IN ($1, $21))
+    AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key IN ($1, $21))";
 
 /// The places are those of the columns, and behind them the version that is expected.
 const UPDATE: &str = "
@@ -143,12 +147,25 @@ WITH locked AS MATERIALIZED (
     INSERT INTO {keys} ({columns}, digest_key)
     SELECT $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39,
         $40, $41, $42, $43 FROM locked
-    WHERE NOT EXISTS (SELECT FROM {keys} WHERE id = $43)
-        AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key = $23)
-    ON CONFLICT DO NOTHING
+    WHERE NOT EXISTS (SELECT FROM {keys} WHERE id IN ($23, $43))
+        AND NOT EXISTS (SELECT FROM {keys} WHERE digest_key IN ($23, $43))
+    RETURNING 1
+), changed AS ({update} AND EXISTS (SELECT FROM added)
     RETURNING 1
 )
-{update} AND EXISTS (SELECT FROM added)";
+SELECT 1 FROM changed
+UNION ALL SELECT {half_done} FROM added WHERE NOT EXISTS (SELECT FROM changed)";
+
+/// Raises an error that undoes a statement of which the database kept one part from happening, by a
+/// trigger for example. No constant, which would be evaluated when the statement is planned.
+const HALF_DONE: &str = "CAST('{is_half_done}: ' || current_user AS int)";
+
+/// What the error says.
+pub(super) const IS_HALF_DONE: &str = "half of the statement was kept from happening";
+
+pub(super) fn half_done() -> String {
+    HALF_DONE.replace("{is_half_done}", IS_HALF_DONE)
+}
 
 const PEPPER_USAGE: &str = "
 SELECT {distrust} AS distrust, u.keys IS NOT NULL, u.pepper, u.keys, u.working

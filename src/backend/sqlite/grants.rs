@@ -8,7 +8,11 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteRow},
 };
 
-use super::{Shared, records::write_key, statements::Statement};
+use super::{
+    Shared,
+    records::write_key,
+    statements::{ChangeAll, Statement},
+};
 use crate::{
     backend::{
         GrantInsertion, GrantLimits, GrantPageRequest,
@@ -23,11 +27,12 @@ pub(super) struct GrantStatements {
     count: Statement,
     revoke_orphans: Statement,
     insert: Statement,
+    is_taken: Statement,
     by_hash: Statement,
     by_id: Statement,
     claim: Statement,
     revoke: Statement,
-    revoke_of_user: Statement,
+    revoke_of_user: ChangeAll,
     list: Statement,
     list_of_user: Statement,
     list_pending: Statement,
@@ -43,12 +48,6 @@ impl GrantStatements {
             ))
         };
         let pending = "claimed_at IS NULL AND revoked_at IS NULL AND expires_at > ?1";
-        let revoke = |what: &str| {
-            format!(
-                "UPDATE {grants} SET revoked_at = ?1 \
-                 WHERE {what} AND claimed_at IS NULL AND revoked_at IS NULL"
-            )
-        };
         let list = |which: &str| {
             Statement::from(format!(
                 "SELECT {GRANT_COLUMNS} FROM {grants} WHERE {which} \
@@ -70,8 +69,12 @@ impl GrantStatements {
             )
             .into(),
             insert: format!(
-                "INSERT INTO {grants} ({GRANT_COLUMNS}) VALUES ({}) ON CONFLICT DO NOTHING",
+                "INSERT INTO {grants} ({GRANT_COLUMNS}) VALUES ({})",
                 vec!["?"; GRANT_COLUMNS.split(',').count()].join(",")
+            )
+            .into(),
+            is_taken: format!(
+                "SELECT EXISTS (SELECT 1 FROM {grants} WHERE id = ?1 OR claim_hash = ?2)"
             )
             .into(),
             by_hash: get("claim_hash"),
@@ -82,8 +85,18 @@ impl GrantStatements {
                  AND revoked_at IS NULL))"
             )
             .into(),
-            revoke: revoke("id = ?2").into(),
-            revoke_of_user: revoke("user_id = ?2").into(),
+            revoke: format!(
+                "UPDATE {grants} SET revoked_at = ?1 \
+                 WHERE id = ?2 AND claimed_at IS NULL AND revoked_at IS NULL"
+            )
+            .into(),
+            revoke_of_user: ChangeAll::new(
+                &format!(
+                    "SELECT id FROM {grants} \
+                     WHERE user_id = ?1 AND claimed_at IS NULL AND revoked_at IS NULL"
+                ),
+                &format!("UPDATE {grants} SET revoked_at = ?2 WHERE id IN ({{found}}) RETURNING 1"),
+            ),
             list: list(place),
             list_of_user: list(&format!("{place} AND user_id = ?4")),
             // With the plus, the index is taken that has open grants alone: of them, there is a bounded number.
@@ -112,19 +125,24 @@ impl Shared {
                 orphans.execute(&mut *transaction).await?;
                 if let Some(full) = room(&mut transaction, statements, grant, limits).await? {
                     transaction.commit().await?;
-                    return Ok(full);
+                    return Ok(Some(full));
                 }
             }
+            let is_taken = sqlx::query(statements.is_taken.sql())
+                .bind(grant.id.as_bytes().as_slice())
+                .bind(grant.claim_hash.as_bytes().as_slice())
+                .fetch_one(&mut *transaction)
+                .await?;
+            if is_taken.try_get(0)? {
+                transaction.commit().await?;
+                return Ok(Some(GrantInsertion::Taken));
+            }
             let insert = write_grant(sqlx::query(statements.insert.sql()), grant);
-            let stored = insert.execute(&mut *transaction).await?.rows_affected() > 0;
+            let is_stored = insert.execute(&mut *transaction).await?.rows_affected() > 0;
             transaction.commit().await?;
-            Ok(if stored {
-                GrantInsertion::Stored
-            } else {
-                GrantInsertion::Taken
-            })
+            Ok(is_stored.then_some(GrantInsertion::Stored))
         };
-        self.write(write).await
+        self.write(write).await?.ok_or_else(BackendError::kept)
     }
 
     pub(super) async fn get_grant(
@@ -207,10 +225,13 @@ impl Shared {
         user_id: &str,
         at: SystemTime,
     ) -> Result<usize, BackendError> {
-        let query = sqlx::query(self.statements.grants.revoke_of_user.sql())
-            .bind(millis(at))
-            .bind(user_id);
-        Ok(usize::try_from(self.changed(Lane::Revocation, query).await?).unwrap_or(usize::MAX))
+        let revoked = self.change_all(
+            Lane::Revocation,
+            &self.statements.grants.revoke_of_user,
+            |query| query.bind(user_id.to_owned()),
+            |query| query.bind(millis(at)),
+        );
+        Ok(revoked.await?.len())
     }
 
     pub(super) async fn list_grants(

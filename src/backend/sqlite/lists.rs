@@ -2,11 +2,16 @@
 
 use std::time::SystemTime;
 
-use sqlx::{AssertSqlSafe, Row as _, Sqlite, query::Query, sqlite::SqliteArguments};
+use sqlx::{
+    AssertSqlSafe, Connection as _, Row as _, Sqlite,
+    query::Query,
+    sqlite::{SqliteArguments, SqliteRow},
+};
 
 use super::{
     Shared,
     records::{IS_DIGEST, read_keys},
+    statements::ChangeAll,
 };
 use crate::{
     backend::{
@@ -26,6 +31,8 @@ pub(super) const DIALECT: Dialect = Dialect {
     end: END,
     is_an_end: None,
 };
+
+type SqliteQuery<'q> = Query<'q, Sqlite, SqliteArguments>;
 
 impl Shared {
     pub(super) async fn list(
@@ -54,16 +61,14 @@ impl Shared {
         reason: Option<&RevocationReason>,
         at_most: usize,
     ) -> Result<Vec<RevokedKey>, BackendError> {
-        let query = sqlx::query(self.statements.revoke_of_user.sql())
-            .bind(user_id)
-            .bind(millis(at))
-            .bind(reason.map(RevocationReason::as_str))
-            .bind(i64::try_from(at_most).unwrap_or(i64::MAX));
-        let write = async {
-            let mut connection = self.pools.writer(Lane::Revocation).await?;
-            query.fetch_all(&mut *connection).await
-        };
-        let rows = self.write(write).await?;
+        let reason = reason.map(RevocationReason::as_str);
+        let revoked = self.change_all(
+            Lane::Revocation,
+            &self.statements.revoke_of_user,
+            |query| query.bind(user_id.to_owned()).bind(limit(at_most)),
+            |query| query.bind(millis(at)).bind(reason.map(str::to_owned)),
+        );
+        let rows = revoked.await?;
         let revoked = rows.iter().map(|row| {
             let id = |column| read_id(row.try_get(column).map_err(failed)?);
             Ok(RevokedKey::new(id(0)?, id(1)?.lookup_key()))
@@ -76,19 +81,58 @@ impl Shared {
         before: SystemTime,
         at_most: usize,
     ) -> Result<usize, BackendError> {
-        let at_most = i64::try_from(at_most).unwrap_or(i64::MAX);
         for statement in [&self.statements.purge, &self.statements.purge_grants] {
-            let query = sqlx::query(statement.sql())
-                .bind(millis(before))
-                .bind(at_most);
-            let removed = self.changed(Lane::Ordinary, query).await?;
+            let removed = self.change_all(
+                Lane::Ordinary,
+                statement,
+                |query| query.bind(millis(before)).bind(limit(at_most)),
+                |query| query,
+            );
+            let removed = removed.await?;
             // What one statement has removed is told before another can fail.
-            if removed > 0 {
-                return Ok(usize::try_from(removed).unwrap_or(usize::MAX));
+            if !removed.is_empty() {
+                return Ok(removed.len());
             }
         }
         Ok(0)
     }
+
+    /// Changes what is found, and returns the rows of the answer.
+    ///
+    /// # Errors
+    ///
+    /// Also where some is found, and a trigger kept all of it from being changed. Nobody else writes
+    /// between the two statements.
+    pub(super) async fn change_all(
+        &self,
+        lane: Lane,
+        statement: &ChangeAll,
+        search: impl Fn(SqliteQuery<'_>) -> SqliteQuery<'_>,
+        change: impl Fn(SqliteQuery<'_>) -> SqliteQuery<'_>,
+    ) -> Result<Vec<SqliteRow>, BackendError> {
+        let write = async {
+            let mut connection = self.pools.writer(lane).await?;
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+            let query = change(search(sqlx::query(statement.change.sql())));
+            let changed = query.fetch_all(&mut *transaction).await?;
+            let mut is_left = false;
+            if changed.is_empty() {
+                let found = search(sqlx::query(statement.find.sql()));
+                is_left = found.fetch_one(&mut *transaction).await?.try_get(0)?;
+            }
+            transaction.commit().await?;
+            Ok((changed, is_left))
+        };
+        let (changed, is_left) = self.write(write).await?;
+        if is_left {
+            return Err(BackendError::kept());
+        }
+        Ok(changed)
+    }
+}
+
+fn limit(at_most: usize) -> i64 {
+    i64::try_from(at_most).unwrap_or(i64::MAX)
 }
 
 fn bind<'q>(

@@ -35,10 +35,11 @@ use super::{
     ApiKeyBackend, ChangeSink, KeySource, PageRequest, PepperUsage, Subscription, Touch,
     forward::forward_to_backend,
     sql::{Lane, OpenError, failed, millis},
+    unchanged,
 };
 use crate::{
     error::BackendError,
-    key::{ApiKey, RevocationReason},
+    key::{ApiKey, GrantId, RevocationReason},
     sync::watch,
     token::{KeyId, LookupKey},
 };
@@ -215,7 +216,8 @@ impl KeySource for SqliteBackend {
 impl ApiKeyBackend for SqliteBackend {
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         let query = write_key(sqlx::query(self.0.statements.insert.sql()), key);
-        Ok(self.0.changed(Lane::Ordinary, query).await? > 0)
+        let is_done = self.0.changed(Lane::Ordinary, query).await? > 0;
+        unchanged::inserted(self, key, None, is_done).await
     }
 
     async fn insert_made_by(
@@ -229,20 +231,23 @@ impl ApiKeyBackend for SqliteBackend {
         let query = write_key(sqlx::query(self.0.statements.insert_made_by.sql()), key)
             .bind(maker.0.as_bytes().as_slice())
             .bind(version);
-        Ok(self.0.changed(Lane::Ordinary, query).await? > 0)
+        let is_done = self.0.changed(Lane::Ordinary, query).await? > 0;
+        unchanged::inserted(self, key, Some(maker), is_done).await
     }
 
     async fn update(&self, key: &ApiKey, expected: u64) -> Result<bool, BackendError> {
-        let Ok(expected) = i64::try_from(expected) else {
+        let Ok(version) = i64::try_from(expected) else {
             return Ok(false);
         };
-        let query = write_key(sqlx::query(self.0.statements.update.sql()), key).bind(expected);
-        Ok(self.0.changed(Lane::Ordinary, query).await? > 0)
+        let query = write_key(sqlx::query(self.0.statements.update.sql()), key).bind(version);
+        let is_done = self.0.changed(Lane::Ordinary, query).await? > 0;
+        unchanged::updated(self, &key.id, expected, is_done).await
     }
 
     async fn delete(&self, id: &KeyId) -> Result<bool, BackendError> {
         let query = sqlx::query(self.0.statements.delete.sql()).bind(id.as_bytes().as_slice());
-        Ok(self.0.changed(Lane::Revocation, query).await? > 0)
+        let is_done = self.0.changed(Lane::Revocation, query).await? > 0;
+        unchanged::deleted(self, id, is_done).await
     }
 
     async fn list_for_user(
@@ -284,10 +289,11 @@ impl ApiKeyBackend for SqliteBackend {
         old: &ApiKey,
         expected: u64,
     ) -> Result<bool, BackendError> {
-        let Ok(expected) = i64::try_from(expected) else {
+        let Ok(version) = i64::try_from(expected) else {
             return Ok(false);
         };
-        self.0.rotate(successor, old, expected).await
+        let is_done = self.0.rotate(successor, old, version).await?;
+        unchanged::rotated(self, successor, old, expected, is_done).await
     }
 
     async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
@@ -299,6 +305,7 @@ impl ApiKeyBackend for SqliteBackend {
         let write = async {
             let mut connection = shared.pools.writer(Lane::Ordinary).await?;
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+            let mut changed = 0;
             for touches in touches.chunks(MOST) {
                 let (statement, size) = shared.statements.touch(touches.len());
                 let mut query = sqlx::query(statement.sql());
@@ -307,14 +314,15 @@ impl ApiKeyBackend for SqliteBackend {
                         .bind(touch.id.as_bytes().as_slice())
                         .bind(millis(touch.used_at));
                 }
-                query.execute(&mut *transaction).await?;
+                changed += query.execute(&mut *transaction).await?.rows_affected();
             }
-            transaction.commit().await
+            transaction.commit().await?;
+            Ok(changed)
         };
         shared.check_file()?;
         let answer = write.await;
         shared.check_file()?;
-        answer.map_err(failed)
+        unchanged::touched(self, touches, answer.map_err(failed)?).await
     }
 
     async fn revoke(
@@ -327,11 +335,27 @@ impl ApiKeyBackend for SqliteBackend {
             .bind(id.as_bytes().as_slice())
             .bind(millis(at))
             .bind(reason.map(RevocationReason::as_str));
-        Ok(self.0.changed(Lane::Revocation, query).await? > 0)
+        let is_done = self.0.changed(Lane::Revocation, query).await? > 0;
+        unchanged::revoked(self, id, is_done).await
     }
 
-    forward_to_backend!(self => self.0; list, revoke_for_user, purge, insert_grant, get_grant, get_grant_by_id, claim,
-        revoke_grant, revoke_grants_of_user, list_grants);
+    async fn claim(
+        &self,
+        grant: &GrantId,
+        key: &ApiKey,
+        maker: Option<(KeyId, u64)>,
+    ) -> Result<bool, BackendError> {
+        let is_done = self.0.claim(grant, key, maker).await?;
+        unchanged::claimed(self, grant, key, maker, is_done).await
+    }
+
+    async fn revoke_grant(&self, grant: &GrantId, at: SystemTime) -> Result<bool, BackendError> {
+        let is_done = self.0.revoke_grant(grant, at).await?;
+        unchanged::grant_revoked(self, grant, is_done).await
+    }
+
+    forward_to_backend!(self => self.0; list, revoke_for_user, purge, insert_grant, get_grant,
+        get_grant_by_id, revoke_grants_of_user, list_grants);
 }
 
 impl fmt::Debug for SqliteBackend {

@@ -23,6 +23,23 @@ impl From<String> for Statement {
     }
 }
 
+/// Changes all rows that are found, up to a limit. The arguments of the search come first: what it
+/// goes by, and the limit.
+pub(super) struct ChangeAll {
+    pub(super) change: Statement,
+    pub(super) find: Statement,
+}
+
+impl ChangeAll {
+    /// `change` has the search in the place of `{found}`, and returns a row for each that it changed.
+    pub(super) fn new(find: &str, change: &str) -> Self {
+        Self {
+            change: change.replace("{found}", find).into(),
+            find: format!("SELECT EXISTS ({find})").into(),
+        }
+    }
+}
+
 pub(super) struct Statements {
     /// For 1, 2, 4 … records.
     get: [Statement; SIZES],
@@ -38,9 +55,9 @@ pub(super) struct Statements {
     pub(super) grants: GrantStatements,
     pub(super) pepper_usage: Statement,
     pub(super) revoke: Statement,
-    pub(super) revoke_of_user: Statement,
-    pub(super) purge: Statement,
-    pub(super) purge_grants: Statement,
+    pub(super) revoke_of_user: ChangeAll,
+    pub(super) purge: ChangeAll,
+    pub(super) purge_grants: ChangeAll,
     /// The table, for statements that are made when they are needed.
     pub(super) keys: String,
     pub(super) log: Statement,
@@ -125,27 +142,9 @@ impl Statements {
                  WHERE id = ?1 AND revoked_at IS NULL"
             )
             .into(),
-            // The oldest first.
-            revoke_of_user: format!(
-                "UPDATE {keys} SET revoked_at = ?2, revocation_reason = ?3, version = {NEXT_VERSION} \
-                 WHERE id IN (SELECT id FROM {keys} WHERE user_id = ?1 AND revoked_at IS NULL \
-                 ORDER BY created_at, id LIMIT ?4) RETURNING id, ifnull(digest_key, id)"
-            )
-            .into(),
-            // A key that is there twice makes the batch smaller, and no other difference.
-            purge: format!(
-                "DELETE FROM {keys} WHERE id IN (\
-                 SELECT id FROM {keys} WHERE revoked_at < ?1 AND digest_key IS NULL \
-                 UNION ALL SELECT id FROM {keys} WHERE {END} < ?1 AND digest_key IS NULL LIMIT ?2)"
-            )
-            .into(),
-            purge_grants: format!(
-                "DELETE FROM {grants} WHERE id IN (SELECT id FROM {grants} WHERE claimed_at < ?1 \
-                 UNION ALL SELECT id FROM {grants} WHERE revoked_at < ?1 \
-                 UNION ALL SELECT id FROM {grants} \
-                     WHERE expires_at < ?1 AND claimed_at IS NULL AND revoked_at IS NULL LIMIT ?2)"
-            )
-            .into(),
+            revoke_of_user: revoke_of_user(&keys),
+            purge: purge(&keys),
+            purge_grants: purge_grants(&grants),
             // One statement is one moment. It fails where the keys are gone, and says where what
             // writes the log is.
             log: format!(
@@ -185,10 +184,46 @@ fn insert_where(keys: &str, condition: &str) -> String {
     let places: Vec<_> = (1..=WRITTEN).map(|place| format!("?{place}")).collect();
     format!(
         "INSERT INTO {keys} ({COLUMNS}, digest_key) SELECT {} WHERE {condition} \
-         AND NOT EXISTS (SELECT 1 FROM {keys} WHERE id = ?21) \
-         AND NOT EXISTS (SELECT 1 FROM {keys} WHERE digest_key = ?1) \
-         ON CONFLICT DO NOTHING",
+         AND NOT EXISTS (SELECT 1 FROM {keys} WHERE id IN (?1, ?21)) \
+         AND NOT EXISTS (SELECT 1 FROM {keys} WHERE digest_key IN (?1, ?21))",
         places.join(",")
+    )
+}
+
+/// The oldest first.
+fn revoke_of_user(keys: &str) -> ChangeAll {
+    ChangeAll::new(
+        &format!(
+            "SELECT id FROM {keys} WHERE user_id = ?1 AND revoked_at IS NULL \
+             ORDER BY created_at, id LIMIT ?2"
+        ),
+        &format!(
+            "UPDATE {keys} SET revoked_at = ?3, revocation_reason = ?4, version = {NEXT_VERSION} \
+             WHERE id IN ({{found}}) RETURNING id, ifnull(digest_key, id)"
+        ),
+    )
+}
+
+/// A key that is found twice makes the batch smaller, and no other difference.
+fn purge(keys: &str) -> ChangeAll {
+    ChangeAll::new(
+        &format!(
+            "SELECT id FROM {keys} WHERE revoked_at < ?1 AND digest_key IS NULL \
+             UNION ALL SELECT id FROM {keys} WHERE {END} < ?1 AND digest_key IS NULL LIMIT ?2"
+        ),
+        &format!("DELETE FROM {keys} WHERE id IN ({{found}}) RETURNING 1"),
+    )
+}
+
+fn purge_grants(grants: &str) -> ChangeAll {
+    ChangeAll::new(
+        &format!(
+            "SELECT id FROM {grants} WHERE claimed_at < ?1 \
+             UNION ALL SELECT id FROM {grants} WHERE revoked_at < ?1 \
+             UNION ALL SELECT id FROM {grants} \
+             WHERE expires_at < ?1 AND claimed_at IS NULL AND revoked_at IS NULL LIMIT ?2"
+        ),
+        &format!("DELETE FROM {grants} WHERE id IN ({{found}}) RETURNING 1"),
     )
 }
 
