@@ -219,7 +219,7 @@ mod trace;
 mod verify;
 
 #[cfg(feature = "postgres")]
-pub use self::backend::{PostgresBackend, PostgresBackendBuilder};
+pub use self::backend::{ExposedPrivileges, PostgresBackend, PostgresBackendBuilder};
 #[cfg(feature = "sqlite")]
 pub use self::backend::{SqliteBackend, SqliteBackendBuilder};
 #[cfg(feature = "test-util")]

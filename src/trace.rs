@@ -37,6 +37,7 @@ pub(crate) fn happened(event: &Event) {
             };
         }
         match event.kind {
+            EventKind::BackendWarning { .. } => tell!(warn, "the backend has a warning"),
             EventKind::LeakReported => {
                 tell!(warn, "the token of an API key was reported as leaked");
             }

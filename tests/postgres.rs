@@ -25,6 +25,8 @@ mod outages;
 mod poolers;
 #[path = "postgres/pools.rs"]
 mod pools;
+#[path = "postgres/privileges.rs"]
+mod privileges;
 #[path = "postgres/proxy.rs"]
 mod proxy;
 #[path = "postgres/records.rs"]

@@ -22,6 +22,7 @@ pub(crate) trait DynSource: Send + Sync {
 
 /// [`ApiKeyBackend`] with boxed futures.
 pub(crate) trait DynBackend: DynSource {
+    fn warnings(&self) -> Answer<'_, Vec<String>>;
     fn insert<'a>(&'a self, key: &'a ApiKey) -> Answer<'a, bool>;
     fn insert_made_by<'a>(&'a self, key: &'a ApiKey, maker: (KeyId, u64)) -> Answer<'a, bool>;
     fn update<'a>(&'a self, key: &'a ApiKey, expected: u64) -> Answer<'a, bool>;
@@ -84,6 +85,10 @@ impl<S: KeySource> DynSource for S {
 }
 
 impl<B: ApiKeyBackend> DynBackend for B {
+    fn warnings(&self) -> Answer<'_, Vec<String>> {
+        Box::pin(ApiKeyBackend::warnings(self))
+    }
+
     fn insert<'a>(&'a self, key: &'a ApiKey) -> Answer<'a, bool> {
         Box::pin(ApiKeyBackend::insert(self, key))
     }

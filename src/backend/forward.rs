@@ -41,7 +41,7 @@ macro_rules! forward_to_backend {
         $crate::forward_to_backend!(@each $self ($to) [
             insert insert_made_by update delete list_for_user touch get_by_id rotate
             revoke revoke_for_user list purge pepper_usage insert_grant get_grant get_grant_by_id
-            claim revoke_grant revoke_grants_of_user list_grants
+            claim revoke_grant revoke_grants_of_user list_grants warnings
         ] [$($($but)+)?]);
     };
     ($self:ident => $to:expr; $($method:ident),+) => {
@@ -72,6 +72,7 @@ macro_rules! forward_to_backend {
     (@revoke_grant $self:ident $to:tt [revoke_grant $($but:ident)*]) => {};
     (@revoke_grants_of_user $self:ident $to:tt [revoke_grants_of_user $($but:ident)*]) => {};
     (@list_grants $self:ident $to:tt [list_grants $($but:ident)*]) => {};
+    (@warnings $self:ident $to:tt [warnings $($but:ident)*]) => {};
     (@$method:ident $self:ident $to:tt [$other:ident $($but:ident)*]) => {
         $crate::forward_to_backend!(@$method $self $to [$($but)*]);
     };
@@ -83,6 +84,11 @@ macro_rules! forward_to_backend {
     (@subscribe $self:ident ($to:expr) []) => {
         async fn subscribe(&$self, sink: $crate::ChangeSink) -> ::std::result::Result<$crate::Subscription, $crate::BackendError> {
             $to.subscribe(sink).await
+        }
+    };
+    (@warnings $self:ident ($to:expr) []) => {
+        async fn warnings(&$self) -> ::std::result::Result<::std::vec::Vec<::std::string::String>, $crate::BackendError> {
+            $to.warnings().await
         }
     };
     (@insert $self:ident ($to:expr) []) => {

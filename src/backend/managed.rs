@@ -89,6 +89,16 @@ pub trait ApiKeyBackend: KeySource {
     /// Whenever it isn't known that it was stored. It may have been.
     fn insert(&self, key: &ApiKey) -> impl Future<Output = Result<bool, BackendError>> + Send;
 
+    /// Returns what an operator should change, found when the backend was opened: it is no error,
+    /// and yet unsafe. A store logs and records each as an event `backend.warning` when it is built.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be said.
+    fn warnings(&self) -> impl Future<Output = Result<Vec<String>, BackendError>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
     /// Stores `key` as [`insert`](Self::insert) does, and only where the record of `maker.0` has
     /// the version `maker.1` at that moment and isn't revoked; returns whether it was stored. A
     /// change of that record that was answered before the key is stored is always seen: nothing is

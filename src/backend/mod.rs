@@ -23,7 +23,7 @@ mod sqlite;
 mod unchanged;
 
 #[cfg(feature = "postgres")]
-pub use self::postgres::{PostgresBackend, PostgresBackendBuilder};
+pub use self::postgres::{ExposedPrivileges, PostgresBackend, PostgresBackendBuilder};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use self::sql::OpenError;
 #[cfg(feature = "sqlite")]

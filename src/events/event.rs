@@ -53,6 +53,7 @@ impl Event {
     /// | `grant.claimed` | [`Claimed`](EventKind::Claimed) | grant, key, user |
     /// | `grant.claim_refused` | [`ClaimRefused`](EventKind::ClaimRefused) | grant and user, where the token is one |
     /// | `grant.revoked` | [`GrantRevoked`](EventKind::GrantRevoked) | grant, or the user whose grants all were |
+    /// | `backend.warning` | [`BackendWarning`](EventKind::BackendWarning) | |
     /// | `events.missed` | [`Missed`](EventKind::Missed) | |
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -60,6 +61,7 @@ impl Event {
     }
 
     /// Why it happened, where there is a reason: of a revocation, of a refused claim, of a rejection.
+    /// Of a warning, what it says.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match &self.kind {
@@ -68,6 +70,7 @@ impl Event {
             }
             EventKind::ClaimRefused { reason } => Some(reason.as_str()),
             EventKind::Rejected { reason } => Some(reason.as_str()),
+            EventKind::BackendWarning { warning } => Some(warning),
             _ => None,
         }
     }

@@ -100,6 +100,13 @@ pub enum EventKind {
         /// Why.
         reason: VerifyErrorKind,
     },
+    /// The backend found something, when it was opened, that an operator should change. It happens
+    /// when the store is built, so a recorder and the log have it, and no stream of events.
+    #[non_exhaustive]
+    BackendWarning {
+        /// What it is, and what to do.
+        warning: String,
+    },
     /// Events are missing here: whoever reads was too slow, or couldn't record them.
     Missed(MissedEvents),
 }
@@ -217,6 +224,7 @@ impl EventKind {
             Self::ClaimRefused { .. } => "grant.claim_refused",
             Self::GrantRevoked => "grant.revoked",
             Self::Rejected { .. } => "key.rejected",
+            Self::BackendWarning { .. } => "backend.warning",
             Self::Missed(_) => "events.missed",
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     cache::{CacheConfig, CheckedConfig},
     clock::Clock,
     error::ConfigError,
-    events::EventRecorder,
+    events::{Event, EventKind, EventRecorder},
     resolver::CachedResolverBuilder,
     token::{Brand, DigestFormat, Peppers, TokenFormat},
 };
@@ -127,12 +127,17 @@ impl ApiKeyStoreBuilder {
     /// [`ConfigError::MissingPeppers`], [`ConfigError::Cache`], [`ConfigError::NoteUseEvery`],
     /// [`ConfigError::DigestFormat`], [`ConfigError::EventBuffer`].
     pub async fn build(self) -> Result<ApiKeyStore, ConfigError> {
-        Ok(ApiKeyStore {
+        let store = ApiKeyStore {
             backend: self.backend,
             resolver: self.resolver.build().await?,
             grant_limits: self.grant_limits,
             limits: ConcurrencyLimits::new(),
-        })
+        };
+        for warning in store.backend.warnings().await.unwrap_or_default() {
+            let warning = EventKind::BackendWarning { warning };
+            store.resolver.emitter().emit(Event::of(warning));
+        }
+        Ok(store)
     }
 
     pub(super) fn build_with(self, peppers: Peppers, cache: CheckedConfig) -> ApiKeyStore {

@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::timeout;
 use tower_api_key::{
-    ApiKeyStore, ApiKeyToken, BackendError, Event, EventRecorder, HandoffToken, Imported,
-    KeyResolver, KeyUpdate, ManualClock, MemoryBackend, MissingScopes, NewApiKey, OldKey,
-    OldPatterns, OldScopes, OldWildcard, Pepper, PepperId, Peppers, RevocationReason, Scopes,
+    ApiKeyBackend, ApiKeyStore, ApiKeyToken, BackendError, Event, EventRecorder, HandoffToken,
+    Imported, KeyResolver, KeySource, KeyUpdate, ManualClock, MemoryBackend, MissingScopes,
+    NewApiKey, OldKey, OldPatterns, OldScopes, OldWildcard, Pepper, PepperId, Peppers,
+    RevocationReason, Scopes, forward_to_backend,
 };
 
 use super::{
@@ -82,8 +83,28 @@ async fn every_event_that_has_a_name_is_logged_under_it_with_all_of_its_fields()
     told.is(&[format!("INFO \"pepper.rewrapped\" {of_key} from=v1 to=v2")]);
 
     missed(&mut told).await;
+    warned(&mut told).await;
     assert_eq!(told.names, documented_names());
-    assert_eq!(told.names.len(), 19);
+    assert_eq!(told.names.len(), 20);
+}
+
+/// A backend that has found something when it was opened.
+async fn warned(told: &mut Told) {
+    #[derive(Default)]
+    struct Exposed(MemoryBackend);
+    impl KeySource for Exposed {
+        forward_to_backend!(self => self.0; all of source);
+    }
+    impl ApiKeyBackend for Exposed {
+        async fn warnings(&self) -> Result<Vec<String>, BackendError> {
+            Ok(vec!["anon may read".to_owned()])
+        }
+
+        forward_to_backend!(self => self.0; all of backend but warnings);
+    }
+    let builder = super::builder(Exposed::default());
+    builder.build().await.unwrap();
+    told.is(&["WARN \"backend.warning\" reason=\"anon may read\"".to_owned()]);
 }
 
 async fn lives(store: &ApiKeyStore, clock: &ManualClock, told: &mut Told) {

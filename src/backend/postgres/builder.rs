@@ -3,7 +3,7 @@
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions as _, PgPool,
+    ConnectOptions as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -14,7 +14,7 @@ use super::{
     names::Names,
     own_settings,
     pooler::refuse_shared_sessions,
-    schema,
+    privileges, schema,
     session::{Sessions, Source, listening_pool, no_connection},
     statements::Statements,
 };
@@ -42,6 +42,7 @@ pub struct PostgresBackendBuilder {
     max_connections: u32,
     acquire_timeout: Duration,
     statement_timeout: Duration,
+    roles: Vec<String>,
 }
 
 impl PostgresBackendBuilder {
@@ -52,7 +53,18 @@ impl PostgresBackendBuilder {
             max_connections: 8,
             acquire_timeout: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(2),
+            roles: Vec::new(),
         }
+    }
+
+    /// Names the roles that instances connect as, beside the one that owns the tables.
+    ///
+    /// They get the privileges that they need when the tables are created, and later if they lack
+    /// some and this role may grant them. Every other role has none on tables that this crate
+    /// creates, whatever the default privileges of the database are.
+    pub fn privileges_for<R: Into<String>>(mut self, roles: impl IntoIterator<Item = R>) -> Self {
+        self.roles.extend(roles.into_iter().map(Into::into));
+        self
     }
 
     /// The schema of the tables: `public` where nothing is said, whatever the `search_path` is. It is
@@ -137,9 +149,10 @@ impl PostgresBackendBuilder {
         let connections = Connections::new(options, settings, max, acquire_timeout);
         let lent = timeout(self.acquire_timeout, connections.lend()).await;
         let mut lent = lent.unwrap_or_else(|_| Err(no_connection()))?;
-        schema::prepare(&mut lent.connection, &names, schema::STEPS).await?;
+        let warnings = self.prepare(&mut lent.connection, &names).await?;
         lent.give_back();
-        Ok(self.made(Source::Own(Box::new(connections)), names))
+        let from = Source::Own(Box::new(connections));
+        Ok(self.made(from, names, warnings))
     }
 
     /// A backend over the service's own pool. One connection more is made with the same options, which
@@ -164,18 +177,31 @@ impl PostgresBackendBuilder {
         let from = Source::Pool(pool);
         let listening = from.listening_pool();
         refuse_shared_sessions(&listening, &mut connection, self.acquire_timeout).await?;
-        schema::prepare(&mut connection, &names, schema::STEPS).await?;
+        let warnings = self.prepare(&mut connection, &names).await?;
         drop(connection);
-        Ok(self.made(from, names))
+        Ok(self.made(from, names, warnings))
     }
 
-    pub(super) fn made(self, from: Source, names: Names) -> PostgresBackend {
+    /// Brings the tables up to date, and returns what an operator should know.
+    async fn prepare(
+        &self,
+        connection: &mut PgConnection,
+        names: &Names,
+    ) -> Result<Vec<String>, OpenError> {
+        schema::prepare(connection, names, schema::STEPS, &self.roles).await?;
+        let exposed = privileges::exposed(connection, names, &self.roles).await?;
+        Ok(privileges::warning(&exposed).into_iter().collect())
+    }
+
+    pub(super) fn made(self, from: Source, names: Names, warnings: Vec<String>) -> PostgresBackend {
         PostgresBackend(Arc::new(Shared {
             sessions: Sessions::new(from, &names, self.acquire_timeout, self.statement_timeout),
             statements: Statements::new(&names),
             channel: names.channel(),
             statement_timeout: self.statement_timeout,
             names,
+            roles: self.roles,
+            warnings,
         }))
     }
 

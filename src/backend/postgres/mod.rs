@@ -8,6 +8,7 @@ mod listening;
 mod lists;
 mod names;
 mod pooler;
+mod privileges;
 mod row;
 mod schema;
 mod session;
@@ -24,7 +25,7 @@ use std::{
 
 use sqlx::PgPool;
 
-pub use self::builder::PostgresBackendBuilder;
+pub use self::{builder::PostgresBackendBuilder, privileges::ExposedPrivileges};
 use self::{
     feed::Feed,
     names::Names,
@@ -66,6 +67,10 @@ use crate::{
 /// `tower_api_key_schema` says how old the tables are. All are made, and brought up to date, when a
 /// backend is opened; of nodes that start at once, one does it. Tables that something else has made
 /// are left alone, and those of a newer version of this crate, too.
+///
+/// Nobody but their owner has privileges on them, and roles that
+/// [`privileges_for`](PostgresBackendBuilder::privileges_for) names, whatever the default privileges
+/// of the database say. [`warnings`](ApiKeyBackend::warnings) tells if others have some on older tables.
 ///
 /// The role that opens the first one needs `CREATE` on the schema, or the right to make it. Later ones
 /// need `SELECT, INSERT, UPDATE, DELETE` on `tower_api_keys` and `tower_api_key_grants`, and `SELECT` on the two others; one of
@@ -157,6 +162,9 @@ struct Shared {
     statements: Statements,
     channel: String,
     statement_timeout: Duration,
+    /// Those that may have privileges.
+    roles: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl PostgresBackend {
@@ -182,6 +190,29 @@ impl PostgresBackend {
     /// [`over`](PostgresBackendBuilder::over).
     pub fn builder() -> PostgresBackendBuilder {
         PostgresBackendBuilder::new()
+    }
+
+    /// Returns what roles may do with the tables, their sequences and functions, other than their
+    /// owner, this role, superusers, and roles that
+    /// [`privileges_for`](PostgresBackendBuilder::privileges_for) names.
+    ///
+    /// Tables that this crate creates have no such privileges. An operator, or a hosting platform
+    /// for all tables of a schema, may have granted some later, or before the tables were created by
+    /// an older version.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::unavailable`].
+    pub async fn exposed_privileges(&self) -> Result<Vec<ExposedPrivileges>, BackendError> {
+        let shared = &*self.0;
+        let look = async {
+            let mut session = shared.sessions.session(Lane::Ordinary).await?;
+            let exposed = privileges::exposed(session.connection(), &shared.names, &shared.roles);
+            let exposed = exposed.await?;
+            session.give_back();
+            Ok(exposed)
+        };
+        shared.sessions.in_time(look).await
     }
 }
 
@@ -231,6 +262,10 @@ impl KeySource for PostgresBackend {
 }
 
 impl ApiKeyBackend for PostgresBackend {
+    async fn warnings(&self) -> Result<Vec<String>, BackendError> {
+        Ok(self.0.warnings.clone())
+    }
+
     async fn insert(&self, key: &ApiKey) -> Result<bool, BackendError> {
         let query = row::write(query(&self.0.statements.insert), key);
         let is_done = self.0.sessions.inserted(query).await?;

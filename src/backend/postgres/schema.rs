@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use super::{
     super::sql::{OpenError, failed},
     names::Names,
+    privileges,
     row::{hidden_rows, in_recovery},
 };
 use crate::{
@@ -55,8 +56,9 @@ pub(super) async fn prepare(
     connection: &mut PgConnection,
     names: &Names,
     steps: &[&str],
+    roles: &[String],
 ) -> Result<(), OpenError> {
-    prepare_within(STEP_LIMIT, connection, names, steps).await
+    prepare_within(STEP_LIMIT, connection, names, steps, roles).await
 }
 
 /// The same, where the upgrade waits at most `limit` for other sessions.
@@ -65,8 +67,10 @@ pub(super) async fn prepare_within(
     connection: &mut PgConnection,
     names: &Names,
     steps: &[&str],
+    roles: &[String],
 ) -> Result<(), OpenError> {
-    let prepared = timeout(limit * 2, prepare_now(connection, names, steps, limit)).await;
+    let prepare = prepare_now(connection, names, steps, roles, limit);
+    let prepared = timeout(limit * 2, prepare).await;
     let too_slow = || BackendError::unavailable("the tables weren't ready in time");
     prepared.unwrap_or_else(|_| Err(too_slow().into()))
 }
@@ -75,14 +79,16 @@ async fn prepare_now(
     connection: &mut PgConnection,
     names: &Names,
     steps: &[&str],
+    roles: &[String],
     limit: Duration,
 ) -> Result<(), OpenError> {
     check_server(connection).await?;
     let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
     let found = version(connection, names, known).await?;
     if found < known {
-        migrate(connection, names, steps, known, limit).await?;
+        migrate(connection, names, steps, roles, limit).await?;
     }
+    privileges::grant(connection, names, roles, false).await?;
     check_tables(connection, names, known).await
 }
 
@@ -191,10 +197,11 @@ async fn migrate(
     connection: &mut PgConnection,
     names: &Names,
     steps: &[&str],
-    known: i64,
+    roles: &[String],
     limit: Duration,
 ) -> Result<(), OpenError> {
     let start = Instant::now();
+    let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
     // Under another isolation, the tables that the other node has made meanwhile would not be seen.
     let mut transaction = connection
         .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
@@ -209,8 +216,9 @@ async fn migrate(
     lock(&mut transaction, names.migration_lock()).await?;
     let from = version(&mut transaction, names, known).await?;
     let missing = usize::try_from(from).unwrap_or(0).min(steps.len());
+    let mut is_new_schema = false;
     if from == 0 {
-        make_schema(&mut transaction, names).await?;
+        is_new_schema = make_schema(&mut transaction, names).await?;
     } else {
         check_are_there(&find(&mut transaction, names).await?, names, from)?;
     }
@@ -221,6 +229,7 @@ async fn migrate(
     run(&mut transaction, lock_timeout)
         .await
         .map_err(unavailable)?;
+    let before = privileges::objects(&mut transaction, names).await?;
     let mut pause = FIRST_PAUSE;
     loop {
         let mut attempt = transaction.begin().await.map_err(unavailable)?;
@@ -238,6 +247,11 @@ async fn migrate(
         sleep(jittered(pause)).await;
         pause = (pause * 2).min(MAX_PAUSE);
     }
+    privileges::withdraw(&mut transaction, names, &before).await?;
+    if is_new_schema {
+        privileges::withdraw_schema(&mut transaction, names).await?;
+    }
+    privileges::grant(&mut transaction, names, roles, is_new_schema).await?;
     transaction.commit().await.map_err(unavailable)
 }
 
@@ -300,17 +314,20 @@ async fn lock(connection: &mut PgConnection, key: i64) -> Result<(), OpenError> 
 ///
 /// Of nodes with other prefixes that start at the same time one makes it. The others wait until its
 /// transaction ends, and look again.
-async fn make_schema(connection: &mut PgConnection, names: &Names) -> Result<(), OpenError> {
+///
+/// Returns whether this transaction has created it.
+async fn make_schema(connection: &mut PgConnection, names: &Names) -> Result<bool, OpenError> {
     if has_schema(connection, names).await? {
-        return Ok(());
+        return Ok(false);
     }
     lock(connection, names.schema_lock()).await?;
     if has_schema(connection, names).await? {
-        return Ok(());
+        return Ok(false);
     }
     run(connection, names.fill(r#"CREATE SCHEMA "{schema}""#))
         .await
-        .map_err(|error| denied("make the schema", &names.schema, error))
+        .map_err(|error| denied("make the schema", &names.schema, error))?;
+    Ok(true)
 }
 
 async fn has_schema(connection: &mut PgConnection, names: &Names) -> Result<bool, OpenError> {

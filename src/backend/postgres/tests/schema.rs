@@ -56,7 +56,9 @@ async fn first_schema(server: &Server) -> PgConnection {
 /// The same after further steps.
 async fn old_schema(server: &Server, steps: &[&str]) -> PgConnection {
     let mut connection = server.connection().await;
-    prepare(&mut connection, &names(), steps).await.unwrap();
+    prepare(&mut connection, &names(), steps, &[])
+        .await
+        .unwrap();
     run(
         &mut connection,
         "INSERT INTO tower_api_keys (id, user_id, name, scopes, display_prefix, pepper, secret_hash,
@@ -84,7 +86,7 @@ fn id(number: u8) -> KeyId {
 }
 
 fn open(server: &Server) -> PostgresBackend {
-    PostgresBackendBuilder::new().made(Source::Pool(server.pool()), names())
+    PostgresBackendBuilder::new().made(Source::Pool(server.pool()), names(), Vec::new())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,7 +165,7 @@ async fn an_upgrade_that_waits_too_long_says_for_what_and_changes_nothing() {
     run(&mut reader, "BEGIN; SELECT FROM tower_api_keys").await;
     let limit = Duration::from_millis(400);
     let mut upgrading = server.connection().await;
-    let error = prepare_within(limit, &mut upgrading, &names(), STEPS).await;
+    let error = prepare_within(limit, &mut upgrading, &names(), STEPS, &[]).await;
     let error = format!("{:?}", error.unwrap_err());
     assert!(error.contains("another session"), "{error}");
     assert!(error.contains("tower_api_keys"), "{error}");
@@ -172,7 +174,7 @@ async fn an_upgrade_that_waits_too_long_says_for_what_and_changes_nothing() {
     assert_eq!(all(&mut connection, version).await, ["1"]);
 
     run(&mut reader, "COMMIT").await;
-    prepare_within(limit * 100, &mut upgrading, &names(), STEPS)
+    prepare_within(limit * 100, &mut upgrading, &names(), STEPS, &[])
         .await
         .unwrap();
     assert_eq!(content(&mut connection).await, before);
@@ -218,7 +220,7 @@ async fn g2_whoever_reads_the_log_during_the_step_is_told_of_it_and_of_what_come
         .await
         .unwrap();
     let step = tokio::spawn(async move {
-        prepare(&mut migrating, &names(), STEPS).await.unwrap();
+        prepare(&mut migrating, &names(), STEPS, &[]).await.unwrap();
     });
     let waits = format!("SELECT 1 FROM pg_locks WHERE pid = {process} AND NOT granted");
     while sqlx::raw_sql(AssertSqlSafe(waits.clone()))
@@ -270,7 +272,7 @@ async fn a_step_that_fails_leaves_everything_as_it_was() {
         "CREATE TABLE \"{schema}\".\"{prefix}more\" (id int); CREATE TABLE {keys} (id int)",
     ];
     for _ in 0..2 {
-        let failed = prepare(&mut connection, &names(), broken).await;
+        let failed = prepare(&mut connection, &names(), broken, &[]).await;
         assert!(
             matches!(failed, Err(OpenError::Unavailable(_))),
             "{failed:?}"
@@ -281,11 +283,15 @@ async fn a_step_that_fails_leaves_everything_as_it_was() {
         assert_eq!(all(&mut other, catalog).await, before);
         assert_eq!(content(&mut other).await, records);
     }
-    prepare(&mut connection, &names(), STEPS).await.unwrap();
+    prepare(&mut connection, &names(), STEPS, &[])
+        .await
+        .unwrap();
     let backend = PostgresBackend::connect(&server.url()).await.unwrap();
     assert_eq!(backend.get_by_id(&[id(16)]).await.unwrap().len(), 1);
     // What is newer stays.
-    let error = prepare(&mut connection, &names(), FIRST).await.unwrap_err();
+    let error = prepare(&mut connection, &names(), FIRST, &[])
+        .await
+        .unwrap_err();
     let newer = matches!(error, OpenError::NewerSchema { found: 3, known: 1 });
     assert!(newer, "{error}");
 }
