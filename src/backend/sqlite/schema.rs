@@ -17,7 +17,13 @@ pub(super) const STEPS: &[&str] = &[
 const TABLES: [(&str, usize); 3] = [("keys", 1), ("key_changes", 1), ("key_grants", 2)];
 
 /// What writes the log of changes, without the prefix.
-pub(super) const TRIGGERS: [&str; 3] = ["key_inserted", "key_updated", "key_deleted"];
+pub(super) const TRIGGERS: [&str; 5] = [
+    "key_inserted",
+    "key_updated",
+    "key_deleted",
+    "key_displaced",
+    "key_displaced_by_update",
+];
 
 /// What a database is before anything is done to it.
 #[derive(Debug, PartialEq, Eq)]

@@ -82,9 +82,6 @@ impl Statements {
                  ORDER BY created_at DESC, id DESC LIMIT ?2"
             ))
         };
-        let log_end = format!(
-            "SELECT ifnull((SELECT seq FROM main.sqlite_sequence WHERE name = '{prefix}key_changes'), 0)"
-        );
         // The places are those of the columns, and behind them the version that is expected.
         let update = format!(
             "UPDATE {keys} SET name = ?3, scopes = ?4, unrestricted = ?5, display_prefix = ?6, \
@@ -145,20 +142,8 @@ impl Statements {
             revoke_of_user: revoke_of_user(&keys),
             purge: purge(&keys),
             purge_grants: purge_grants(&grants),
-            // One statement is one moment. It fails where the keys are gone, and says where what
-            // writes the log is.
-            log: format!(
-                "SELECT ({log_end}) AS log_end, \
-                 (SELECT schema_version FROM pragma_schema_version) AS schema, \
-                 (SELECT count(*) FROM main.sqlite_master WHERE type = 'trigger' \
-                  AND tbl_name = '{prefix}keys' AND name IN ({triggers})) = {count} AS is_written, \
-                 seq, id, EXISTS (SELECT 1 FROM {keys}) \
-                 FROM (SELECT 1) LEFT JOIN main.{prefix}key_changes ON seq > ?1 ORDER BY seq LIMIT ?2",
-                triggers = TRIGGERS.map(|name| format!("'{prefix}{name}'")).join(","),
-                count = TRIGGERS.len(),
-            )
-            .into(),
-            log_end: log_end.into(),
+            log: log(prefix, &TRIGGERS),
+            log_end: log_end(prefix).into(),
             keys,
         }
     }
@@ -187,6 +172,33 @@ fn insert_where(keys: &str, condition: &str) -> String {
          AND NOT EXISTS (SELECT 1 FROM {keys} WHERE id IN (?1, ?21)) \
          AND NOT EXISTS (SELECT 1 FROM {keys} WHERE digest_key IN (?1, ?21))",
         places.join(",")
+    )
+}
+
+/// Reads the log, which `triggers` write. One statement is one moment. It fails where the keys are
+/// gone, and says whether what writes the log is there.
+pub(super) fn log(prefix: &TablePrefix, triggers: &[&str]) -> Statement {
+    let names: Vec<_> = triggers
+        .iter()
+        .map(|name| format!("'{prefix}{name}'"))
+        .collect();
+    format!(
+        "SELECT ({log_end}) AS log_end, \
+         (SELECT schema_version FROM pragma_schema_version) AS schema, \
+         (SELECT count(*) FROM main.sqlite_master WHERE type = 'trigger' \
+          AND tbl_name = '{prefix}keys' AND name IN ({names})) = {count} AS is_written, \
+         seq, id, EXISTS (SELECT 1 FROM main.{prefix}keys) \
+         FROM (SELECT 1) LEFT JOIN main.{prefix}key_changes ON seq > ?1 ORDER BY seq LIMIT ?2",
+        log_end = log_end(prefix),
+        names = names.join(","),
+        count = triggers.len(),
+    )
+    .into()
+}
+
+fn log_end(prefix: &TablePrefix) -> String {
+    format!(
+        "SELECT ifnull((SELECT seq FROM main.sqlite_sequence WHERE name = '{prefix}key_changes'), 0)"
     )
 }
 

@@ -8,7 +8,12 @@ use tokio::time::{Instant, timeout};
 use super::{
     Change, ChangeFeed as _, Folder, SqliteBackend, change, feed, id, key, other, read, run,
 };
-use crate::backend::{ApiKeyBackend as _, KeySource as _, Touch};
+use crate::{
+    backend::{ApiKeyBackend as _, KeySource as _, Touch},
+    key::ApiKey,
+    scope::Scopes,
+    token::SecretHash,
+};
 
 const AT_ONCE: Duration = Duration::from_secs(5);
 const NEVER: Duration = Duration::from_secs(3_600);
@@ -60,6 +65,71 @@ async fn each_change_is_told_once_and_a_use_is_none() {
     assert_eq!(read(&mut feed).await, [], "nothing was committed");
     run(&mut shell, "DELETE FROM tower_api_keys").await;
     assert_eq!(read(&mut feed).await, [change(3)]);
+}
+
+/// A record that was imported by a digest, as `key` makes them, under another lookup key.
+fn imported(number: u8, digest: &str) -> ApiKey {
+    let hash = SecretHash::from_digest_hex(&digest.repeat(32)).unwrap();
+    ApiKey::new(id(number), "user_1", Scopes::none(), hash)
+}
+
+/// SQLite fires no trigger for the rows that REPLACE removes.
+#[tokio::test]
+async fn g2_records_that_replace_displaces_are_logged() {
+    let folder = Folder::new("feed-replace");
+    let backend = SqliteBackend::open(folder.file()).await.unwrap();
+    let mut feed = feed(&backend).await;
+    let (first, second) = (imported(1, "11"), imported(2, "22"));
+    for key in [&first, &second, &key(3)] {
+        assert!(backend.insert(key).await.unwrap());
+    }
+    read(&mut feed).await;
+    let mut shell = other(&folder.file()).await;
+    let columns = "id, user_id, scopes, unrestricted, display_prefix, created_at, version";
+    let values = "'user_1', '', 0, 'pk.key_AAAAAAAAA', 0, 1";
+    // By the id of an imported key, whose record was found by its digest.
+    let by_id = format!(
+        "INSERT OR REPLACE INTO tower_api_keys ({columns}, pepper, secret_hash)
+        VALUES (unhex('{}'), {values}, 'v1', '{}')",
+        "01".repeat(24),
+        "ab".repeat(32)
+    );
+    run(&mut shell, &by_id).await;
+    let told = read(&mut feed).await;
+    for lookup_key in [first.lookup_key(), id(1).lookup_key()] {
+        assert!(told.contains(&Change::Key(lookup_key)), "{told:?}");
+    }
+    // By an update, in the way of another.
+    let by_update = format!(
+        "UPDATE OR REPLACE tower_api_keys SET id = unhex('{}') WHERE id = unhex('{}')",
+        "02".repeat(24),
+        "03".repeat(24)
+    );
+    run(&mut shell, &by_update).await;
+    let told = read(&mut feed).await;
+    for lookup_key in [second.lookup_key(), id(2).lookup_key(), id(3).lookup_key()] {
+        assert!(told.contains(&Change::Key(lookup_key)), "{told:?}");
+    }
+    // By the digest of another key, while its own changes.
+    assert!(backend.insert(&imported(4, "44")).await.unwrap());
+    assert!(backend.insert(&imported(5, "55")).await.unwrap());
+    read(&mut feed).await;
+    let by_digest = format!(
+        "INSERT OR REPLACE INTO tower_api_keys ({columns}, pepper, secret_hash, digest_key)
+        VALUES (unhex('{}'), {values}, '', '{}', unhex('{}'))",
+        "04".repeat(24),
+        "55".repeat(32),
+        "55".repeat(24)
+    );
+    run(&mut shell, &by_digest).await;
+    let told = read(&mut feed).await;
+    for key in [imported(4, "44"), imported(5, "55")] {
+        assert!(told.contains(&Change::Key(key.lookup_key())), "{told:?}");
+    }
+    // Each says when.
+    let at = "SELECT count(*), min(at) > 1700000000000 FROM tower_api_key_changes";
+    let row: (i64, bool) = sqlx::query_as(at).fetch_one(&mut shell).await.unwrap();
+    assert!(row.0 > 8 && row.1, "{row:?}");
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use super::{
         Shared,
         file::OpenFile,
         pools::Pools,
-        schema::{Found, STEPS, look, migrate},
-        statements::Statements,
+        schema::{Found, STEPS, TRIGGERS, look, migrate},
+        statements::{Statements, log},
     },
     Change, Feed, Folder, SqliteBackend, change, id, key, other, read, run,
 };
@@ -171,9 +171,13 @@ async fn g2_whoever_reads_the_log_during_the_step_is_told_of_it_and_of_what_come
     let mut shell = create(&folder.file()).await;
     first_schema(&mut shell).await;
     let pool = SqlitePool::connect_lazy_with(SqliteConnectOptions::new().filename(folder.file()));
+    let prefix = TablePrefix::default();
+    let mut statements = Statements::new(&prefix);
+    // It knows the triggers of its version.
+    statements.log = log(&prefix, &TRIGGERS[..3]);
     let old = Arc::new(Shared {
         pools: Pools::new(pool.clone(), pool),
-        statements: Statements::new(&TablePrefix::default()),
+        statements,
         file: Some(OpenFile::at(folder.file()).unwrap()),
         poll_every: Duration::from_millis(20),
         written: watch::Sender::new(()),
