@@ -235,15 +235,15 @@ pub use self::{
     backend::{
         ApiKeyBackend, Change, ChangeFeed, ChangeSink, Cursor, GrantCursor, GrantInsertion,
         GrantLimits, GrantPage, GrantPageRequest, KeyFilter, KeySource, MemoryBackend, Page,
-        PageRequest, ParseCursorError, ParseGrantCursorError, PepperUsage, RevokedKey,
-        Subscription, Touch,
+        PageRequest, ParseCursorError, ParseGrantCursorError, PepperStatus, PepperUsage,
+        RevokedKey, Subscription, Touch,
     },
     cache::{CacheConfig, CacheStats},
     clock::{Clock, SystemClock},
     context::AuthContext,
     error::{
-        BackendError, ClaimRefusal, ConfigError, InvalidKey, RandomError, RotationError,
-        StoreError, Unavailable,
+        BackendError, ClaimRefusal, ConfigError, InvalidKey, PepperMismatch, RandomError,
+        RotationError, StoreError, Unavailable,
     },
     events::{Event, EventKind, EventRecorder, Events, MissedEvents},
     guard::{
@@ -273,7 +273,7 @@ pub use self::{
     token::{
         ApiKeyToken, Brand, DigestAlgorithm, DigestFormat, DisplayPrefix, KeyId, LookupKey,
         MalformedToken, ParseDisplayPrefixError, ParseKeyIdError, ParseSecretHashError, Pepper,
-        PepperId, Peppers, SecretHash, TokenAlphabet, TokenFormat, UnknownPepper,
+        PepperCheck, PepperId, Peppers, SecretHash, TokenAlphabet, TokenFormat, UnknownPepper,
     },
     verify::{VerifyError, VerifyErrorKind},
 };

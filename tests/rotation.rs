@@ -12,6 +12,7 @@ mod rotation {
     mod cancelling;
     mod ends;
     mod nodes;
+    mod pepper_checks;
     mod rewrap;
     mod rewrap_faults;
     mod usage;

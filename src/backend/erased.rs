@@ -9,7 +9,7 @@ use super::{
 use crate::{
     error::BackendError,
     key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
-    token::{KeyId, LookupKey},
+    token::{KeyId, LookupKey, PepperCheck},
 };
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
@@ -56,6 +56,8 @@ pub(crate) trait DynBackend: DynSource {
     fn list<'a>(&'a self, filter: &'a KeyFilter, page: &'a PageRequest) -> Answer<'a, Vec<ApiKey>>;
     fn purge(&self, before: SystemTime, at_most: usize) -> Answer<'_, usize>;
     fn pepper_usage(&self, now: SystemTime) -> Answer<'_, Vec<PepperUsage>>;
+    fn pepper_checks(&self) -> Answer<'_, Vec<PepperCheck>>;
+    fn insert_pepper_check<'a>(&'a self, check: &'a PepperCheck) -> Answer<'a, bool>;
     fn insert_grant<'a>(
         &'a self,
         grant: &'a KeyGrant,
@@ -161,6 +163,14 @@ impl<B: ApiKeyBackend> DynBackend for B {
 
     fn pepper_usage(&self, now: SystemTime) -> Answer<'_, Vec<PepperUsage>> {
         Box::pin(ApiKeyBackend::pepper_usage(self, now))
+    }
+
+    fn pepper_checks(&self) -> Answer<'_, Vec<PepperCheck>> {
+        Box::pin(ApiKeyBackend::pepper_checks(self))
+    }
+
+    fn insert_pepper_check<'a>(&'a self, check: &'a PepperCheck) -> Answer<'a, bool> {
+        Box::pin(ApiKeyBackend::insert_pepper_check(self, check))
     }
 
     fn insert_grant<'a>(

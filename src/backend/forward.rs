@@ -42,6 +42,7 @@ macro_rules! forward_to_backend {
             insert insert_made_by update delete list_for_user touch get_by_id rotate
             revoke revoke_for_user list purge pepper_usage insert_grant get_grant get_grant_by_id
             claim revoke_grant revoke_grants_of_user list_grants warnings
+            pepper_checks insert_pepper_check
         ] [$($($but)+)?]);
     };
     ($self:ident => $to:expr; $($method:ident),+) => {
@@ -72,6 +73,8 @@ macro_rules! forward_to_backend {
     (@revoke_grant $self:ident $to:tt [revoke_grant $($but:ident)*]) => {};
     (@revoke_grants_of_user $self:ident $to:tt [revoke_grants_of_user $($but:ident)*]) => {};
     (@list_grants $self:ident $to:tt [list_grants $($but:ident)*]) => {};
+    (@pepper_checks $self:ident $to:tt [pepper_checks $($but:ident)*]) => {};
+    (@insert_pepper_check $self:ident $to:tt [insert_pepper_check $($but:ident)*]) => {};
     (@warnings $self:ident $to:tt [warnings $($but:ident)*]) => {};
     (@$method:ident $self:ident $to:tt [$other:ident $($but:ident)*]) => {
         $crate::forward_to_backend!(@$method $self $to [$($but)*]);
@@ -84,6 +87,16 @@ macro_rules! forward_to_backend {
     (@subscribe $self:ident ($to:expr) []) => {
         async fn subscribe(&$self, sink: $crate::ChangeSink) -> ::std::result::Result<$crate::Subscription, $crate::BackendError> {
             $to.subscribe(sink).await
+        }
+    };
+    (@pepper_checks $self:ident ($to:expr) []) => {
+        async fn pepper_checks(&$self) -> ::std::result::Result<::std::vec::Vec<$crate::PepperCheck>, $crate::BackendError> {
+            $to.pepper_checks().await
+        }
+    };
+    (@insert_pepper_check $self:ident ($to:expr) []) => {
+        async fn insert_pepper_check(&$self, check: &$crate::PepperCheck) -> ::std::result::Result<bool, $crate::BackendError> {
+            $to.insert_pepper_check(check).await
         }
     };
     (@warnings $self:ident ($to:expr) []) => {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     error::BackendError,
     key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
-    token::KeyId,
+    token::{KeyId, PepperCheck},
 };
 
 /// A source that can be written, too: keys that [`ApiKeyStore`](crate::ApiKeyStore) manages, in a
@@ -318,6 +318,32 @@ pub trait ApiKeyBackend: KeySource {
     ) -> impl Future<Output = Result<Vec<PepperUsage>, BackendError>> + Send {
         let _ = now;
         async { Err(BackendError::unsupported("count keys by pepper")) }
+    }
+
+    /// Returns the check values of peppers that are stored.
+    ///
+    /// A store compares them with its own when it is built, so that an instance with other bytes
+    /// under the same id is refused. Without these two methods, nothing is compared.
+    ///
+    /// # Errors
+    ///
+    /// Whenever they can't be read.
+    fn pepper_checks(&self) -> impl Future<Output = Result<Vec<PepperCheck>, BackendError>> + Send {
+        async { Err(BackendError::unsupported("keep check values of peppers")) }
+    }
+
+    /// Stores the check value of a pepper that has none; returns whether it was stored. A stored
+    /// value is never replaced.
+    ///
+    /// # Errors
+    ///
+    /// Whenever it isn't known that it was stored.
+    fn insert_pepper_check(
+        &self,
+        check: &PepperCheck,
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        let _ = check;
+        async { Err(BackendError::unsupported("keep check values of peppers")) }
     }
 
     /// Stores `grant` unless its id or its hash is taken, or as many are [pending](crate::GrantStatus::Pending) at

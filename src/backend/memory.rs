@@ -21,7 +21,7 @@ use crate::{
     error::BackendError,
     key::{ApiKey, ClaimHash, GrantId, KeyGrant, RevocationReason},
     sync::{DashMap, Mutex, MutexGuard},
-    token::{KeyId, LookupKey},
+    token::{KeyId, LookupKey, PepperCheck},
 };
 
 /// Keys in memory. Clones are one backend, which several stores can share: each of them notices at
@@ -39,6 +39,7 @@ struct Shared {
     by_user: Mutex<Index>,
     /// Locked before the index.
     grants: Mutex<Grants>,
+    pepper_checks: Mutex<Vec<PepperCheck>>,
     /// The caches of the stores that share this.
     sinks: Mutex<Vec<ChangeSink>>,
 }
@@ -61,6 +62,11 @@ impl MemoryBackend {
             .by_user
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn checks(&self) -> MutexGuard<'_, Vec<PepperCheck>> {
+        let checks = self.0.pepper_checks.lock();
+        checks.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn grants(&self) -> MutexGuard<'_, Grants> {
@@ -298,6 +304,19 @@ impl ApiKeyBackend for MemoryBackend {
             return Ok(self.grants().purge(before, at_most));
         }
         Ok(gone.len())
+    }
+
+    async fn pepper_checks(&self) -> Result<Vec<PepperCheck>, BackendError> {
+        Ok(self.checks().clone())
+    }
+
+    async fn insert_pepper_check(&self, check: &PepperCheck) -> Result<bool, BackendError> {
+        let mut checks = self.checks();
+        let is_new = checks.iter().all(|other| other.pepper() != check.pepper());
+        if is_new {
+            checks.push(*check);
+        }
+        Ok(is_new)
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

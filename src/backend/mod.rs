@@ -36,7 +36,7 @@ pub use self::{
     managed::{ApiKeyBackend, Touch},
     memory::MemoryBackend,
     page::{Cursor, Page, PageRequest, ParseCursorError},
-    pepper_usage::PepperUsage,
+    pepper_usage::{PepperStatus, PepperUsage},
     revocation::RevokedKey,
     source::KeySource,
 };

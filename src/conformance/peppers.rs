@@ -1,13 +1,13 @@
 //! How many keys each pepper has.
 
 use super::{
-    bench::{Bench, at},
+    bench::{Bench, at, winner},
     report::{Outcome, ensure},
 };
 use crate::{
     backend::{ApiKeyBackend, PepperUsage},
     key::ApiKey,
-    token::{PepperId, SecretHash},
+    token::{PepperCheck, PepperId, SecretHash},
 };
 
 async fn counted<B: ApiKeyBackend>(bench: &Bench<B>, pepper: PepperId) -> Outcome<[u64; 2]> {
@@ -94,5 +94,39 @@ pub(super) async fn are_counted<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
         count == [0, 0],
         "after its last key was deleted, a pepper has {count:?}"
     );
+    Ok(())
+}
+
+/// Unless the backend keeps none.
+pub(super) async fn checks_stay<B: ApiKeyBackend>(bench: &Bench<B>) -> Outcome {
+    if let Err(error) = bench.here().pepper_checks().await
+        && error.is_unsupported()
+    {
+        return Ok(());
+    }
+    let pepper = bench.pepper("c")?;
+    let check = |number: usize| PepperCheck::from_hex(pepper, &format!("{number:064x}"));
+    let answers = bench.contend(|at, node| {
+        let check = check(at);
+        async move {
+            match check {
+                Ok(check) => node.insert_pepper_check(&check).await,
+                Err(error) => Err(crate::error::BackendError::corrupt(error)),
+            }
+        }
+    });
+    let winner = winner("check values of one pepper", answers.await?)?;
+    for node in 0..2 {
+        ensure!(
+            !bench.node(node).insert_pepper_check(&check(1_000)?).await?,
+            "a check value was stored for a pepper that has one"
+        );
+        let mut stored = bench.node(node).pepper_checks().await?;
+        stored.retain(|stored| *stored.pepper() == pepper);
+        ensure!(
+            stored.len() == 1 && stored[0].matches(&check(winner)?),
+            "another check value is read than was stored first"
+        );
+    }
     Ok(())
 }

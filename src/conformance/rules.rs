@@ -219,6 +219,10 @@ pub(super) async fn of_rotations<B: ApiKeyBackend>(bench: &Bench<B>, run: &mut R
     .await;
     run.rule("a rotation is told", || changes::of_rotations_are_told(b))
         .await;
+    run.rule("the check value of a pepper stays", || {
+        peppers::checks_stay(b)
+    })
+    .await;
     if b.settings.pepper_usage {
         run.rule("keys are counted by pepper", || peppers::are_counted(b))
             .await;

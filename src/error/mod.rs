@@ -174,6 +174,8 @@ enum Cause {
     Load(&'static str),
     #[error("the key wasn't read in time")]
     TooSlow,
+    #[error(transparent)]
+    Mismatch(PepperMismatch),
 }
 
 impl Unavailable {
@@ -193,7 +195,7 @@ impl Unavailable {
         match &self.0 {
             Cause::Backend(error) => error.is_unavailable(),
             Cause::TooSlow => true,
-            Cause::Pepper(_) | Cause::Random(_) | Cause::Load(_) => false,
+            Cause::Pepper(_) | Cause::Random(_) | Cause::Load(_) | Cause::Mismatch(_) => false,
         }
     }
 
@@ -202,6 +204,15 @@ impl Unavailable {
     pub fn backend(&self) -> Option<&BackendError> {
         match &self.0 {
             Cause::Backend(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Returns the pepper that has other bytes here than elsewhere, if that is the cause.
+    #[must_use]
+    pub fn pepper_mismatch(&self) -> Option<&PepperMismatch> {
+        match &self.0 {
+            Cause::Mismatch(mismatch) => Some(mismatch),
             _ => None,
         }
     }
@@ -219,6 +230,28 @@ impl Unavailable {
 impl From<BackendError> for Unavailable {
     fn from(error: BackendError) -> Self {
         Self(Cause::Backend(error))
+    }
+}
+
+impl From<PepperMismatch> for Unavailable {
+    fn from(error: PepperMismatch) -> Self {
+        Self(Cause::Mismatch(error))
+    }
+}
+
+/// A pepper has other bytes on this instance than the stored keys were hashed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the pepper {0} has other bytes here than the stored keys were hashed with: give every instance \
+     the same pepper, and a new pepper a new id"
+)]
+pub struct PepperMismatch(pub(crate) PepperId);
+
+impl PepperMismatch {
+    /// Returns the id of the pepper.
+    #[must_use]
+    pub fn pepper(&self) -> &PepperId {
+        &self.0
     }
 }
 
@@ -314,6 +347,15 @@ pub enum StoreError {
 impl fmt::Debug for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_with_causes(self, f)
+    }
+}
+
+impl From<Unavailable> for StoreError {
+    fn from(error: Unavailable) -> Self {
+        match error.0 {
+            Cause::Backend(error) => error.into(),
+            cause => Self::Unavailable(Unavailable(cause)),
+        }
     }
 }
 
@@ -440,6 +482,10 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// This instance has other bytes under the id of a pepper than the stored keys were hashed with:
+    /// it would refuse all of them.
+    #[error(transparent)]
+    PepperMismatch(PepperMismatch),
     /// A setting of the cache can't work.
     #[error("`CacheConfig::{setting}` {problem}")]
     #[non_exhaustive]

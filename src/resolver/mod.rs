@@ -2,6 +2,7 @@
 
 mod cached;
 mod loader;
+mod pepper_checks;
 mod rewrap;
 mod touch;
 mod watch;
@@ -10,6 +11,7 @@ pub(crate) mod write;
 use std::sync::{Arc, LazyLock};
 
 pub use self::cached::{CachedResolver, CachedResolverBuilder};
+pub(crate) use self::pepper_checks::{PepperChecks, State as PepperState};
 use crate::{
     ask,
     context::AuthContext,

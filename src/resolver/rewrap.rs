@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ask::ask_in_time, write::carry_out_and_tell};
+use super::{PepperChecks, ask::ask_in_time, write::carry_out_and_tell};
 use crate::{
     backend::DynBackend,
     background::{BackgroundTask, FirstPoll, Run},
@@ -33,6 +33,7 @@ struct Shared {
     cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
     peppers: Peppers,
+    checks: Arc<PepperChecks>,
     emitter: Emitter,
     queue: Mutex<Queue>,
 }
@@ -71,6 +72,7 @@ impl Rewrapper {
         cache: Arc<Cache>,
         clock: Arc<dyn Clock>,
         peppers: Peppers,
+        checks: Arc<PepperChecks>,
         emitter: Emitter,
     ) -> Self {
         Self {
@@ -80,6 +82,7 @@ impl Rewrapper {
                 cache,
                 clock,
                 peppers,
+                checks,
                 emitter,
                 queue: Mutex::default(),
             }),
@@ -181,6 +184,7 @@ impl Shared {
     /// Stores the new hash where the record still has the old one, and wasn't revoked.
     async fn rewrap(&self, rewrap: Rewrap) -> Result<(), BackendError> {
         let Rewrap { id, from, to } = rewrap;
+        self.check_pepper(&to).await?;
         // Read first: where there is no answer, what is cached is all there is.
         let read = async { self.backend.get(&id).await };
         let found = ask_in_time(WRITE_TIMEOUT, read).await?;
@@ -206,6 +210,20 @@ impl Shared {
         let write = carry_out_and_tell(&self.cache, place, write, tell);
         ask_in_time(WRITE_TIMEOUT, write).await?;
         Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// If other instances may have other bytes under the pepper: the key would be lost to them.
+    async fn check_pepper(&self, hash: &SecretHash) -> Result<(), BackendError> {
+        let compared = self.checks.check_current().await;
+        compared.map_err(BackendError::unavailable)?;
+        match hash.pepper() {
+            Some(pepper) if !self.checks.may_rehash(pepper) => Err(BackendError::unavailable(
+                "the current pepper is not verified yet: no key under it was used",
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

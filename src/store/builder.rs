@@ -120,11 +120,15 @@ impl ApiKeyStoreBuilder {
         self
     }
 
-    /// Makes the store.
+    /// Makes the store, and compares its peppers with those that the stored keys were hashed with.
+    ///
+    /// The backend keeps a check value of each pepper, which is stored when a pepper has no keys yet,
+    /// or by the first verification of a key under it. A backend that can't be read is no error:
+    /// then the peppers are compared before the first key is created.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::MissingPeppers`], [`ConfigError::Cache`], [`ConfigError::NoteUseEvery`],
+    /// [`ConfigError::PepperMismatch`], [`ConfigError::MissingPeppers`], [`ConfigError::Cache`], [`ConfigError::NoteUseEvery`],
     /// [`ConfigError::DigestFormat`], [`ConfigError::EventBuffer`].
     pub async fn build(self) -> Result<ApiKeyStore, ConfigError> {
         let store = ApiKeyStore {
@@ -133,6 +137,12 @@ impl ApiKeyStoreBuilder {
             grant_limits: self.grant_limits,
             limits: ConcurrencyLimits::new(),
         };
+        if let Some(checks) = store.resolver.pepper_checks()
+            && let Err(error) = checks.compare().await
+            && let Some(mismatch) = error.pepper_mismatch()
+        {
+            return Err(ConfigError::PepperMismatch(*mismatch));
+        }
         for warning in store.backend.warnings().await.unwrap_or_default() {
             let warning = EventKind::BackendWarning { warning };
             store.resolver.emitter().emit(Event::of(warning));

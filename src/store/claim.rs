@@ -45,6 +45,7 @@ impl ApiKeyStore {
             let permit = self.limits.change().await?;
             let latest_end = maker.as_ref().and_then(ApiKey::ends_at);
             let maker = maker.map(|maker| (maker.id, maker.version));
+            self.check_current_pepper().await?;
             let new = ApiKeyToken::generate(self.resolver.brand())?;
             let hash = self.resolver.peppers().hash(&new)?;
             let key = grant.to_key(&new, hash, self.resolver.now(), latest_end);

@@ -119,6 +119,7 @@ impl ApiKeyStore {
         maker: Option<(KeyId, u64)>,
         permit: Permit,
     ) -> Result<Result<IssuedKey, KeyId>, StoreError> {
+        self.check_current_pepper().await?;
         let token = ApiKeyToken::generate(self.resolver.brand())?;
         let hash = self.resolver.peppers().hash(&token)?;
         let key = new.into_key(&token, hash, self.resolver.now());
@@ -129,6 +130,14 @@ impl ApiKeyStore {
         } else {
             Err(key.id)
         })
+    }
+
+    /// Checks that keys may be created under the current pepper.
+    pub(super) async fn check_current_pepper(&self) -> Result<(), StoreError> {
+        match self.resolver.pepper_checks() {
+            Some(checks) => Ok(checks.check_current().await?),
+            None => Ok(()),
+        }
     }
 
     /// The key of `caller` as it is now, where it can give what is `new`.

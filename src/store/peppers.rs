@@ -3,12 +3,19 @@
 use std::time::Duration;
 
 use super::ApiKeyStore;
-use crate::{ask::ask_in_time, backend::PepperUsage, error::StoreError};
+use crate::{
+    ask::ask_in_time,
+    backend::{PepperStatus, PepperUsage},
+    error::StoreError,
+    resolver::PepperState,
+};
 
 /// How long a count of all records may take.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl ApiKeyStore {
+    /// Returns the number of keys per pepper, and whether this instance has the right bytes of each.
+    ///
     /// How many keys each pepper has that a record names, in the order of the peppers' ids: a retired one that
     /// isn't named, or that no key needs any more that works, can be dropped.
     ///
@@ -55,10 +62,29 @@ impl ApiKeyStore {
             Ok(ask_in_time(COUNT_TIMEOUT, count).await?)
         });
         let mut usage = count.await?;
+        self.compare_peppers(&mut usage).await;
         usage.sort_by(|a, b| {
             let id = |usage: &PepperUsage| usage.pepper.map(|id| id.as_str().to_owned());
             id(a).cmp(&id(b))
         });
         Ok(usage)
+    }
+
+    /// Compares the peppers with the stored check values, again. Where those can't be read, what was
+    /// known before counts.
+    async fn compare_peppers(&self, usage: &mut [PepperUsage]) {
+        let Some(checks) = self.resolver.pepper_checks() else {
+            return;
+        };
+        let _ = checks.compare().await;
+        for usage in usage {
+            usage.status = usage.pepper.as_ref().map(|id| match checks.state(id) {
+                Some(PepperState::Verified) => PepperStatus::Verified,
+                Some(PepperState::Mismatch) => PepperStatus::Mismatch,
+                Some(PepperState::Unknown | PepperState::Unconfirmed) => PepperStatus::Unverified,
+                None if self.resolver.peppers().knows(id).is_ok() => PepperStatus::Unverified,
+                None => PepperStatus::Missing,
+            });
+        }
     }
 }

@@ -122,6 +122,7 @@ impl ApiKeyStore {
                 return refused(id, RotationError::RotatedAlready);
             }
             check_works(&old, now)?;
+            self.check_current_pepper().await?;
             let token = ApiKeyToken::generate(self.resolver.brand())?;
             // It wasn't the version, so it was the id.
             if tried.replace(old.version) == Some(old.version) {

@@ -132,6 +132,23 @@ pub(super) fn hmac(keyed: &Keyed, secret: &[u8; SECRET_LEN]) -> Words {
     words(&hash.into())
 }
 
+/// HMAC-SHA256 of a text that says whose check value it is. It has a blank and a NUL, so no secret
+/// is the same.
+pub(super) fn pepper_check(keyed: &Keyed, id: &PepperId) -> Words {
+    const PURPOSE: &[u8] = b"tower-api-key pepper check\0";
+    const {
+        assert!(
+            PURPOSE.len() + PepperId::MAX_LEN < 56,
+            "one block, with its padding"
+        );
+    }
+    let text = [PURPOSE, id.as_str().as_bytes()].concat();
+    let mut keyed = keyed.clone();
+    let mut hash = Output::<Keyed>::default();
+    keyed.finalize_fixed_core(&mut Buffer::<Keyed>::new(&text), &mut hash);
+    words(&hash.into())
+}
+
 pub(super) fn digest(token: &[u8]) -> Words {
     words(&sha256(token))
 }

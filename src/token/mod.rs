@@ -26,7 +26,7 @@ pub use self::{
     format::TokenFormat,
     hash::{ParseSecretHashError, SecretHash},
     id::{KeyId, LookupKey, ParseKeyIdError},
-    pepper::{Pepper, PepperId, Peppers, UnknownPepper},
+    pepper::{Pepper, PepperCheck, PepperId, Peppers, UnknownPepper},
 };
 
 use self::digest::Digest;

@@ -148,6 +148,15 @@ async fn a_role_of_postgresql_needs_no_more_rights_than_are_documented() {
     server
         .psql("GRANT SELECT, INSERT, UPDATE, DELETE ON tower_api_key_grants TO app")
         .await;
+    let error = PostgresBackend::connect(&url).await.unwrap_err();
+    let texts: Vec<_> = chain(&error).map(ToString::to_string).collect();
+    assert!(
+        texts.concat().contains("tower_api_key_peppers"),
+        "{texts:?}"
+    );
+    server
+        .psql("GRANT SELECT, INSERT ON tower_api_key_peppers TO app")
+        .await;
     let backend = PostgresBackend::connect(&url).await.unwrap();
     let store = database.build(ApiKeyStore::builder(backend)).await;
     let issued = store.create(notes()).await.unwrap();

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tower_api_key::{
     ApiKey, BackendError, Change, ChangeSink, KeyGrant, KeyId, KeySource, LookupKey, Metadata,
-    Scopes, Subscription,
+    PepperCheck, Scopes, Subscription,
 };
 
 use super::broken_writes::Feed;
@@ -69,6 +69,7 @@ pub enum Fault {
     RotateForgetsTheSuccessor,
     RotateIsSilent,
     PepperUsageCountsEnded,
+    PepperChecksAreReplaced,
     PepperUsageForgetsOverlaps,
     TouchGoesBack,
     TouchTakesTheFirst,
@@ -169,6 +170,7 @@ pub struct Shared {
     before: Mutex<HashMap<LookupKey, ApiKey>>,
     pub corrupt: Mutex<Vec<KeyId>>,
     frozen: Mutex<Vec<KeyId>>,
+    pub checks: Mutex<Vec<PepperCheck>>,
     pub grants: Mutex<Vec<KeyGrant>>,
     sinks: Mutex<Vec<(usize, ChangeSink)>>,
     log: watch::Sender<Vec<Change>>,

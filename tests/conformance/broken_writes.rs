@@ -15,7 +15,7 @@ use tokio::{
 use tower_api_key::{
     ApiKey, ApiKeyBackend, BackendError, Change, ChangeFeed, ClaimHash, Cursor, GrantId,
     GrantInsertion, GrantLimits, GrantPageRequest, KeyFilter, KeyGrant, KeyId, PageRequest,
-    PepperUsage, RevocationReason, RevokedKey, SecretHash, Touch,
+    PepperCheck, PepperUsage, RevocationReason, RevokedKey, SecretHash, Touch,
 };
 
 use super::broken::{Broken, Fault};
@@ -430,6 +430,23 @@ impl ApiKeyBackend for Broken {
             counted.working += u64::from(works);
         }
         Ok(usage.into_values().collect())
+    }
+
+    async fn pepper_checks(&self) -> Result<Vec<PepperCheck>, BackendError> {
+        Ok(super::broken::lock(&self.shared.checks).clone())
+    }
+
+    async fn insert_pepper_check(&self, check: &PepperCheck) -> Result<bool, BackendError> {
+        let mut checks = super::broken::lock(&self.shared.checks);
+        let before = checks.len();
+        if self.is(Fault::PepperChecksAreReplaced) {
+            checks.retain(|other| other.pepper() != check.pepper());
+        }
+        let is_new = checks.iter().all(|other| other.pepper() != check.pepper());
+        if is_new {
+            checks.push(*check);
+        }
+        Ok(checks.len() > before)
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

@@ -80,6 +80,11 @@ const FAULTS: &[(Fault, bool, &str)] = &[
         "a dropped write is done whole or not at all",
     ),
     (
+        Fault::PepperChecksAreReplaced,
+        false,
+        "the check value of a pepper stays",
+    ),
+    (
         Fault::FrozenIsNotThere,
         false,
         "a change that the database ignores is an error",

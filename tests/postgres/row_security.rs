@@ -12,9 +12,10 @@ use crate::{
     support::{USER, id_of, postgres::Server},
 };
 
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 5] = [
     "tower_api_keys",
     "tower_api_key_grants",
+    "tower_api_key_peppers",
     "tower_api_key_changes",
     "tower_api_key_schema",
 ];

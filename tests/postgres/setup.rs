@@ -246,6 +246,13 @@ async fn a_role_without_the_right_to_make_tables_can_start_where_they_are() {
             .psql(&format!("GRANT {lacking} ON tower_api_key_grants TO app"))
             .await;
     }
+    denied(
+        PostgresBackend::connect(&app).await.unwrap_err(),
+        "SELECT, INSERT on \"public\".\"tower_api_key_peppers\"",
+    );
+    server
+        .psql("GRANT SELECT, INSERT ON tower_api_key_peppers TO app")
+        .await;
     let node = Node::at(&app, CacheConfig::new()).await;
     let token = node.token().await;
     node.cache(&token).await;

@@ -42,7 +42,7 @@ use super::{
 use crate::{
     error::BackendError,
     key::{ApiKey, GrantId, RevocationReason},
-    token::{KeyId, LookupKey},
+    token::{KeyId, LookupKey, PepperCheck},
 };
 
 /// Keys in PostgreSQL, 13 or newer: for a fleet of nodes. Clones are one backend.
@@ -62,8 +62,8 @@ use crate::{
 ///
 /// # In the database
 ///
-/// Keys are in `tower_api_keys`, and what was handed off in `tower_api_key_grants`, until it is
-/// [purged](crate::ApiKeyStore::purge). `tower_api_key_changes` is a log that triggers write, and
+/// Keys are in `tower_api_keys`, check values of peppers in `tower_api_key_peppers`, and what was
+/// handed off in `tower_api_key_grants`, until it is [purged](crate::ApiKeyStore::purge). `tower_api_key_changes` is a log that triggers write, and
 /// `tower_api_key_schema` says how old the tables are. All are made, and brought up to date, when a
 /// backend is opened; of nodes that start at once, one does it. Tables that something else has made
 /// are left alone, and those of a newer version of this crate, too.
@@ -73,10 +73,11 @@ use crate::{
 /// of the database say. [`warnings`](ApiKeyBackend::warnings) tells if others have some on older tables.
 ///
 /// The role that opens the first one needs `CREATE` on the schema, or the right to make it. Later ones
-/// need `SELECT, INSERT, UPDATE, DELETE` on `tower_api_keys` and `tower_api_key_grants`, and `SELECT` on the two others; one of
-/// them at least `DELETE` on `tower_api_key_changes` and `UPDATE` on `tower_api_key_schema`, too, to
-/// delete what is older than an hour. To [verify](crate::CachedResolver) and nothing else, `SELECT` is
-/// enough, on all but the grants. Who may change keys and lacks the same rights on grants is told so at start.
+/// need `SELECT, INSERT, UPDATE, DELETE` on `tower_api_keys` and `tower_api_key_grants`, `SELECT,
+/// INSERT` on `tower_api_key_peppers`, and `SELECT` on the two others; one of them needs `DELETE` on
+/// `tower_api_key_changes` and `UPDATE` on `tower_api_key_schema`, to delete what is older than an
+/// hour. To [verify](crate::CachedResolver) and nothing else, `SELECT` is enough, on all but grants
+/// and peppers. A role that may change keys and lacks privileges on those is refused at start.
 ///
 /// A new version of this crate may change the tables when its first node starts, in one transaction:
 /// `SELECT` and everything else on them wait for it meanwhile, a few seconds for a million keys. Nodes
@@ -356,6 +357,18 @@ impl ApiKeyBackend for PostgresBackend {
     async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
         let query = query(&self.0.statements.pepper_usage).bind(Timestamp::new(now));
         row::pepper_usage(&self.0.sessions.rows(Lane::Ordinary, query).await?)
+    }
+
+    async fn pepper_checks(&self) -> Result<Vec<PepperCheck>, BackendError> {
+        let query = query(&self.0.statements.pepper_checks);
+        row::pepper_checks(&self.0.sessions.rows(Lane::Ordinary, query).await?)
+    }
+
+    async fn insert_pepper_check(&self, check: &PepperCheck) -> Result<bool, BackendError> {
+        let query = query(&self.0.statements.insert_pepper_check)
+            .bind(check.pepper().as_str())
+            .bind(check.to_hex());
+        Ok(self.0.sessions.changed(Lane::Ordinary, query).await? == 1)
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

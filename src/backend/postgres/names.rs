@@ -63,13 +63,14 @@ impl Names {
     }
 
     /// Fills the names into a statement, or several: `{keys}`, `{changes}`, `{grants}`, `{state}`,
-    /// `{schema}`, `{prefix}`, `{channel}`, `{columns}`; and why an answer from the table of keys,
-    /// of grants or of changes can't be trusted: `{distrust}`, `{grants_distrust}`,
-    /// `{log_distrust}`.
+    /// `{peppers}`, `{schema}`, `{prefix}`, `{channel}`, `{columns}`; and why an answer from the table
+    /// of keys, of grants, of peppers or of changes can't be trusted: `{distrust}`,
+    /// `{grants_distrust}`, `{peppers_distrust}`, `{log_distrust}`.
     pub(super) fn fill(&self, template: &str) -> String {
         template
             .replace("{distrust}", &distrust(&["{keys}"]))
             .replace("{grants_distrust}", &distrust(&["{grants}", "{keys}"]))
+            .replace("{peppers_distrust}", &distrust(&["{keys}", "{peppers}"]))
             .replace(
                 "{log_distrust}",
                 &distrust(&["{keys}", "{changes}", "{state}"]),
@@ -78,6 +79,7 @@ impl Names {
             .replace("{changes}", &self.table("key_changes"))
             .replace("{grants}", &self.table("key_grants"))
             .replace("{state}", &self.table("key_schema"))
+            .replace("{peppers}", &self.table("key_peppers"))
             .replace("{schema}", &self.schema)
             .replace("{prefix}", &self.prefix.to_string())
             .replace("{channel}", &self.channel())

@@ -30,10 +30,11 @@ pub struct ExposedPrivileges {
 }
 
 /// What roles that the builder names may do with a table, and with a schema that we create.
-const NEEDED: [(&str, &str); 4] = [
+const NEEDED: [(&str, &str); 5] = [
     ("keys", "SELECT, INSERT, UPDATE, DELETE"),
     ("key_grants", "SELECT, INSERT, UPDATE, DELETE"),
     ("key_changes", "SELECT, DELETE"),
+    ("key_peppers", "SELECT, INSERT"),
     ("key_schema", "SELECT, UPDATE"),
 ];
 

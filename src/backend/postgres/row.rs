@@ -11,11 +11,11 @@ use sqlx::{
 use super::{
     super::{
         PepperUsage,
-        sql::{Row, failed, read_pepper_usage},
+        sql::{Row, failed, read_pepper_check, read_pepper_usage},
     },
     time::Timestamp,
 };
-use crate::{error::BackendError, key::ApiKey};
+use crate::{error::BackendError, key::ApiKey, token::PepperCheck};
 
 /// After `distrust`, and before the columns of a record. Columns are asked for by their place: to look
 /// for a name costs as much as the value.
@@ -44,6 +44,17 @@ pub(super) fn pepper_usage(rows: &[PgRow]) -> Result<Vec<PepperUsage>, BackendEr
         }
     }
     Ok(usage)
+}
+
+pub(super) fn pepper_checks(rows: &[PgRow]) -> Result<Vec<PepperCheck>, BackendError> {
+    let mut checks = Vec::with_capacity(rows.len());
+    for row in rows {
+        if row.try_get(IS_THERE).map_err(failed)? {
+            let text = |column| row.try_get::<&str, _>(RECORD + column).map_err(failed);
+            checks.push(read_pepper_check(text(0)?, text(1)?)?);
+        }
+    }
+    Ok(checks)
 }
 
 pub(super) fn hidden_rows() -> BackendError {

@@ -25,8 +25,14 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema_3.sql"),
 ];
 /// The tables, and the version from which on there is one.
-const TABLES: [(&str, i64); 3] = [("keys", 1), ("key_changes", 1), ("key_grants", WITH_GRANTS)];
+const TABLES: [(&str, i64); 4] = [
+    ("keys", 1),
+    ("key_changes", 1),
+    ("key_grants", WITH_GRANTS),
+    ("key_peppers", WITH_PEPPERS),
+];
 const WITH_GRANTS: i64 = 2;
+const WITH_PEPPERS: i64 = 3;
 /// PostgreSQL 13 is the first one with `xid8` and `pg_snapshot`.
 const MIN_SERVER: i32 = 130_000;
 /// How long a step may take, and the wait for another node that takes it: more than a statement of
@@ -167,7 +173,14 @@ async fn version(
 /// Looks through the catalog and not by name: a session remembers that a name wasn't there, while
 /// another one makes the table.
 async fn find(connection: &mut PgConnection, names: &Names) -> Result<Found, OpenError> {
-    let wanted = ["keys", "key_changes", "key_grants", "key_schema"].map(|name| names.bare(name));
+    let wanted = [
+        "keys",
+        "key_changes",
+        "key_grants",
+        "key_peppers",
+        "key_schema",
+    ];
+    let wanted = wanted.map(|name| names.bare(name));
     let found: Result<Vec<(String, bool)>, _> = sqlx::query_as(
         "SELECT relname::text, row_security_active(c.oid)
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -363,6 +376,9 @@ async fn check_tables(
     if version >= WITH_GRANTS {
         check_rights(connection, names).await?;
     }
+    if version >= WITH_PEPPERS {
+        check_rights_on_peppers(connection, names).await?;
+    }
     let text = super::statements::start_reading(names);
     let row = sqlx::query(AssertSqlSafe(text))
         .fetch_one(connection)
@@ -390,6 +406,28 @@ async fn check_rights(connection: &mut PgConnection, names: &Names) -> Result<()
         Err(OpenError::Denied {
             action: format!("do with {grants} what it may do with {keys}"),
             source: BackendError::unavailable(format!("it needs {lacks} on {grants}")),
+        })
+    })
+}
+
+/// Whether a role that may create keys may compare and store check values of peppers. To verify keys,
+/// nobody reads them.
+async fn check_rights_on_peppers(
+    connection: &mut PgConnection,
+    names: &Names,
+) -> Result<(), OpenError> {
+    let text = names.fill(
+        "SELECT string_agg(needed, ', ') FROM unnest(ARRAY['SELECT', 'INSERT']) AS needed
+        WHERE NOT has_table_privilege('{peppers}', needed)
+            AND has_table_privilege('{keys}', 'INSERT')",
+    );
+    let lacks = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(connection);
+    let lacks: Option<String> = lacks.await.map_err(unavailable)?;
+    lacks.map_or(Ok(()), |lacks| {
+        let peppers = names.table("key_peppers");
+        Err(OpenError::Denied {
+            action: "compare peppers, as a role must that may create keys".to_owned(),
+            source: BackendError::unavailable(format!("it needs {lacks} on {peppers}")),
         })
     })
 }

@@ -6,3 +6,10 @@ BEGIN
     RETURN NEW;
 END
 $function$;
+
+-- What tells whether two instances have the same bytes under the id of a pepper.
+CREATE TABLE {peppers} (
+    id text COLLATE "C" PRIMARY KEY CHECK (id ~ '^[A-Za-z0-9._-]{1,15}$'),
+    check_value text COLLATE "C" NOT NULL CHECK (check_value ~ '^[0-9a-f]{64}$'),
+    created_at timestamptz(3) NOT NULL DEFAULT now()
+);

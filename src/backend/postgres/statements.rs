@@ -18,6 +18,8 @@ pub(super) struct Statements {
     pub(super) grants: GrantStatements,
     pub(super) rotate: Arc<str>,
     pub(super) pepper_usage: Arc<str>,
+    pub(super) pepper_checks: Arc<str>,
+    pub(super) insert_pepper_check: Arc<str>,
     pub(super) list: Arc<str>,
     pub(super) touch: Arc<str>,
     pub(super) revoke: Arc<str>,
@@ -47,6 +49,8 @@ impl Statements {
                     .replace("{half_done}", &half_done()),
             ),
             pepper_usage: fill(PEPPER_USAGE),
+            pepper_checks: fill(PEPPER_CHECKS),
+            insert_pepper_check: fill(INSERT_PEPPER_CHECK),
             list: Arc::from(list_of(names, &names.fill(LIST))),
             touch: fill(TOUCH),
             revoke: fill(REVOKE),
@@ -175,6 +179,13 @@ FROM (SELECT) AS always LEFT JOIN (
     ) AS working
     FROM {keys} GROUP BY pepper
 ) AS u ON true";
+
+const PEPPER_CHECKS: &str = "
+SELECT {peppers_distrust} AS distrust, p.id IS NOT NULL, p.id, p.check_value
+FROM (SELECT) AS always LEFT JOIN {peppers} AS p ON true";
+
+const INSERT_PEPPER_CHECK: &str = "
+INSERT INTO {peppers} (id, check_value) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
 
 const LIST: &str = "
     SELECT {columns} FROM {keys}

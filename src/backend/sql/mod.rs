@@ -16,7 +16,7 @@ pub(super) use self::{
     grant::{GRANT_COLUMNS, GrantRow},
     lanes::{Lane, LanePermit, Lanes},
     prefix::TablePrefix,
-    row::{Row, millis, read_id, read_pepper_usage},
+    row::{Row, millis, read_id, read_pepper_check, read_pepper_usage},
     stray::end_stray,
 };
 

@@ -8,7 +8,7 @@ use crate::{
     error::BackendError,
     key::{ApiKey, Metadata},
     scope::Scopes,
-    token::{KeyId, PepperId, SecretHash},
+    token::{KeyId, PepperCheck, PepperId, SecretHash},
 };
 
 /// A record as it is read and written. Times are milliseconds since 1970.
@@ -121,6 +121,18 @@ pub(in crate::backend) fn read_pepper_usage(
     let pepper = pepper.map_err(|_| BackendError::corrupt("a pepper's id that isn't one"))?;
     let count = |count: i64| u64::try_from(count).unwrap_or_default();
     Ok(PepperUsage::new(pepper, count(keys), count(working)))
+}
+
+/// # Errors
+///
+/// [`BackendError::corrupt`] where it is no check value.
+pub(in crate::backend) fn read_pepper_check(
+    id: &str,
+    check_value: &str,
+) -> Result<PepperCheck, BackendError> {
+    let id =
+        PepperId::new(id).map_err(|_| BackendError::corrupt("a pepper's id that isn't one"))?;
+    PepperCheck::from_hex(id, check_value).map_err(BackendError::corrupt)
 }
 
 /// # Errors

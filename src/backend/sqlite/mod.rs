@@ -41,7 +41,7 @@ use crate::{
     error::BackendError,
     key::{ApiKey, GrantId, RevocationReason},
     sync::watch,
-    token::{KeyId, LookupKey},
+    token::{KeyId, LookupKey, PepperCheck},
 };
 
 /// Keys in a SQLite file, for the processes of one machine. Clones are one backend.
@@ -298,6 +298,18 @@ impl ApiKeyBackend for SqliteBackend {
 
     async fn pepper_usage(&self, now: SystemTime) -> Result<Vec<PepperUsage>, BackendError> {
         self.0.read(self.0.pepper_usage(now)).await
+    }
+
+    async fn pepper_checks(&self) -> Result<Vec<PepperCheck>, BackendError> {
+        self.0.read(self.0.pepper_checks()).await
+    }
+
+    async fn insert_pepper_check(&self, check: &PepperCheck) -> Result<bool, BackendError> {
+        let query = sqlx::query(self.0.statements.insert_pepper_check.sql())
+            .bind(check.pepper().as_str())
+            .bind(check.to_hex())
+            .bind(millis(SystemTime::now()));
+        Ok(self.0.changed(Lane::Ordinary, query).await? == 1)
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), BackendError> {

@@ -8,10 +8,11 @@ use super::{Shared, write_key};
 use crate::{
     backend::{
         PepperUsage,
-        sql::{Lane, failed, millis, read_pepper_usage},
+        sql::{Lane, failed, millis, read_pepper_check, read_pepper_usage},
     },
     error::BackendError,
     key::ApiKey,
+    token::PepperCheck,
 };
 
 impl Shared {
@@ -52,5 +53,14 @@ impl Shared {
                 .map_err(failed)?;
         let read = |(pepper, keys, working)| read_pepper_usage(pepper, keys, working);
         rows.into_iter().map(read).collect()
+    }
+
+    pub(super) async fn pepper_checks(&self) -> Result<Vec<PepperCheck>, BackendError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(self.statements.pepper_checks.sql())
+            .fetch_all(&mut *self.pools.reader(Lane::Ordinary).await?)
+            .await
+            .map_err(failed)?;
+        let read = |(id, value): &(String, String)| read_pepper_check(id, value);
+        rows.iter().map(read).collect()
     }
 }

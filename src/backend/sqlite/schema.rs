@@ -14,7 +14,12 @@ pub(super) const STEPS: &[&str] = &[
 ];
 
 /// The tables, without the prefix, and the version from which on there is one.
-const TABLES: [(&str, usize); 3] = [("keys", 1), ("key_changes", 1), ("key_grants", 2)];
+const TABLES: [(&str, usize); 4] = [
+    ("keys", 1),
+    ("key_changes", 1),
+    ("key_grants", 2),
+    ("key_peppers", 3),
+];
 
 /// What writes the log of changes, without the prefix.
 pub(super) const TRIGGERS: [&str; 5] = [

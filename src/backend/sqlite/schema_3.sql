@@ -55,3 +55,11 @@ BEGIN
         ifnull(digest_key, id), CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)
     FROM {prefix}keys WHERE id <> OLD.id AND (id = NEW.id OR digest_key = NEW.digest_key);
 END;
+
+-- What tells whether two instances have the same bytes under the id of a pepper.
+CREATE TABLE {prefix}key_peppers (
+    id TEXT NOT NULL PRIMARY KEY CHECK (length(id) BETWEEN 1 AND 15),
+    check_value TEXT NOT NULL
+        CHECK (length(check_value) = 64 AND check_value NOT GLOB '*[^0-9a-f]*'),
+    created_at INTEGER NOT NULL CHECK (created_at BETWEEN 0 AND 253402300799999)
+) STRICT, WITHOUT ROWID;

@@ -54,6 +54,8 @@ pub(super) struct Statements {
     pub(super) next_page: Statement,
     pub(super) grants: GrantStatements,
     pub(super) pepper_usage: Statement,
+    pub(super) pepper_checks: Statement,
+    pub(super) insert_pepper_check: Statement,
     pub(super) revoke: Statement,
     pub(super) revoke_of_user: ChangeAll,
     pub(super) purge: ChangeAll,
@@ -132,6 +134,12 @@ impl Statements {
                 "SELECT iif(digest_key IS NULL, pepper, NULL) AS named, count(*), count(*) FILTER (WHERE revoked_at IS NULL \
                  AND ifnull(expires_at > ?1, TRUE) AND ifnull(retires_at > ?1, TRUE)) \
                  FROM {keys} GROUP BY named"
+            )
+            .into(),
+            pepper_checks: format!("SELECT id, check_value FROM main.{prefix}key_peppers").into(),
+            insert_pepper_check: format!(
+                "INSERT INTO main.{prefix}key_peppers (id, check_value, created_at) \
+                 VALUES (?1, ?2, ?3) ON CONFLICT (id) DO NOTHING"
             )
             .into(),
             revoke: format!(

@@ -13,7 +13,7 @@ use crate::{
     clock::{Clock, SystemClock},
     error::ConfigError,
     events::{Emitter, EmitterSettings, EventRecorder},
-    resolver::{loader::Loader, rewrap::Rewrapper, touch::Toucher, watch::Watch},
+    resolver::{PepperChecks, loader::Loader, rewrap::Rewrapper, touch::Toucher, watch::Watch},
     token::{Brand, DigestFormat, Peppers, TokenFormat},
 };
 
@@ -146,13 +146,26 @@ impl CachedResolverBuilder {
         let Self { source, clock, .. } = self;
         let cache = Arc::new(Cache::new(cache, rewraps, clock.clone()));
         let emitter = Emitter::new(self.events, clock.clone());
-        let rewrapped = self.touched.as_ref().filter(|_| self.rewraps);
+        let pepper_checks = self.touched.as_ref().map(|(backend, _)| {
+            let (backend, peppers) = (backend.clone(), peppers.clone());
+            PepperChecks::new(backend, peppers, clock.clone(), emitter.clone())
+        });
+        let rewrapped = pepper_checks.as_ref().filter(|_| self.rewraps);
+        let rewrapped = self.touched.as_ref().zip(rewrapped);
         let resolver = CachedResolver(Arc::new(Inner {
-            rewrapper: rewrapped.map(|(backend, _)| {
+            rewrapper: rewrapped.map(|((backend, _), checks)| {
                 let (backend, cache) = (backend.clone(), cache.clone());
-                let (clock, peppers) = (clock.clone(), peppers.clone());
-                Rewrapper::new(backend, cache, clock, peppers, emitter.clone())
+                let (clock, checks) = (clock.clone(), checks.clone());
+                Rewrapper::new(
+                    backend,
+                    cache,
+                    clock,
+                    peppers.clone(),
+                    checks,
+                    emitter.clone(),
+                )
             }),
+            pepper_checks,
             loader: Loader::new(source.clone(), cache.clone(), clock.clone()),
             watch: Watch::new(source, cache.clone(), clock.clone()),
             toucher: self

@@ -10,7 +10,9 @@ use std::{
 };
 
 pub use self::builder::CachedResolverBuilder;
-use super::{KeyResolver, loader::Loader, rewrap::Rewrapper, touch::Toucher, watch::Watch};
+use super::{
+    KeyResolver, PepperChecks, loader::Loader, rewrap::Rewrapper, touch::Toucher, watch::Watch,
+};
 use crate::{
     backend::KeySource,
     cache::{Begun, Cache, CacheStats, CachedKey, Flight, Found, Freshness, Outcome},
@@ -54,6 +56,8 @@ struct Inner {
     toucher: Option<Toucher>,
     emitter: Emitter,
     rewrapper: Option<Rewrapper>,
+    /// Only a store's backend keeps check values.
+    pepper_checks: Option<Arc<PepperChecks>>,
     peppers: Peppers,
     clock: Arc<dyn Clock>,
     format: TokenFormat,
@@ -258,6 +262,9 @@ impl CachedResolver {
     #[inline(never)]
     fn see_to(&self, toucher: &Toucher, token: &ApiKeyToken, key: &CachedKey, now: &Now<'_>) {
         toucher.used(key, now);
+        if let Some(checks) = &self.0.pepper_checks {
+            checks.confirmed(key.key().secret_hash().pepper());
+        }
         if let Some(rewrapper) = &self.0.rewrapper
             && key.is_to_be_rewrapped()
         {
@@ -283,6 +290,10 @@ impl CachedResolver {
         if let Some(toucher) = &self.0.toucher {
             toucher.overlay(key);
         }
+    }
+
+    pub(crate) fn pepper_checks(&self) -> Option<&Arc<PepperChecks>> {
+        self.0.pepper_checks.as_ref()
     }
 
     pub(crate) fn peppers(&self) -> &Peppers {

@@ -10,6 +10,8 @@ use crate::error::ConfigError;
 pub struct PepperId(ShortText<15>);
 
 impl PepperId {
+    pub(crate) const MAX_LEN: usize = 15;
+
     /// Checks and takes over `id`.
     ///
     /// # Errors

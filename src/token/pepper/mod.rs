@@ -1,5 +1,6 @@
 //! The server-side keys of the HMAC, and which of them made a hash.
 
+mod check;
 mod id;
 mod outside;
 
@@ -13,7 +14,7 @@ use hmac::KeyInit;
 use rand::{TryRng, rngs::SysRng};
 use zeroize::Zeroizing;
 
-pub use self::id::PepperId;
+pub use self::{check::PepperCheck, id::PepperId};
 use super::{
     ApiKeyToken, SecretHash,
     hash::{self, Keyed},
@@ -29,6 +30,7 @@ use crate::error::{ConfigError, RandomError, Unavailable};
 pub struct Pepper {
     id: PepperId,
     keyed: Keyed,
+    is_weak: bool,
 }
 
 impl Pepper {
@@ -53,7 +55,9 @@ impl Pepper {
     ///
     /// [`ConfigError::PepperTooShort`] if it is empty, [`ConfigError::PepperId`].
     pub fn weak_for_import(id: &str, bytes: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
-        Self::checked(id, bytes.as_ref(), 1)
+        let mut pepper = Self::checked(id, bytes.as_ref(), 1)?;
+        pepper.is_weak = true;
+        Ok(pepper)
     }
 
     /// A pepper of 32 new random bytes, which end with the process.
@@ -86,7 +90,11 @@ impl Pepper {
             return Err(too_short);
         }
         let keyed = Keyed::new_from_slice(bytes).map_err(|_| too_short)?;
-        Ok(Self { id, keyed })
+        Ok(Self {
+            id,
+            keyed,
+            is_weak: false,
+        })
     }
 
     /// The pepper's name.
@@ -235,6 +243,21 @@ impl Peppers {
     pub(crate) fn is_retired(&self, id: &PepperId) -> bool {
         let current = self.0.current.get();
         current.is_some_and(|current| current.id() != id)
+    }
+
+    /// Returns the check values. A [weak](Pepper::weak_for_import) pepper has none, since one could
+    /// try out its few bytes with it, nor has one that is still to be drawn.
+    pub(crate) fn checks(&self) -> Vec<PepperCheck> {
+        let current = self.0.current.get().into_iter();
+        let strong = current
+            .chain(&self.0.retired)
+            .filter(|pepper| !pepper.is_weak);
+        strong.map(PepperCheck::of).collect()
+    }
+
+    /// Returns the id of the pepper that new keys are made with; none if it is still to be drawn.
+    pub(crate) fn current_id(&self) -> Option<PepperId> {
+        self.0.current.get().map(|current| *current.id())
     }
 
     fn find(&self, id: &PepperId) -> Option<&Pepper> {
