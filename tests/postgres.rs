@@ -7,6 +7,8 @@ mod support;
 
 #[path = "postgres/changes.rs"]
 mod changes;
+#[path = "postgres/connecting.rs"]
+mod connecting;
 #[path = "postgres/lanes.rs"]
 mod lanes;
 #[path = "postgres/leavers.rs"]

@@ -101,7 +101,8 @@ async fn prepare_now(
 async fn check_server(connection: &mut PgConnection) -> Result<(), OpenError> {
     let row = sqlx::query(
         "SELECT current_setting('server_version_num')::int4 AS number,
-            current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery",
+            current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery,
+            current_setting('server_encoding') AS encoding",
     )
     .fetch_one(connection)
     .await
@@ -111,6 +112,13 @@ async fn check_server(connection: &mut PgConnection) -> Result<(), OpenError> {
         let version: String = row.try_get("version").map_err(unavailable)?;
         return Err(OpenError::Unsupported(format!(
             "PostgreSQL {version} is too old: 13 is the oldest that can be used"
+        )));
+    }
+    let encoding: String = row.try_get("encoding").map_err(unavailable)?;
+    if encoding != "UTF8" {
+        return Err(OpenError::Unsupported(format!(
+            "the encoding of the database is {encoding}, and keys need UTF8: use a database that \
+             was created with ENCODING 'UTF8' (SHOW server_encoding)"
         )));
     }
     if row.try_get("in_recovery").map_err(unavailable)? {
