@@ -1,15 +1,13 @@
 //! How a backend is set up.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use sqlx::{
-    ConnectOptions as _, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{ConnectOptions as _, PgConnection, PgPool, postgres::PgPoolOptions};
 
 use super::{
     super::sql::{OpenError, end_stray, failed},
     PostgresBackend, Shared,
+    connect_url::{self, ConnectUrl},
     connections::Connections,
     names::Names,
     own_settings,
@@ -113,26 +111,20 @@ impl PostgresBackendBuilder {
     /// with; `prefer`, which sqlx takes where the URL says nothing, falls back to none. The tables
     /// are made where they are missing.
     ///
+    /// The URL may have the parameters of
+    /// [`PgConnectOptions`](sqlx::postgres::PgConnectOptions#parameters). Other parameters of libpq
+    /// are accepted if the connection is as safe without them, such as `connect_timeout` or
+    /// `gssencmode=prefer`; [`warnings`](crate::ApiKeyBackend::warnings) lists them.
+    /// `sslmode=require` with an `sslrootcert` is `verify-ca`, as in libpq.
+    ///
     /// # Errors
     ///
     /// [`OpenError`], which names what is wrong and never shows the password.
+    /// [`OpenError::Unsupported`] names a parameter that is unknown, or that would be lost although
+    /// safety depends on it, such as `channel_binding=require`.
     pub async fn connect(self, url: &str) -> Result<PostgresBackend, OpenError> {
         let names = self.check()?;
-        // What is wrong with it may be said in words of the password.
-        let wrong = || OpenError::Setting {
-            setting: "connect",
-            problem: "takes a URL: postgres://user:password@host:port/database?sslmode=verify-full, \
-                with what isn't a letter or a digit as %20 and the like",
-        };
-        let is_ours = |scheme| url.starts_with(scheme);
-        if !["postgres://", "postgresql://"].into_iter().any(is_ours) {
-            return Err(wrong());
-        }
-        // The driver writes into the log what it doesn't know, a mistyped password among it.
-        if !parameters(url).all(is_known) {
-            return Err(wrong());
-        }
-        let options = PgConnectOptions::from_str(url).map_err(|_| wrong())?;
+        let ConnectUrl { options, warnings } = connect_url::parse(url)?;
         let options = match options.get_application_name() {
             Some(_) => options,
             None => options.application_name("tower-api-key"),
@@ -149,9 +141,10 @@ impl PostgresBackendBuilder {
         let connections = Connections::new(options, settings, max, acquire_timeout);
         let lent = timeout(self.acquire_timeout, connections.lend()).await;
         let mut lent = lent.unwrap_or_else(|_| Err(no_connection()))?;
-        let warnings = self.prepare(&mut lent.connection, &names).await?;
+        let found = self.prepare(&mut lent.connection, &names).await?;
         lent.give_back();
         let from = Source::Own(Box::new(connections));
+        let warnings = [warnings, found].concat();
         Ok(self.made(from, names, warnings))
     }
 
@@ -227,35 +220,4 @@ impl PostgresBackendBuilder {
         }
         Ok(names)
     }
-}
-
-/// The names of the parameters in a URL's query.
-fn parameters(url: &str) -> impl Iterator<Item = &str> {
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name))
-}
-
-fn is_known(parameter: &str) -> bool {
-    const KNOWN: &[&str] = &[
-        "application_name",
-        "dbname",
-        "host",
-        "hostaddr",
-        "options",
-        "password",
-        "port",
-        "ssl-ca",
-        "ssl-cert",
-        "ssl-key",
-        "ssl-mode",
-        "ssl-root-cert",
-        "sslcert",
-        "sslkey",
-        "sslmode",
-        "sslrootcert",
-        "statement-cache-capacity",
-        "user",
-    ];
-    KNOWN.contains(&parameter) || parameter.starts_with("options[")
 }

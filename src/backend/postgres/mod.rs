@@ -1,6 +1,7 @@
 //! Keys in PostgreSQL.
 
 mod builder;
+mod connect_url;
 mod connections;
 mod feed;
 mod grants;
@@ -16,6 +17,7 @@ mod statements;
 #[cfg(all(test, target_os = "linux", not(shuttle)))]
 mod tests;
 mod time;
+mod url_parameters;
 
 use std::{
     fmt,

@@ -2,6 +2,7 @@
 //! costs.
 #![allow(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
+mod connect_url;
 mod errors;
 mod feed;
 mod schema;
