@@ -2,10 +2,20 @@
 
 use tower_api_key::{
     ApiKeyBackend, OpenError, PostgresBackend,
-    sqlx::{query_as, query_scalar},
+    sqlx::{PgPool, postgres::PgConnectOptions, query_as, query_scalar},
 };
 
 use crate::support::postgres::Server;
+
+/// The users and databases of the sessions of an application.
+async fn sessions(server: &Server, application: &str) -> Vec<(String, String)> {
+    let mut connection = server.connection().await;
+    let sessions = query_as(
+        "SELECT usename::text, datname::text FROM pg_stat_activity WHERE application_name = $1",
+    );
+    let sessions = sessions.bind(application.to_owned());
+    sessions.fetch_all(&mut connection).await.unwrap()
+}
 
 #[tokio::test]
 async fn g13_a_database_whose_encoding_is_not_utf8_is_refused_at_open() {
@@ -59,15 +69,10 @@ async fn g13_a_url_with_parameters_of_many_kinds_connects_as_it_says() {
     assert_eq!(warnings.len(), ignored.split('&').count(), "{warnings:?}");
     assert!(!format!("{warnings:?} {backend:?}").contains("password"));
 
-    let mut connection = server.connection().await;
-    let sessions = query_as(
-        "SELECT usename::text, datname::text FROM pg_stat_activity
-        WHERE application_name = 'notes service'",
-    );
-    let sessions: Vec<(String, String)> = sessions.fetch_all(&mut connection).await.unwrap();
+    let sessions = sessions(&server, "notes service").await;
     assert_eq!(sessions, [("app".to_owned(), "notes".to_owned())]);
     let url = format!("postgres://postgres@127.0.0.1:{port}/notes");
-    let pool = tower_api_key::sqlx::PgPool::connect(&url).await.unwrap();
+    let pool = PgPool::connect(&url).await.unwrap();
     let owner =
         query_scalar("SELECT tableowner::text FROM pg_tables WHERE tablename = 'tower_api_keys'");
     let owner: String = owner.fetch_one(&pool).await.unwrap();
@@ -90,4 +95,30 @@ async fn g13_a_refused_url_parameter_is_named_at_open() {
         assert!(text.contains(words), "{text}");
         assert!(!format!("{error:?}").contains("a-password"));
     }
+}
+
+#[tokio::test]
+async fn connect_with_takes_options_and_names_the_application() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    server.psql("CREATE ROLE app LOGIN SUPERUSER").await;
+    let options = PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(server.port())
+        .username("app")
+        .password("a-password")
+        .database("postgres");
+    let builder = PostgresBackend::builder().schema("auth");
+    let backend = builder.connect_with(options.clone()).await.unwrap();
+    assert!(!format!("{backend:?}").contains("a-password"));
+    let own = [("app".to_owned(), "postgres".to_owned())];
+    assert_eq!(sessions(&server, "tower-api-key").await, own);
+    let builder = PostgresBackend::builder().schema("auth");
+    let named = options.clone().application_name("notes");
+    let _backend = builder.connect_with(named).await.unwrap();
+    assert_eq!(sessions(&server, "notes").await, own);
+    let refused = PostgresBackend::builder().max_connections(0);
+    let refused = refused.connect_with(options).await;
+    assert!(matches!(refused, Err(OpenError::Setting { .. })));
 }

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{ConnectOptions as _, PgConnection, PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    ConnectOptions as _, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 use super::{
     super::sql::{OpenError, end_stray, failed},
@@ -33,7 +36,7 @@ use crate::sync::timeout;
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is opened before `connect` or `over`"]
+#[must_use = "nothing is opened before `connect`, `connect_with` or `over`"]
 pub struct PostgresBackendBuilder {
     schema: String,
     table_prefix: Option<String>,
@@ -125,6 +128,32 @@ impl PostgresBackendBuilder {
     pub async fn connect(self, url: &str) -> Result<PostgresBackend, OpenError> {
         let names = self.check()?;
         let ConnectUrl { options, warnings } = connect_url::parse(url)?;
+        self.open(names, options, warnings).await
+    }
+
+    /// Opens a backend with connections of its own that are made with `options`, for what a URL
+    /// cannot say: certificates in memory, or how the driver logs statements.
+    ///
+    /// Otherwise as [`connect`](Self::connect). An application name is set where there is none, and
+    /// `extra_float_digits` is not used.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], which names what is wrong and never shows the password.
+    pub async fn connect_with(
+        self,
+        options: PgConnectOptions,
+    ) -> Result<PostgresBackend, OpenError> {
+        let names = self.check()?;
+        self.open(names, options, Vec::new()).await
+    }
+
+    async fn open(
+        self,
+        names: Names,
+        options: PgConnectOptions,
+        warnings: Vec<String>,
+    ) -> Result<PostgresBackend, OpenError> {
         let options = match options.get_application_name() {
             Some(_) => options,
             None => options.application_name("tower-api-key"),

@@ -35,8 +35,8 @@ const fn ignored(name: &'static str, harmless: Harmless, advice: &'static str) -
     }
 }
 
-const KEEPALIVE: &str = "connections use the keepalive settings of the system, and every call has a \
-     time limit";
+const KEEPALIVE: &str = "connections use the keepalive settings of the system, and every call \
+     has a time limit";
 const NO_GSS: &str = "GSSAPI is not supported. Remove it, and use sslmode=verify-full";
 const NO_OAUTH: &str = "OAuth is not supported: use a password, and `password_from` if it changes";
 const NO_REVOCATION_LIST: &str =

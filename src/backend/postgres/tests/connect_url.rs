@@ -22,10 +22,10 @@ fn refusal(url: &str) -> String {
 
 #[test]
 fn g13_the_driver_gets_every_url_parameter_that_it_applies() {
-    let url = "postgresql://a:b@c:1/d?host=h&port=2&user=u&dbname=n&password=p%40+&sslmode=verify-ca\
-         &ssl-mode=disable&sslrootcert=r&ssl-root-cert=r&ssl-ca=r&sslcert=c&ssl-cert=c&sslkey=k\
-         &ssl-key=k&statement-cache-capacity=7&application_name=x%26y&options=-c%20geqo%3Doff\
-         &options[jit]=off&options%5Bwork_mem%5D=1MB&";
+    let url = "postgresql://a:b@c:1/d?host=h&port=2&user=u&dbname=n&password=p%40+\
+         &sslmode=verify-ca&ssl-mode=disable&sslrootcert=r&ssl-root-cert=r&ssl-ca=r&sslcert=c\
+         &ssl-cert=c&sslkey=k&ssl-key=k&statement-cache-capacity=7&application_name=x%26y\
+         &options=-c%20geqo%3Doff&options[jit]=off&options%5Bwork_mem%5D=1MB&";
     let parsed = parse(url).expect("it is good");
     let options = parsed.options;
     assert_eq!((options.get_host(), options.get_port()), ("h", 2));
