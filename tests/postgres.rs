@@ -23,6 +23,8 @@ mod log;
 mod node;
 #[path = "postgres/outages.rs"]
 mod outages;
+#[path = "postgres/passwords.rs"]
+mod passwords;
 #[path = "postgres/poolers.rs"]
 mod poolers;
 #[path = "postgres/pools.rs"]

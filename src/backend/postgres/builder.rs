@@ -1,6 +1,6 @@
 //! How a backend is set up.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use sqlx::{
     ConnectOptions as _, PgConnection, PgPool,
@@ -12,6 +12,7 @@ use super::{
     PostgresBackend, Shared,
     connect_url::{self, ConnectUrl},
     connections::Connections,
+    credentials::{Credentials, PasswordSource},
     names::Names,
     own_settings,
     pooler::refuse_shared_sessions,
@@ -44,6 +45,7 @@ pub struct PostgresBackendBuilder {
     acquire_timeout: Duration,
     statement_timeout: Duration,
     roles: Vec<String>,
+    password: Option<PasswordSource>,
 }
 
 impl PostgresBackendBuilder {
@@ -55,6 +57,7 @@ impl PostgresBackendBuilder {
             acquire_timeout: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(2),
             roles: Vec::new(),
+            password: None,
         }
     }
 
@@ -108,6 +111,39 @@ impl PostgresBackendBuilder {
         self
     }
 
+    /// Calls `fetch` for the password of each new connection, among them the one that listens for
+    /// changes: for passwords that are rotated, and tokens that expire.
+    ///
+    /// A call that needs a new connection waits for it, within the limit of
+    /// [`acquire_timeout`](Self::acquire_timeout). Keep the password in memory as long as it is
+    /// valid if fetching it takes long. An error is an outage until a later connection gets one.
+    ///
+    /// ```no_run
+    /// use tower_api_key::PostgresBackend;
+    ///
+    /// async fn password() -> std::io::Result<String> {
+    ///     let text = std::fs::read_to_string("/run/secrets/db-password")?;
+    ///     Ok(text.trim_end().to_owned())
+    /// }
+    ///
+    /// # async fn run() -> Result<(), tower_api_key::OpenError> {
+    /// let backend = PostgresBackend::builder()
+    ///     .password_from(password)
+    ///     .connect("postgres://notes@db.internal/notes?sslmode=verify-full")
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn password_from<F, R, E>(mut self, fetch: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<String, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.password = Some(PasswordSource::new(fetch));
+        self
+    }
+
     /// A backend with connections of its own, to `postgres://user:password@host:port/database`.
     ///
     /// TLS is as `sslmode` says, by rustls: `verify-full` is the one that a network isn't trusted
@@ -154,20 +190,17 @@ impl PostgresBackendBuilder {
         options: PgConnectOptions,
         warnings: Vec<String>,
     ) -> Result<PostgresBackend, OpenError> {
-        let options = match options.get_application_name() {
-            Some(_) => options,
-            None => options.application_name("tower-api-key"),
-        };
-        // PgBouncer refuses the parameter, and no column is a float.
-        let options = options.extra_float_digits(None);
+        let password = self.password.clone();
+        let credentials = Credentials::new(options, password, self.acquire_timeout);
+        let options = credentials.current().await?;
         let other = timeout(self.acquire_timeout, options.connect()).await;
         let mut other = other.map_err(|_| no_connection())?.map_err(failed)?;
-        let listening = listening_pool(PgPoolOptions::new(), options.clone());
+        let listening = listening_pool(PgPoolOptions::new(), options);
         refuse_shared_sessions(&listening, &mut other, self.acquire_timeout).await?;
         drop(other);
         let settings = own_settings(self.statement_timeout);
         let (max, acquire_timeout) = (self.max_connections, self.acquire_timeout);
-        let connections = Connections::new(options, settings, max, acquire_timeout);
+        let connections = Connections::new(credentials, settings, max, acquire_timeout);
         let lent = timeout(self.acquire_timeout, connections.lend()).await;
         let mut lent = lent.unwrap_or_else(|_| Err(no_connection()))?;
         let found = self.prepare(&mut lent.connection, &names).await?;
@@ -194,10 +227,17 @@ impl PostgresBackendBuilder {
     /// [`OpenError`], which names what is wrong.
     pub async fn over(self, pool: PgPool) -> Result<PostgresBackend, OpenError> {
         let names = self.check()?;
+        if self.password.is_some() {
+            return Err(OpenError::Setting {
+                setting: "password_from",
+                problem: "is for `connect` and `connect_with`: a pool makes its own connections. \
+                    Call `set_connect_options` when the password changes",
+            });
+        }
         let mut connection = pool.acquire().await.map_err(failed)?;
         end_stray(&mut *connection).await.map_err(failed)?;
         let from = Source::Pool(pool);
-        let listening = from.listening_pool();
+        let listening = from.listening_pool().await?;
         refuse_shared_sessions(&listening, &mut connection, self.acquire_timeout).await?;
         let warnings = self.prepare(&mut connection, &names).await?;
         drop(connection);

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 
-use super::super::sql::failed;
+use super::{super::sql::failed, credentials::Credentials};
 use crate::{
     error::BackendError,
     sync::{Mutex, MutexGuard, RuntimeId, runtime_id, timeout},
@@ -26,7 +26,7 @@ const FRESH: Duration = Duration::from_secs(1);
 /// A connection is used only in the runtime that it was made in: it needs that one's driver, which
 /// may have ended, or stand still.
 pub(super) struct Connections {
-    options: PgConnectOptions,
+    pub(super) credentials: Credentials,
     /// Statements that each new connection runs first.
     settings: String,
     acquire_timeout: Duration,
@@ -49,22 +49,18 @@ struct Idle {
 
 impl Connections {
     pub(super) fn new(
-        options: PgConnectOptions,
+        credentials: Credentials,
         settings: String,
         max: u32,
         acquire_timeout: Duration,
     ) -> Self {
         Self {
-            options,
+            credentials,
             settings,
             acquire_timeout,
             max,
             state: Mutex::default(),
         }
-    }
-
-    pub(super) fn options(&self) -> &PgConnectOptions {
-        &self.options
     }
 
     /// How many may be lent at once.
@@ -84,7 +80,7 @@ impl Connections {
         let connection = match connection {
             Some(connection) => connection,
             // Boxed, since it is large, and part of every call's future.
-            None => Box::pin(self.connect()).await.map_err(failed)?,
+            None => Box::pin(self.connect()).await?,
         };
         Ok(Lent {
             slot,
@@ -93,10 +89,11 @@ impl Connections {
         })
     }
 
-    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        let mut connection = self.options.connect().await?;
+    async fn connect(&self) -> Result<PgConnection, BackendError> {
+        let options = self.credentials.current().await?;
+        let mut connection = options.connect().await.map_err(failed)?;
         let settings = sqlx::raw_sql(AssertSqlSafe(self.settings.clone()));
-        settings.execute(&mut connection).await?;
+        settings.execute(&mut connection).await.map_err(failed)?;
         Ok(connection)
     }
 

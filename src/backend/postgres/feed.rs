@@ -57,7 +57,7 @@ impl SessionId {
 impl Feed {
     /// Begins to listen, and then notes what can be seen.
     pub(super) async fn start(shared: Arc<Shared>) -> Result<Self, BackendError> {
-        let pool = shared.listening_pool();
+        let pool = shared.sessions.from.listening_pool().await?;
         let mut listening = Listening::connect(&pool).await?;
         listening.run(shared.listening_settings()).await?;
         listening.listen(&shared.channel).await?;

@@ -3,6 +3,7 @@
 mod builder;
 mod connect_url;
 mod connections;
+mod credentials;
 mod feed;
 mod grants;
 mod listening;
@@ -25,7 +26,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgConnectOptions};
 
 pub use self::{builder::PostgresBackendBuilder, privileges::ExposedPrivileges};
 use self::{
@@ -129,6 +130,14 @@ use crate::{
 /// Of the connections, a quarter is reserved for lookups, and at least one for revocations: no flood
 /// of lists or creations takes them. A pool that the service itself exhausts leaves none.
 ///
+/// # Passwords that change
+///
+/// A password is needed for each new connection, also long after the start: when the server has
+/// ended one, or when calls need more. Give a running backend the new one with
+/// [`set_connect_options`](Self::set_connect_options), or let
+/// [`password_from`](PostgresBackendBuilder::password_from) fetch it each time, as for the tokens
+/// of hosting platforms that expire after minutes. Neither needs a restart, and no change is missed.
+///
 /// # Poolers
 ///
 /// A pooler in session mode works (PgBouncer: `pool_mode = session`). Each backend needs at least
@@ -195,6 +204,21 @@ impl PostgresBackend {
         PostgresBackendBuilder::new()
     }
 
+    /// Sets the options of new connections, among them the one that listens for changes. Open ones
+    /// are kept until they end.
+    ///
+    /// Use it when the password, or the role, changes while the service runs. A password that
+    /// [`password_from`](PostgresBackendBuilder::password_from) returns goes before the one in
+    /// `options`. Connect another backend to use another database: until all connections are new,
+    /// some calls would go to the old one.
+    ///
+    /// Over a service's pool, this is
+    /// [`Pool::set_connect_options`](sqlx::Pool::set_connect_options) of that pool, so the service's own statements use them also. The reverse holds: options that
+    /// the service sets on its pool are those of the next connection that listens.
+    pub fn set_connect_options(&self, options: PgConnectOptions) {
+        self.0.sessions.from.set_connect_options(options);
+    }
+
     /// Returns what roles may do with the tables, their sequences and functions, other than their
     /// owner, this role, superusers, and roles that
     /// [`privileges_for`](PostgresBackendBuilder::privileges_for) names.
@@ -220,10 +244,6 @@ impl PostgresBackend {
 }
 
 impl Shared {
-    fn listening_pool(&self) -> PgPool {
-        self.sessions.from.listening_pool()
-    }
-
     /// The settings of the session that listens.
     fn listening_settings(&self) -> String {
         // The server notices, too, where we are gone without a word.

@@ -47,15 +47,24 @@ pub(super) enum Source {
 impl Source {
     /// A pool of one connection, made as the others are: with the same address, the same password,
     /// and what the service's pool does to each new connection.
-    pub(super) fn listening_pool(&self) -> PgPool {
-        match self {
+    pub(super) async fn listening_pool(&self) -> Result<PgPool, BackendError> {
+        Ok(match self {
             Self::Pool(pool) => listening_pool(
                 pool.options().clone(),
                 pool.connect_options().as_ref().clone(),
             ),
             Self::Own(connections) => {
-                listening_pool(PgPoolOptions::new(), connections.options().clone())
+                let options = connections.credentials.current().await?;
+                listening_pool(PgPoolOptions::new(), options)
             }
+        })
+    }
+
+    /// Sets the options of new connections.
+    pub(super) fn set_connect_options(&self, options: PgConnectOptions) {
+        match self {
+            Self::Pool(pool) => pool.set_connect_options(options),
+            Self::Own(connections) => connections.credentials.set(options),
         }
     }
 }
