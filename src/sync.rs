@@ -4,6 +4,11 @@
 #[cfg(not(all(test, shuttle)))]
 mod real {
     use std::hash::{BuildHasher, Hash};
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    use std::{
+        sync::mpsc::{Sender, channel},
+        time::{Duration, Instant},
+    };
 
     pub(crate) use dashmap::{DashMap, Entry, OccupiedEntry};
     pub(crate) use std::sync::{
@@ -49,6 +54,35 @@ mod real {
             Ok(runtime) => Ok(runtime.spawn(future)),
             Err(_) => Err(future),
         }
+    }
+
+    /// Keeps a paused clock from moving until it is dropped.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) struct HeldClock {
+        #[allow(dead_code, reason = "dropping it ends the wait of a thread")]
+        release: Sender<()>,
+    }
+
+    /// Keeps tokio's clock from moving, if a test has paused it.
+    ///
+    /// A paused clock moves on to the next timer whenever all tasks wait, also for a server or for a
+    /// thread of SQLite's: time limits would end before any answer comes. It doesn't move while a
+    /// blocking task runs, so one waits until the answer is there. Sleeps don't end meanwhile. After
+    /// 30 seconds the clock may move, so that limits end a call that nobody answers.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn hold_paused_clock() -> Option<HeldClock> {
+        const MAX_HOLD: Duration = Duration::from_secs(30);
+
+        let runtime = Handle::try_current().ok()?;
+        // A clock that isn't paused is the system's.
+        let before = Instant::now();
+        let clock = tokio::time::Instant::now().into_std();
+        if (before..=Instant::now()).contains(&clock) {
+            return None;
+        }
+        let (release, released) = channel();
+        drop(runtime.spawn_blocking(move || released.recv_timeout(MAX_HOLD).is_ok()));
+        Some(HeldClock { release })
     }
 
     /// Drops `value` now, with everything in it: what its `Drop` would go on with in a task isn't
@@ -106,6 +140,14 @@ mod real {
 
     pub(crate) fn in_runtime() -> bool {
         true
+    }
+
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) struct HeldClock;
+
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn hold_paused_clock() -> Option<HeldClock> {
+        None
     }
 
     #[cfg(feature = "postgres")]

@@ -25,6 +25,8 @@ mod node;
 mod outages;
 #[path = "postgres/passwords.rs"]
 mod passwords;
+#[path = "postgres/paused.rs"]
+mod paused;
 #[path = "postgres/poolers.rs"]
 mod poolers;
 #[path = "postgres/pools.rs"]

@@ -10,6 +10,7 @@ mod sqlite {
     mod lists;
     mod live;
     mod opening;
+    mod paused;
     mod pools;
     mod processes;
     mod records;

@@ -20,7 +20,7 @@ use super::{
     session::{Sessions, Source, listening_pool, no_connection},
     statements::Statements,
 };
-use crate::sync::timeout;
+use crate::sync::{hold_paused_clock, timeout};
 
 /// Settings of a [`PostgresBackend`].
 ///
@@ -193,6 +193,7 @@ impl PostgresBackendBuilder {
         let password = self.password.clone();
         let credentials = Credentials::new(options, password, self.acquire_timeout);
         let options = credentials.current().await?;
+        let _clock = hold_paused_clock();
         let other = timeout(self.acquire_timeout, options.connect()).await;
         let mut other = other.map_err(|_| no_connection())?.map_err(failed)?;
         let listening = listening_pool(PgPoolOptions::new(), options);
@@ -234,6 +235,7 @@ impl PostgresBackendBuilder {
                     Call `set_connect_options` when the password changes",
             });
         }
+        let _clock = hold_paused_clock();
         let mut connection = pool.acquire().await.map_err(failed)?;
         end_stray(&mut *connection).await.map_err(failed)?;
         let from = Source::Pool(pool);

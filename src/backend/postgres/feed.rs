@@ -14,6 +14,7 @@ use super::{
 use crate::{
     backend::{Change, ChangeFeed},
     error::BackendError,
+    sync::hold_paused_clock,
     token::KeyId,
 };
 
@@ -57,6 +58,7 @@ impl SessionId {
 impl Feed {
     /// Begins to listen, and then notes what can be seen.
     pub(super) async fn start(shared: Arc<Shared>) -> Result<Self, BackendError> {
+        let _clock = hold_paused_clock();
         let pool = shared.sessions.from.listening_pool().await?;
         let mut listening = Listening::connect(&pool).await?;
         listening.run(shared.listening_settings()).await?;
@@ -110,6 +112,7 @@ impl Feed {
         let is_due = |at: Instant| at.elapsed() >= PRUNE_EVERY;
         if self.prunes && self.pruned_at.is_none_or(is_due) {
             self.pruned_at = Some(Instant::now());
+            let _clock = hold_paused_clock();
             let lock = self.shared.names.pruning_lock();
             let prune = query(&self.shared.statements.prune)
                 .bind(lock)
@@ -150,6 +153,7 @@ fn change(row: &PgRow) -> Result<Option<Change>, BackendError> {
 
 impl ChangeFeed for Feed {
     async fn read(&mut self) -> Result<Vec<Change>, BackendError> {
+        let _clock = hold_paused_clock();
         let read = query(&self.shared.statements.read)
             .bind(self.snapshot.clone())
             .bind(i64::from(MAX_CHANGES) + 1);

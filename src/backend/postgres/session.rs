@@ -16,7 +16,10 @@ use super::{
     row::{hidden_rows, in_recovery},
     statements::IS_HALF_DONE,
 };
-use crate::{error::BackendError, sync::timeout};
+use crate::{
+    error::BackendError,
+    sync::{HeldClock, hold_paused_clock, timeout},
+};
 
 /// The shortest time limit of a revocation on the server. A revocation waits for the locks of
 /// others, and is worth a longer wait than other writes.
@@ -84,6 +87,7 @@ pub(super) struct Session<'a> {
     // Dropped in this order.
     connection: Taken<'a>,
     _permit: LanePermit<'a>,
+    _clock: Option<HeldClock>,
 }
 
 enum Taken<'a> {
@@ -349,6 +353,7 @@ impl Sessions {
         lane: Lane,
         permit: Option<LanePermit<'a>>,
     ) -> Result<Session<'a>, BackendError> {
+        let clock = hold_paused_clock();
         let acquire = async {
             let permit = match permit {
                 Some(permit) => permit,
@@ -364,6 +369,7 @@ impl Sessions {
             Ok(Session {
                 connection,
                 _permit: permit,
+                _clock: clock,
             })
         };
         timeout(self.acquire_timeout, acquire)

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     backend::sql::{Lane, OpenError, TablePrefix},
     error::BackendError,
-    sync::watch,
+    sync::{hold_paused_clock, watch},
 };
 
 /// Settings of a [`SqliteBackend`], which one of [`open`](Self::open), [`over`](Self::over) and
@@ -118,10 +118,12 @@ impl SqliteBackendBuilder {
     /// [`OpenError`]. A table with one of our names that isn't ours is left as it is.
     pub async fn over(self, pool: SqlitePool) -> Result<SqliteBackend, OpenError> {
         let prefix = self.check()?;
+        let clock = hold_paused_clock();
         let mut connection = pool.acquire().await.map_err(cannot_open)?;
         let path = file_of(&mut connection).await?;
         // A pool of one connection has no other.
         drop(connection);
+        drop(clock);
         let options = pool.options();
         let lasts = options.get_max_connections() == 1
             && options.get_idle_timeout().is_none()

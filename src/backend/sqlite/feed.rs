@@ -11,7 +11,7 @@ use crate::{
         sql::{Lane, failed},
     },
     error::BackendError,
-    sync::{timeout, watch},
+    sync::{hold_paused_clock, timeout, watch},
     token::{KeyId, LookupKey},
 };
 
@@ -47,6 +47,7 @@ struct Seen {
 impl Feed {
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, BackendError> {
         shared.check_file()?;
+        let _clock = hold_paused_clock();
         let written = shared.written.subscribe();
         let mut via = match &shared.file {
             None => Via::Only,
@@ -80,6 +81,7 @@ impl Feed {
     }
 
     async fn changes(&mut self) -> Result<Vec<Change>, BackendError> {
+        let _clock = hold_paused_clock();
         let rows = self.via.log(&self.shared, self.seen.end).await?;
         let before = std::mem::replace(&mut self.seen, seen(&rows)?);
         if self.seen == before {
@@ -161,6 +163,7 @@ impl ChangeFeed for Feed {
 
 impl Via {
     async fn signal(&mut self, shared: &Shared) -> Result<i64, BackendError> {
+        let _clock = hold_paused_clock();
         let signal = match self {
             Self::Own(connection) => {
                 sqlx::query_scalar("PRAGMA data_version")

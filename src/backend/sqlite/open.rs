@@ -17,7 +17,7 @@ use crate::{
     backend::sql::{OpenError, TablePrefix, failed},
     clock::{Clock, SystemClock},
     error::BackendError,
-    sync::sleep,
+    sync::{hold_paused_clock, sleep},
 };
 
 /// How often it is tried to switch to the write-ahead log, for which SQLite itself doesn't wait.
@@ -157,6 +157,7 @@ async fn look(options: SqliteConnectOptions, prefix: &TablePrefix) -> Result<Fou
         Some(NOTADB) => Refused::NotADatabase,
         _ => Refused::Other(cannot_open(error)),
     };
+    let _clock = hold_paused_clock();
     let mut connection = options.connect().await.map_err(refused)?;
     // The first that reads the file.
     let read = sqlx::query("PRAGMA schema_version").execute(&mut connection);
@@ -176,13 +177,17 @@ async fn switch_to_wal(
     options: &SqliteConnectOptions,
     busy_timeout: Duration,
 ) -> Result<(), OpenError> {
+    let held = hold_paused_clock();
     let mut connection = options.connect().await.map_err(cannot_open)?;
+    drop(held);
     let clock = SystemClock;
     let start = clock.monotonic();
     let mode = loop {
+        let held = hold_paused_clock();
         let mode = sqlx::query_scalar::<_, String>("PRAGMA main.journal_mode = WAL")
             .fetch_one(&mut connection)
             .await;
+        drop(held);
         match mode {
             Err(error)
                 if result_code(&error) == Some(BUSY)
@@ -193,6 +198,7 @@ async fn switch_to_wal(
             mode => break mode.map_err(cannot_open),
         }
     };
+    let _held = hold_paused_clock();
     let _ = connection.close().await;
     if mode? == "wal" {
         Ok(())

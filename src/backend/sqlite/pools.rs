@@ -7,7 +7,7 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool, pool::PoolConnection};
 use crate::{
     backend::sql::{Lane, LanePermit, Lanes, end_stray, failed},
     error::BackendError,
-    sync::timeout,
+    sync::{HeldClock, hold_paused_clock, timeout},
 };
 
 pub(super) struct Pools {
@@ -25,6 +25,7 @@ pub(super) struct Pooled<'a> {
     // Dropped in this order.
     connection: PoolConnection<Sqlite>,
     _permit: Option<LanePermit<'a>>,
+    _clock: Option<HeldClock>,
 }
 
 impl Pools {
@@ -60,6 +61,7 @@ impl Pools {
 
     /// One that is in no transaction. The wait for a permit counts as a wait for the pool.
     async fn idle(&self, pool: &SqlitePool, lane: Option<Lane>) -> Result<Pooled<'_>, sqlx::Error> {
+        let clock = hold_paused_clock();
         let acquire = async {
             let permit = match lane {
                 Some(lane) => Some(self.lanes.acquire(lane).await),
@@ -68,6 +70,7 @@ impl Pools {
             Ok(Pooled {
                 connection: pool.acquire().await?,
                 _permit: permit,
+                _clock: clock,
             })
         };
         let acquired = timeout(pool.options().get_acquire_timeout(), acquire).await;
