@@ -13,6 +13,7 @@ mod sqlite {
     mod paused;
     mod pools;
     mod processes;
+    mod read_only;
     mod records;
     mod refused;
     mod stores;

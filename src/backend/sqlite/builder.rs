@@ -10,7 +10,7 @@ use sqlx::{
 use super::{
     Shared, SqliteBackend,
     file::OpenFile,
-    open::{cannot_open, file_of, prepare},
+    open::{absolute, at, cannot_open, file_of, prepare},
     pools::Pools,
     schema::{STEPS, migrate},
     statements::Statements,
@@ -85,21 +85,24 @@ impl SqliteBackendBuilder {
         self
     }
 
-    /// Keys in the file at `path`, which is made where there is none, readable by its owner alone
-    /// (0600).
+    /// Opens the keys in the file at `path`, which is created if it is missing, readable by its owner
+    /// alone (0600). Its folder has to exist, and both have to be writable.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]. A file that is something else's is left as it is.
+    /// [`OpenError`], with the path and the reason. A file that is something else's is left as it is.
     pub async fn open(self, path: impl AsRef<Path>) -> Result<SqliteBackend, OpenError> {
         let prefix = self.check()?;
-        let (path, options) = prepare(path.as_ref(), &prefix, self.busy_timeout).await?;
-        let file = OpenFile::at(path).map_err(BackendError::unavailable)?;
+        let path = absolute(path.as_ref())?;
+        let prepared = prepare(&path, &prefix, self.busy_timeout).await;
+        let options = prepared.map_err(|error| at(&path, error))?;
+        let file = OpenFile::at(path.clone()).map_err(BackendError::unavailable);
+        let file = file.map_err(|error| at(&path, error.into()))?;
         let readers =
             lasting(self.max_connections, self.busy_timeout).connect_lazy_with(options.clone());
         let writer = lasting(1, self.busy_timeout).connect_lazy_with(options);
-        self.make(&prefix, Pools::new(readers, writer), Some(file))
-            .await
+        let made = self.make(&prefix, Pools::new(readers, writer), Some(file));
+        made.await.map_err(|error| at(&path, error))
     }
 
     /// Keys in the database of `pool`, beside other tables. Its settings are the pool's: see to

@@ -1,6 +1,7 @@
 //! Opening a file without touching what isn't ours.
 
 use std::{
+    error::Error as _,
     fs, io,
     path::{self, Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -32,11 +33,10 @@ pub(super) async fn prepare(
     path: &Path,
     prefix: &TablePrefix,
     busy_timeout: Duration,
-) -> Result<(PathBuf, SqliteConnectOptions), OpenError> {
-    let path = absolute(path)?;
-    ensure_file(&path)?;
+) -> Result<SqliteConnectOptions, OpenError> {
+    ensure_file(path)?;
     let options = SqliteConnectOptions::new()
-        .filename(&path)
+        .filename(path)
         .busy_timeout(busy_timeout)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true);
@@ -53,14 +53,14 @@ pub(super) async fn prepare(
                 "{path} is the database of something else: to keep keys in it, give its pool to `over`"
             )));
         }
-        Err(refused) => return Err(refused.into_error(&path)),
+        Err(refused) => return Err(refused.into_error(path)),
     }
     switch_to_wal(&options, busy_timeout).await?;
-    Ok((path, options))
+    Ok(options)
 }
 
 /// Absolute, so that neither a change of the working directory nor a name like `file:…` opens another.
-fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     if path == Path::new(":memory:") {
         return Err(OpenError::Unsupported(
             "`:memory:` is no file: `in_memory` keeps keys in memory".to_owned(),
@@ -84,8 +84,33 @@ fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     path::absolute(path).map_err(|error| unavailable(path, &error))
 }
 
+/// Adds the path, which SQLite doesn't name, and what to do, to an error that has neither.
+pub(super) fn at(path: &Path, error: OpenError) -> OpenError {
+    const NOT_WRITABLE: [&str; 2] = ["readonly database", "unable to open database file"];
+
+    let OpenError::Unavailable(cause) = &error else {
+        return error;
+    };
+    let said = cause.source().map(ToString::to_string).unwrap_or_default();
+    let path = path.display().to_string();
+    if !cause.is_unavailable() || said.contains(&path) {
+        return error;
+    }
+    let advice = if NOT_WRITABLE.iter().any(|text| said.contains(text)) {
+        ": the file and its folder must be writable, for the files -wal and -shm also"
+    } else {
+        ""
+    };
+    BackendError::unavailable(format!("{path}: {said}{advice}")).into()
+}
+
 fn unavailable(path: &Path, error: &io::Error) -> OpenError {
-    let text = format!("{}: {error}", path.display());
+    let folder = path.parent().filter(|folder| !folder.exists());
+    let advice = match (error.kind(), folder) {
+        (io::ErrorKind::NotFound, Some(_)) => ": the folder does not exist, create it first",
+        _ => "",
+    };
+    let text = format!("{}: {error}{advice}", path.display());
     BackendError::unavailable(io::Error::new(error.kind(), text)).into()
 }
 
