@@ -11,12 +11,15 @@ use crate::{
     clock::{Clock, storable},
     error::{BackendError, PepperMismatch, Unavailable},
     events::{Emitter, Event, EventKind},
-    sync::{AtomicBool, Mutex, MutexGuard, Ordering, spawn},
+    sync::{AtomicBool, Mutex, MutexGuard, Ordering, sleep, spawn},
     token::{PepperCheck, PepperId, Peppers},
 };
 
 /// How long one read of the check values, or a count of all records, may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pause after a check value couldn't be stored in the background.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Knows which peppers have the bytes that the stored keys were hashed with.
 pub(crate) struct PepperChecks {
@@ -118,16 +121,24 @@ impl PepperChecks {
             return Ok(());
         };
         match self.state(&current) {
-            Some(State::Verified | State::Unconfirmed) | None => Ok(()),
             Some(State::Mismatch) => Err(PepperMismatch(current).into()),
             Some(State::Unknown) => self.compare().await,
+            // It was drawn after the store was built.
+            None if self.own(&current).is_some() => self.compare().await,
+            // A weak pepper has no check value.
+            Some(State::Verified | State::Unconfirmed) | None => Ok(()),
         }
     }
 
-    /// Whether hashes may be replaced by ones under this pepper: if other instances surely have the
-    /// same bytes. A pepper without a check value is weak, and known to be.
+    /// Whether hashes may be replaced by ones under this pepper: only if other instances surely have
+    /// the same bytes.
     pub(crate) fn may_rehash(&self, pepper: &PepperId) -> bool {
-        matches!(self.state(pepper), Some(State::Verified) | None)
+        self.state(pepper) == Some(State::Verified)
+    }
+
+    fn own(&self, pepper: &PepperId) -> Option<PepperCheck> {
+        let checks = self.peppers.checks();
+        checks.into_iter().find(|check| check.pepper() == pepper)
     }
 
     /// Whether other instances have the same bytes, as far as it is known.
@@ -138,27 +149,36 @@ impl PepperChecks {
     }
 
     /// Stores the check value of a pepper in the background, if it has none: a token was verified
-    /// under it, so the stored keys are under these very bytes.
+    /// under it, so the stored keys are under these very bytes. Compares them first if that failed
+    /// before.
     pub(crate) fn confirmed(self: &Arc<Self>, pepper: Option<&PepperId>) {
-        let is_due = pepper.is_some_and(|id| self.state(id) == Some(State::Unconfirmed));
+        let Some(&id) = pepper else {
+            return;
+        };
+        let is_due = matches!(self.state(&id), Some(State::Unconfirmed | State::Unknown));
         if !is_due || self.is_storing.swap(true, Ordering::Relaxed) {
             return;
         }
         let storing = Storing(self.clone());
-        let id = pepper.copied();
         // Without a runtime, the next one tries again.
         let _ = spawn(async move {
-            let checks = storing.0.peppers.checks();
-            let own = checks
-                .iter()
-                .find(|check| id.as_ref() == Some(check.pepper()));
-            if let Some(check) = own
-                && storing.0.insert(check).await.is_ok()
-                && let Ok(stored) = storing.0.read().await
-            {
-                storing.0.apply(&stored);
+            if storing.0.confirm(&id).await.is_err() {
+                sleep(RETRY_AFTER).await;
             }
         });
+    }
+
+    async fn confirm(&self, pepper: &PepperId) -> Result<(), Unavailable> {
+        if self.state(pepper) == Some(State::Unknown) {
+            self.compare().await?;
+        }
+        if self.state(pepper) == Some(State::Unconfirmed)
+            && let Some(check) = self.own(pepper)
+        {
+            self.insert(&check).await?;
+            self.apply(&self.read().await?);
+        }
+        Ok(())
     }
 
     /// Sets the states of those that have a stored check value.

@@ -64,7 +64,7 @@ impl PostgresBackendBuilder {
     /// Names the roles that instances connect as, beside the one that owns the tables.
     ///
     /// They get the privileges that they need when the tables are created, and later if they lack
-    /// some and this role may grant them. Every other role has none on tables that this crate
+    /// some and this role owns the tables. Every other role has none on tables that this crate
     /// creates, whatever the default privileges of the database are.
     pub fn privileges_for<R: Into<String>>(mut self, roles: impl IntoIterator<Item = R>) -> Self {
         self.roles.extend(roles.into_iter().map(Into::into));

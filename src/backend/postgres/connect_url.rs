@@ -86,7 +86,7 @@ pub(super) fn parse(url: &str) -> Result<ConnectUrl, OpenError> {
                 "the URL parameter `{name}` has no effect: {advice}"
             ));
         } else {
-            return Err(unknown(&name, query));
+            return Err(unknown(&name, query, pair));
         }
     }
     let url = format!("{base}?{}", applied.join("&"));
@@ -137,17 +137,19 @@ fn refused(name: &str, advice: &str) -> OpenError {
     ))
 }
 
-fn unknown(name: &str, query: &str) -> OpenError {
+fn unknown(name: &str, query: &str, pair: &str) -> OpenError {
     const ENCODE: &str = "If it is part of a password, write what is no letter or digit as %20 and \
          the like";
     let is_letter = |c: char| c.is_ascii_lowercase() || ['_', '-'].contains(&c);
     let looks_like_one = (1..=32).contains(&name.len()) && name.chars().all(is_letter);
     // Behind a `?` in a password, the query has the `@` that ends it.
-    OpenError::Unsupported(if looks_like_one && !query.contains('@') {
-        format!("the URL parameter `{name}` is not known: remove it. {ENCODE}")
-    } else {
-        format!("the URL has a parameter that is not known, and is not shown here. {ENCODE}")
-    })
+    OpenError::Unsupported(
+        if looks_like_one && pair.contains('=') && !query.contains('@') {
+            format!("the URL parameter `{name}` is not known: remove it. {ENCODE}")
+        } else {
+            format!("the URL has a parameter that is not known, and is not shown here. {ENCODE}")
+        },
+    )
 }
 
 fn malformed() -> OpenError {

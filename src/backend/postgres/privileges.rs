@@ -136,7 +136,8 @@ pub(super) async fn withdraw_schema(
     Ok(())
 }
 
-/// Gives the roles what they need and lack.
+/// Gives the roles what they need and lack, if the current role owns the tables. A named role that
+/// lacks some is refused when it opens the tables itself.
 ///
 /// # Errors
 ///
@@ -147,6 +148,9 @@ pub(super) async fn grant(
     roles: &[String],
     is_new_schema: bool,
 ) -> Result<(), OpenError> {
+    if roles.is_empty() || !is_owner(connection, names).await? {
+        return Ok(());
+    }
     for role in roles {
         let quoted =
             sqlx::query_scalar("SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = $1");
@@ -172,6 +176,13 @@ pub(super) async fn grant(
         }
     }
     Ok(())
+}
+
+async fn is_owner(connection: &mut PgConnection, names: &Names) -> Result<bool, OpenError> {
+    let text = names
+        .fill("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = '{keys}'::regclass");
+    let owner = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(connection);
+    owner.await.map_err(unavailable)
 }
 
 /// Returns what roles other than the owner, the current one and `roles` may do.

@@ -18,7 +18,7 @@ use crate::{
     backend::{ApiKeyBackend as _, Change, ChangeFeed as _, KeySource as _, sql::OpenError},
     key::{ApiKey, Metadata},
     scope::Scopes,
-    token::{KeyId, PepperId, SecretHash},
+    token::{KeyId, PepperCheck, PepperId, SecretHash},
 };
 
 const FIRST: &[&str] = STEPS.first_chunk::<1>().unwrap();
@@ -103,8 +103,30 @@ async fn records_and_their_log_survive(server: &Server, steps: &[&str]) {
     let mut connection = old_schema(server, steps).await;
     let before = content(&mut connection).await;
     assert_eq!(before.len(), 199 + 200 + 66 + 1);
+    // What an operator has granted stays, and new tables are nobody's.
+    let platform = "CREATE ROLE anon; GRANT SELECT ON tower_api_keys TO anon;
+        ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO anon";
+    run(&mut connection, platform).await;
+    let had_grants = steps.len() > 1;
+    if had_grants {
+        run(
+            &mut connection,
+            "GRANT SELECT ON tower_api_key_grants TO anon",
+        )
+        .await;
+    }
     let backend = PostgresBackend::connect(&server.url()).await.unwrap();
     assert_eq!(content(&mut connection).await, before);
+
+    let may_read = "SELECT relname::text FROM pg_class
+        WHERE relname LIKE 'tower%' AND relkind = 'r' AND has_table_privilege('anon', oid, 'SELECT')
+        ORDER BY 1";
+    let may_read = all(&mut connection, may_read).await;
+    let old = ["tower_api_key_grants", "tower_api_keys"];
+    assert_eq!(may_read, old[usize::from(!had_grants)..]);
+    let check = PepperCheck::from_hex(PepperId::new("v1").unwrap(), &"cd".repeat(32)).unwrap();
+    assert!(backend.insert_pepper_check(&check).await.unwrap());
+    assert!(backend.pepper_checks().await.unwrap()[0].matches(&check));
 
     let ids: Vec<_> = (16..216).map(id).collect();
     let mut keys = backend.get_by_id(&ids).await.unwrap();

@@ -21,6 +21,7 @@ use crate::{
     },
     key::Metadata,
     sync::watch,
+    token::{PepperCheck, PepperId},
 };
 
 /// Those there are, and one more.
@@ -146,6 +147,11 @@ async fn records_are_read_and_written(folder: &Folder) {
     }
     let read = backend.get_by_id(&ids).await.unwrap();
     assert_eq!(format!("{read:?}"), format!("{keys:?}"));
+    let pepper = PepperId::new("v1").unwrap();
+    let check = PepperCheck::from_hex(pepper, &"cd".repeat(32)).unwrap();
+    assert!(backend.insert_pepper_check(&check).await.unwrap());
+    let checks = backend.pepper_checks().await.unwrap();
+    assert!(checks.len() == 1 && checks[0].matches(&check));
     let mut shell = other(&folder.file()).await;
     for change in [
         "UPDATE tower_api_keys SET revoked_at = NULL, version = 9223372036854775807",
